@@ -1,0 +1,1 @@
+"""A Kubernetes operator for self-hosted mixture-of-experts models."""

@@ -1,0 +1,48 @@
+"""Names that are part of the contract with users and other controllers: group, kinds, labels, annotations."""
+
+GROUP = "moe-operator.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "ModelDeployment"
+PLURAL = "modeldeployments"
+
+#: Field manager of everything the reconciler applies, and of the status it writes.
+FIELD_MANAGER = "moe-operator"
+STATUS_FIELD_MANAGER = "moe-operator-status"
+
+# Labels on every child and on the pods of a group.
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "moe-operator"
+LABEL_DEPLOYMENT = f"{GROUP}/deployment"
+LABEL_ROLE = f"{GROUP}/role"
+LABEL_GROUP = f"{GROUP}/group"
+LABEL_REVISION = f"{GROUP}/revision"
+#: "on" on the pods of a group that is whole and admitted: Services and inference pools select it.
+LABEL_TRAFFIC = f"{GROUP}/traffic"
+TRAFFIC_ON = "on"
+
+#: On the pods, written together with the traffic label: the incarnation that was admitted.
+ANNOTATION_INCARNATION = f"{GROUP}/incarnation"
+#: On the pods of a group that is being drained: since when (RFC 3339). Survives a restart of the operator.
+ANNOTATION_DRAINING = f"{GROUP}/draining-since"
+#: On applied children: hash of the rendered intent, so that an unchanged child is not written again.
+ANNOTATION_INTENT = f"{GROUP}/intent"
+#: On LeaderWorkerSets: the plan's figures that must stay readable without the revision.
+ANNOTATION_RANKS_PER_POD = f"{GROUP}/ranks-per-pod"
+
+#: The container that runs vLLM, in every pod of a group.
+ENGINE_CONTAINER = "engine"
+HTTP_PORT = 8000
+HTTP_PORT_NAME = "http"
+#: vLLM's rendezvous port on the leader; every other inter-rank port is assigned by the kernel.
+RPC_PORT = 29550
+
+# Labels that LeaderWorkerSet puts on pods.
+LWS_GROUP = "leaderworkerset.x-k8s.io"
+LWS_LABEL_NAME = f"{LWS_GROUP}/name"
+LWS_LABEL_WORKER_INDEX = f"{LWS_GROUP}/worker-index"
+
+ROLE_SERVE = "serve"
+
+#: Longest deployment name: LWS names its StatefulSets' revision label after it, which must stay within 63.
+MAX_NAME_LENGTH = 45
