@@ -1,0 +1,25 @@
+"""What the controller asks of an engine directly, at a pod's own address."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class CanaryResult:
+    """Whether every rank of a pod answered one token, and what went wrong."""
+
+    passed: bool
+    message: str = ""
+    seconds: float = 0.0
+
+
+class EngineClient(Protocol):
+    """Bounded in time; none of these raises for an engine that misbehaves."""
+
+    async def canary(
+        self, host: str, port: int, model: str, ranks: int, first_rank: int, *, deadline: float
+    ) -> CanaryResult:
+        """Ask every local rank (`ranks` of them, global numbers from `first_rank`) for one token."""
+
+    async def drain(self, host: str, port: int) -> bool:
+        """Tell the agent to drain (idempotent). False if it could not be told."""

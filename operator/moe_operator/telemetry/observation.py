@@ -1,0 +1,45 @@
+"""What was measured of one pod's engine, and how it is summed up. Times are seconds of a monotonic clock."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PodObservation:
+    """One scrape of one pod, all its ranks together, and what changed since earlier ones."""
+
+    pod_uid: str
+    at: float
+    """When the last successful scrape ended."""
+    running: int
+    """Requests being computed (vllm:num_requests_running) over all ranks of the pod."""
+    waiting: int
+    in_flight: int | None
+    """HTTP requests open, counted by the agent; None without agent."""
+    kv_usage_percent: float
+    """Worst rank's share of KV blocks in use."""
+    prompt_tokens_total: float
+    output_tokens_total: float
+    prompt_tokens_per_second: float
+    """Over the telemetry window; 0 before two scrapes."""
+    output_tokens_per_second: float
+    time_to_first_token: float | None
+    """Mean in seconds over the window; None if no request got a first token in it."""
+    time_per_output_token: float | None
+    progress_at: float
+    """When a token was last seen to come, or when the pod was last seen without work."""
+    failures: int = 0
+    """Scrapes that failed in a row since `at`."""
+    request_slots: int = 0
+    """Requests that the pod's ranks can compute at once (max-num-seqs x ranks), 0 if unknown."""
+
+    @property
+    def busy(self) -> bool:
+        return self.running > 0 or self.waiting > 0 or bool(self.in_flight)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The last observations by pod uid."""
+
+    pods: dict[str, PodObservation]
+    taken_at: float
