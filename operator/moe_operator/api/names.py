@@ -37,10 +37,11 @@ HTTP_PORT_NAME = "http"
 #: vLLM's rendezvous port on the leader; every other inter-rank port is assigned by the kernel.
 RPC_PORT = 29550
 
-# Labels that LeaderWorkerSet puts on pods.
+# LeaderWorkerSet: its API group, and the prefix of the labels that it puts on pods (not the same).
 LWS_GROUP = "leaderworkerset.x-k8s.io"
-LWS_LABEL_NAME = f"{LWS_GROUP}/name"
-LWS_LABEL_WORKER_INDEX = f"{LWS_GROUP}/worker-index"
+LWS_LABEL_PREFIX = "leaderworkerset.sigs.k8s.io"
+LWS_LABEL_NAME = f"{LWS_LABEL_PREFIX}/name"
+LWS_LABEL_WORKER_INDEX = f"{LWS_LABEL_PREFIX}/worker-index"
 
 ROLE_SERVE = "serve"
 

@@ -94,6 +94,8 @@ class RecoveryStatus(ApiModel):
     """No new group is created before this time."""
     last_cause: Cause | None = None
     last_group: str | None = None
+    counted: Annotated[list[str], Field(max_length=16)] = []
+    """Uids of the newest groups that are counted already, so that none counts twice."""
 
 
 class ModelDeploymentStatus(ApiModel):

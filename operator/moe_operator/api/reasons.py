@@ -1,0 +1,336 @@
+"""Condition types and reasons: what they mean and what a user can do. Part of the API; never renamed.
+
+Each constant is a plain string, as it stands in `status` and in Events. The entries behind them make the
+generated API reference, so that every reason that can appear is explained there.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True)
+class ConditionType:
+    """A condition that a ModelDeployment can carry."""
+
+    name: str
+    meaning: str
+    """What status True says."""
+    present: str
+    """When the condition is there at all."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A reason that a condition, a group or an Event can carry."""
+
+    name: str
+    group: str
+    """Heading in the API reference."""
+    when: str
+    """When it holds."""
+    remedy: str
+    """What the user can do; empty where there is nothing to do."""
+
+
+_conditions: dict[str, ConditionType] = {}
+_reasons: dict[str, Reason] = {}
+
+
+def _condition(name: str, meaning: str, present: str = "always") -> str:
+    _conditions[name] = ConditionType(name, meaning, present)
+    return name
+
+
+def _reason(group: str, name: str, when: str, remedy: str = "") -> str:
+    _reasons[name] = Reason(name, group, when, remedy)
+    return name
+
+
+def condition_types() -> tuple[ConditionType, ...]:
+    """All condition types, in the order in which they are declared."""
+    return tuple(_conditions.values())
+
+
+def all_reasons() -> tuple[Reason, ...]:
+    """All reasons, in the order in which they are declared."""
+    return tuple(_reasons.values())
+
+
+def describe(name: str) -> Reason | None:
+    """What a reason means, or None for a name that is no reason of ours."""
+    return _reasons.get(name)
+
+
+# --- Condition types -----------------------------------------------------------------------------
+
+READY = _condition("Ready", "The wanted minimum of groups serves the wanted revision.")
+RECONCILING = _condition(
+    "Reconciling",
+    "The operator is bringing up, rolling out or replacing groups. Autoscaling alone never sets it.",
+    present="only while true",
+)
+STALLED = _condition(
+    "Stalled",
+    "The operator cannot go on until the spec, its rights or the cluster's software change.",
+    present="only while true",
+)
+PLANNED = _condition("Planned", "The spec has a layout on this cluster's nodes; `status.plan` shows it.")
+WEIGHTS_READY = _condition("WeightsReady", "The model's weights are where the engine reads them.")
+GROUPS_READY = _condition("GroupsReady", "Every wanted group is whole, admitted and of the wanted revision.")
+SCALING_ACTIVE = _condition(
+    "ScalingActive", "The number of groups follows a decision based on current figures."
+)
+CAPACITY_AVAILABLE = _condition("CapacityAvailable", "The cluster has room for every wanted group.")
+
+# --- Reasons: the deployment as a whole ----------------------------------------------------------
+
+_GENERAL = "Ready, Reconciling, GroupsReady"
+SERVING = _reason(_GENERAL, "Serving", "The wanted minimum of groups serves the wanted revision.")
+ALL_GROUPS_READY = _reason(_GENERAL, "AllGroupsReady", "Every wanted group is whole and takes traffic.")
+SCALED_TO_ZERO = _reason(
+    _GENERAL, "ScaledToZero", "No group is wanted.", "Raise `spec.replicas` or `spec.scaling.minGroups`."
+)
+STARTING = _reason(
+    _GENERAL, "Starting", "Groups are being created or load the model.", "Wait; `status.groups` counts them."
+)
+GROUPS_UNHEALTHY = _reason(
+    _GENERAL,
+    "GroupsUnhealthy",
+    "Fewer groups serve than wanted because groups were lost.",
+    "Read `status.groups.unhealthy` and `status.recovery.lastCause`; the operator replaces them by itself.",
+)
+ROLLING_OUT = _reason(_GENERAL, "RollingOut", "Groups are moving to a new revision one by one.")
+ROLLOUT_STOPPED = _reason(
+    _GENERAL,
+    "RolloutStopped",
+    "Groups of the new revision do not come up; the groups of the old one go on serving.",
+    "Read the cause in the message; correct the spec, or apply the former one to go back.",
+)
+REPLACING_GROUP = _reason(_GENERAL, "ReplacingGroup", "A lost group is being replaced.")
+BACKING_OFF = _reason(
+    _GENERAL,
+    "BackingOff",
+    "Groups were lost repeatedly; the next attempt waits until `status.recovery.nextAttemptTime`.",
+    "Read `status.recovery.lastCause`. A change of the spec starts the next attempt at once.",
+)
+DELETING = _reason(_GENERAL, "Deleting", "The deployment is being deleted; its groups go with it.")
+
+# --- Reasons: what stops a spec ------------------------------------------------------------------
+
+_SPEC = "Stalled, Planned"
+PLANNED_REASON = _reason(_SPEC, "Planned", "The spec has a layout.")
+INVALID_SPEC = _reason(
+    _SPEC,
+    "InvalidSpec",
+    "The stored spec breaks a rule (it was stored before the rule existed, for example).",
+    "Correct the fields that the message names.",
+)
+INVALID_NAME = _reason(
+    _SPEC,
+    "InvalidName",
+    "The name of the ModelDeployment cannot carry its groups' names.",
+    "Create it under another name: at most 45 characters, not ending in -g and a number.",
+)
+INVALID_LAYOUT = _reason(
+    _SPEC,
+    "InvalidLayout",
+    "The wanted width or parallelism does not fit the nodes.",
+    "Use one of the widths that the message offers, or leave the field out.",
+)
+UNKNOWN_ACCELERATOR = _reason(
+    _SPEC,
+    "UnknownAccelerator",
+    "The catalogue has no accelerator of this name.",
+    "Use one of the names that the message lists.",
+)
+RESERVED_ARGUMENT = _reason(
+    _SPEC,
+    "ReservedArgument",
+    "`engine.args` or `engine.env` sets something that the operator derives.",
+    "Set the field that the message names instead.",
+)
+RESERVED_FIELD = _reason(
+    _SPEC,
+    "ReservedField",
+    "`podTemplate` sets something that the operator owns.",
+    "Remove it, or give it another name.",
+)
+NO_NODES = _reason(
+    _SPEC,
+    "NoNodes",
+    "No node of the cluster has the accelerator.",
+    "Add or label nodes, or pin `hardware.gpusPerNode` where nodes come only when pods ask for them.",
+)
+NODES_NOT_READABLE = _reason(
+    _SPEC,
+    "NodesNotReadable",
+    "The operator may not list nodes, so the layout comes from the spec or the catalogue.",
+    "Grant it `list` and `watch` on nodes, or pin `hardware.gpusPerNode`.",
+)
+LEADER_WORKER_SET_MISSING = _reason(
+    _SPEC,
+    "LeaderWorkerSetMissing",
+    "The cluster does not serve leaderworkersets.leaderworkerset.x-k8s.io/v1.",
+    "Install LeaderWorkerSet; the operator goes on by itself.",
+)
+LEADER_WORKER_SET_TOO_OLD = _reason(
+    _SPEC,
+    "LeaderWorkerSetTooOld",
+    "The cluster's LeaderWorkerSet lacks a field that groups need.",
+    "Upgrade LeaderWorkerSet to the version that the message names.",
+)
+FORBIDDEN = _reason(
+    _SPEC,
+    "Forbidden",
+    "The API server, an admission policy or a quota refused a write.",
+    "Read the message; grant the right, or change what the policy objects to.",
+)
+NAME_CONFLICT = _reason(
+    _SPEC,
+    "NameConflict",
+    "An object that the operator did not make has the name of one it needs.",
+    "Rename or delete that object, or use another name for the ModelDeployment.",
+)
+API_UNAVAILABLE = _reason(
+    _SPEC, "ApiUnavailable", "The API server does not answer writes.", "Nothing: the operator tries again."
+)
+
+# --- Reasons: weights, capacity, scaling ---------------------------------------------------------
+
+_WEIGHTS = "WeightsReady"
+ENGINE_LOADS_WEIGHTS = _reason(
+    _WEIGHTS, "EngineLoadsWeights", "Each engine reads the weights from the source itself when it starts."
+)
+
+_CAPACITY = "CapacityAvailable"
+CAPACITY_SUFFICIENT = _reason(_CAPACITY, "CapacitySufficient", "All pods of all groups have a node.")
+UNSCHEDULABLE = _reason(
+    _CAPACITY,
+    "Unschedulable",
+    "The scheduler finds no node for a pod of a group.",
+    "Read the scheduler's words in the message; free or add nodes, or lower the width or the limits.",
+)
+QUOTA_EXCEEDED = _reason(
+    _CAPACITY,
+    "QuotaExceeded",
+    "A ResourceQuota refuses pods of a group.",
+    "Raise the quota, or lower the number of groups.",
+)
+
+# --- Reasons: why a group was given up -----------------------------------------------------------
+
+_CAUSE = "Causes of lost groups"
+ENGINE_EXITED = _reason(
+    _CAUSE,
+    "EngineExited",
+    "The engine of a pod ended; its last error line is in the message.",
+    "Read the message. Often an argument, or memory on the accelerator.",
+)
+OUT_OF_MEMORY = _reason(
+    _CAUSE,
+    "OutOfMemory",
+    "The kernel ended the engine because the pod or the node ran out of memory.",
+    "Raise `engine.resources`, or use nodes with more memory.",
+)
+POD_LOST = _reason(
+    _CAUSE,
+    "PodLost",
+    "A pod of the group is gone: deleted, evicted or preempted.",
+    "Find who deleted it; a PodDisruptionBudget protects against evictions only.",
+)
+POD_NOT_READY = _reason(
+    _CAUSE,
+    "PodNotReady",
+    "A pod of a group that served was not ready for `recovery.unreadyLimit`.",
+    "Read the pod's events and the engine's log.",
+)
+NODE_NOT_READY = _reason(
+    _CAUSE, "NodeNotReady", "The node of a pod stopped reporting.", "Repair or remove the node."
+)
+ENGINE_STALLED = _reason(
+    _CAUSE,
+    "EngineStalled",
+    "Requests were running but no token came for `recovery.stallLimit`.",
+    "Read the engine's log; raise the limit if single steps may take that long.",
+)
+START_DEADLINE = _reason(
+    _CAUSE,
+    "StartDeadline",
+    "A new group was not whole within `recovery.startDeadline`.",
+    "Raise the deadline if loading takes that long; else read the pods' events and logs.",
+)
+IMAGE_ERROR = _reason(
+    _CAUSE,
+    "ImageError",
+    "A container image cannot be pulled.",
+    "Correct `engine.image` or `podTemplate.imagePullSecrets`.",
+)
+CANARY_FAILED = _reason(
+    _CAUSE,
+    "CanaryFailed",
+    "A rank of a new group did not answer one token.",
+    "Read the message and the engine's log; `engine.args` are the usual suspect.",
+)
+CONTAINER_CONFIG_ERROR = _reason(
+    _CAUSE,
+    "ContainerConfigError",
+    "A container cannot be made: a Secret or ConfigMap it names is missing, for example.",
+    "Create what the message names.",
+)
+
+
+class ScalingReason(StrEnum):
+    """Why the number of groups is what it is (`status.scaling.reason`)."""
+
+    REPLICAS = "Replicas"
+    REPLICAS_LIMITED = "ReplicasLimited"
+    WITHIN_OBJECTIVE = "WithinObjective"
+    REQUESTS_WAITING = "RequestsWaiting"
+    TIME_TO_FIRST_TOKEN_MISSED = "TimeToFirstTokenMissed"
+    TIME_PER_OUTPUT_TOKEN_MISSED = "TimePerOutputTokenMissed"
+    LOAD_FITS_IN_FEWER = "LoadFitsInFewer"
+    AT_MAXIMUM = "AtMaximum"
+    AT_MINIMUM = "AtMinimum"
+    LIMITS_CHANGED = "LimitsChanged"
+    GROUPS_STARTING = "GroupsStarting"
+    GROUPS_DRAINING = "GroupsDraining"
+    TELEMETRY_MISSING = "TelemetryMissing"
+    NO_GROUP_SERVES = "NoGroupServes"
+    OBSERVING = "Observing"
+
+
+_SCALING = "Scaling decisions"
+_SCALING_WHEN: dict[ScalingReason, tuple[str, str]] = {
+    ScalingReason.REPLICAS: ("Modes External and Advisory: `spec.replicas` says it.", ""),
+    ScalingReason.REPLICAS_LIMITED: (
+        "Modes External and Advisory: `spec.replicas` is outside `scaling.minGroups` and `maxGroups`.",
+        "Change the limits or the replicas.",
+    ),
+    ScalingReason.WITHIN_OBJECTIVE: ("The groups carry the load within the objective.", ""),
+    ScalingReason.REQUESTS_WAITING: ("One more: requests have been waiting on every group.", ""),
+    ScalingReason.TIME_TO_FIRST_TOKEN_MISSED: (
+        "One more: the mean time to first token has been above `objective.timeToFirstToken`.",
+        "",
+    ),
+    ScalingReason.TIME_PER_OUTPUT_TOKEN_MISSED: (
+        "One more: the mean time per output token has been above `objective.timePerOutputToken`.",
+        "",
+    ),
+    ScalingReason.LOAD_FITS_IN_FEWER: ("One fewer: the load has long fitted in fewer groups.", ""),
+    ScalingReason.AT_MAXIMUM: (
+        "More groups are needed than `scaling.maxGroups` allows.",
+        "Raise `scaling.maxGroups`.",
+    ),
+    ScalingReason.AT_MINIMUM: ("Fewer groups would do, but `scaling.minGroups` keeps them.", ""),
+    ScalingReason.LIMITS_CHANGED: ("The number was outside the limits and moved to the nearer one.", ""),
+    ScalingReason.GROUPS_STARTING: ("Nothing changes while groups start: they will take load.", ""),
+    ScalingReason.GROUPS_DRAINING: ("Nothing is removed while groups drain.", ""),
+    ScalingReason.TELEMETRY_MISSING: (
+        "A group gives no current figures, so nothing changes.",
+        "Read the operator's log: pods must answer GET /metrics to the operator.",
+    ),
+    ScalingReason.NO_GROUP_SERVES: ("No group serves yet, so there is nothing to measure.", ""),
+    ScalingReason.OBSERVING: ("A condition for a change holds, but not yet for long enough.", ""),
+}
+for _member, (_when, _remedy) in _SCALING_WHEN.items():
+    _reason(_SCALING, _member.value, _when, _remedy)
