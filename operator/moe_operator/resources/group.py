@@ -1,0 +1,96 @@
+"""One group as one LeaderWorkerSet.
+
+A group is immutable: it is created, labelled and deleted, never applied over, as a change of any field would restart
+its pods. So everything here happens once per revision (`render_template`) or once per group (`build_group`).
+"""
+
+import copy
+from typing import Any
+
+from moe_operator.api import names
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.catalog.accelerators import AcceleratorProfile
+from moe_operator.planner.plan import Plan
+from moe_operator.resources.engine_args import engine_arguments
+from moe_operator.resources.metadata import child_metadata
+from moe_operator.resources.pod_template import pod_template
+from moe_operator.resources.revision import Revision
+
+__all__ = ["build_group", "engine_arguments", "engine_image", "group_name", "parse_slot", "render_template"]
+
+
+def group_name(deployment_name: str, slot: int) -> str:
+    """Name of the LeaderWorkerSet in a slot."""
+    return f"{deployment_name}-g{slot}"
+
+
+def parse_slot(deployment_name: str, lws_name: str) -> int | None:
+    """The slot of a LeaderWorkerSet of this deployment, or None for a name that `group_name` does not give."""
+    prefix = f"{deployment_name}-g"
+    digits = lws_name.removeprefix(prefix)
+    if not lws_name.startswith(prefix) or not digits.isascii() or not digits.isdigit():
+        return None
+    slot = int(digits)
+    return slot if str(slot) == digits else None
+
+
+def engine_image(deployment: ModelDeployment, profile: AcceleratorProfile) -> str:
+    """The user's image, else the profile's."""
+    return deployment.spec.engine.image or profile.default_image
+
+
+def render_template(
+    deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile, role: str = names.ROLE_SERVE
+) -> dict[str, Any]:
+    """`spec` of the LeaderWorkerSet of any group of this spec and plan, free of slot and name: what a revision keeps.
+
+    LeaderCreated: the leader waits for the workers' ranks before it is ready, so workers must not wait for it to be.
+    restartPolicy None: Kubernetes restarts a crashed engine in place, and with it keeps the evidence, until the
+    operator has read why it crashed and replaces the group.
+    """
+    template = pod_template(deployment, plan, profile, engine_image(deployment, profile), role)
+    return {
+        "replicas": 1,
+        "startupPolicy": "LeaderCreated",
+        "leaderWorkerTemplate": {
+            "size": plan.pods_per_group,
+            "restartPolicy": "None",
+            "leaderTemplate": template,
+            "workerTemplate": copy.deepcopy(template),
+        },
+    }
+
+
+def build_group(
+    deployment: ModelDeployment, revision: Revision, slot: int, role: str = names.ROLE_SERVE
+) -> dict[str, Any]:
+    """The LeaderWorkerSet of the group in `slot`: the revision's template with this group's name put in."""
+    name = group_name(deployment.name, slot)
+    own = {names.LABEL_GROUP: name, names.LABEL_ROLE: role, names.LABEL_REVISION: revision.name}
+    spec = copy.deepcopy(revision.template)
+    workers = spec["leaderWorkerTemplate"]
+    for kind in ("leaderTemplate", "workerTemplate"):
+        template = workers[kind]
+        template["metadata"]["labels"].update(own)
+        _name_group(template["spec"].get("affinity"), name)
+    metadata = child_metadata(deployment, name, own)
+    metadata["annotations"] = {names.ANNOTATION_RANKS_PER_POD: str(revision.plan.ranks_per_pod)}
+    return {
+        "apiVersion": "leaderworkerset.x-k8s.io/v1",
+        "kind": "LeaderWorkerSet",
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
+def _name_group(affinity: Any, name: str) -> None:
+    """Wherever a selector asks for the group's label, ask for this group: the template leaves the value open."""
+    if isinstance(affinity, dict):
+        labels = affinity.get("matchLabels")
+        if isinstance(labels, dict) and names.LABEL_GROUP in labels:
+            labels[names.LABEL_GROUP] = name
+        for value in affinity.values():
+            _name_group(value, name)
+    elif isinstance(affinity, list):
+        for value in affinity:
+            _name_group(value, name)

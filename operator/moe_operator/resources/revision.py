@@ -1,0 +1,109 @@
+"""A revision: one immutable rendering of the spec, kept as a ControllerRevision for history and rollback.
+
+It is named by a hash over what the user wrote of the fields that reach the pods, and not over what was rendered: a new
+version of the operator, which may render differently, finds the kept revision of an unchanged spec and uses its template
+as it is, so that an upgrade restarts nothing. A rollback finds its revision the same way.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from moe_operator.api import names
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.planner.plan import Plan
+from moe_operator.resources.metadata import child_metadata
+
+#: The parts of the spec that reach the pods' template. All others act on groups as they are.
+TEMPLATE_FIELDS = ("model", "hardware", "parallelism", "engine", "pod_template")
+
+_HASH_LENGTH = 10
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What every group of it is made from."""
+
+    name: str
+    hash: str
+    plan: Plan
+    template: dict[str, Any]
+    """`spec` of the group's LeaderWorkerSet; see `group.render_template`. Not to be changed."""
+    engine_arguments: tuple[str, ...]
+    """What follows `vllm serve`."""
+    image: str
+
+
+def spec_hash(deployment: ModelDeployment) -> str:
+    """Ten hex digits over the fields that reach the template, as far as they differ from their defaults.
+
+    Leaving defaults out keeps the hash of a stored spec when a later version of the API adds a field. To change a
+    field's default is then to change what a revision means: such a field must be given a new name.
+    """
+    spec = deployment.spec.model_dump(mode="json", include=set(TEMPLATE_FIELDS), exclude_defaults=True)
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
+
+
+def revision_name(deployment: ModelDeployment) -> str:
+    """`<deployment>-<hash10>`."""
+    return f"{deployment.name}-{spec_hash(deployment)}"
+
+
+def new_revision(deployment: ModelDeployment, plan: Plan, template: dict[str, Any]) -> Revision:
+    """The revision of the spec as it is now, from a template of `group.render_template`."""
+    engine = engine_container(template)
+    return Revision(
+        name=revision_name(deployment),
+        hash=spec_hash(deployment),
+        plan=plan,
+        template=template,
+        engine_arguments=tuple(engine["args"]),
+        image=engine["image"],
+    )
+
+
+def engine_container(template: Mapping[str, Any]) -> dict[str, Any]:
+    """The container that runs vLLM, in a template of `group.render_template`."""
+    containers = template["leaderWorkerTemplate"]["workerTemplate"]["spec"]["containers"]
+    return next(c for c in containers if c["name"] == names.ENGINE_CONTAINER)
+
+
+def build_revision(deployment: ModelDeployment, revision: Revision, number: int = 1) -> dict[str, Any]:
+    """The ControllerRevision. `number` orders the history for those who list it; nothing here depends on it."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": child_metadata(deployment, revision.name, {names.LABEL_REVISION: revision.name}),
+        "data": {"plan": {**asdict(revision.plan), "notes": list(revision.plan.notes)}, "template": revision.template},
+        "revision": number,
+    }
+
+
+def read_revision(obj: Mapping[str, Any]) -> Revision:
+    """Read a ControllerRevision that `build_revision` wrote, in this or an earlier version.
+
+    Raises:
+        ValueError: if it holds something else; the message names the object.
+    """
+    name = obj["metadata"]["name"]
+    try:
+        data = obj["data"]
+        plan = data["plan"]
+        known = {field: plan[field] for field in Plan.__dataclass_fields__ if field in plan}
+        engine = engine_container(data["template"])
+        return Revision(
+            name=name,
+            hash=name.rpartition("-")[2],
+            plan=Plan(**{**known, "notes": tuple(plan.get("notes", ()))}),
+            template=data["template"],
+            engine_arguments=tuple(engine["args"]),
+            image=engine["image"],
+        )
+    except (KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise ValueError(
+            f"ControllerRevision {name} does not hold a revision of a ModelDeployment ({error!r}): delete it, and the"
+            f" operator renders the spec anew"
+        ) from error
