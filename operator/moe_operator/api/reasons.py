@@ -99,6 +99,7 @@ GROUPS_UNHEALTHY = _reason(
     "Fewer groups serve than wanted because groups were lost.",
     "Read `status.groups.unhealthy` and `status.recovery.lastCause`; the operator replaces them by itself.",
 )
+SCALING = _reason(_GENERAL, "Scaling", "The minimum serves; further groups are on their way.")
 ROLLING_OUT = _reason(_GENERAL, "RollingOut", "Groups are moving to a new revision one by one.")
 ROLLOUT_STOPPED = _reason(
     _GENERAL,
@@ -191,6 +192,12 @@ NAME_CONFLICT = _reason(
     "An object that the operator did not make has the name of one it needs.",
     "Rename or delete that object, or use another name for the ModelDeployment.",
 )
+REFUSED = _reason(
+    _SPEC,
+    "Refused",
+    "The API server found an object that the operator wanted to write invalid.",
+    "Read the message: usually a field of `podTemplate` or `engine` that Kubernetes does not accept.",
+)
 API_UNAVAILABLE = _reason(
     _SPEC, "ApiUnavailable", "The API server does not answer writes.", "Nothing: the operator tries again."
 )
@@ -277,6 +284,25 @@ CONTAINER_CONFIG_ERROR = _reason(
     "A container cannot be made: a Secret or ConfigMap it names is missing, for example.",
     "Create what the message names.",
 )
+
+
+# --- Reasons: steps in the life of a group (Events) ---------------------------------------------
+
+_STEP = "Steps in the life of a group"
+GROUP_WANTED = _reason(_STEP, "GroupWanted", "A group was created because fewer live than wanted.")
+ROLLOUT = _reason(_STEP, "Rollout", "A group of a new revision was created beside older ones.")
+GROUP_LOST = _reason(_STEP, "GroupLost", "A broken group was deleted; the Event names the cause.")
+SUPERSEDED = _reason(_STEP, "Superseded", "A group of an earlier revision goes.")
+SCALED_DOWN = _reason(_STEP, "ScaledDown", "A group goes because fewer are wanted.")
+DRAINING = _reason(_STEP, "Draining", "A group gets no new requests and finishes those it has.")
+DRAINED = _reason(_STEP, "Drained", "A drained group has no requests left and was deleted.")
+DRAIN_DEADLINE = _reason(
+    _STEP,
+    "DrainDeadline",
+    "A group still had requests at `rollout.drainDeadline` and was deleted.",
+    "Raise the deadline if requests may take that long.",
+)
+
 
 
 class ScalingReason(StrEnum):

@@ -1,0 +1,164 @@
+"""Why a group is broken, in words for its owner: read from pod states, nodes and telemetry."""
+
+from dataclasses import dataclass
+
+from moe_operator.api import reasons
+from moe_operator.api.status import Cause
+from moe_operator.controller.incarnation import admitted_incarnations, incarnation
+from moe_operator.controller.observed import GroupFacts, NodeState, PodFacts
+
+#: Longest piece of an engine's output that goes into a message.
+_MAX_LINE = 400
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a group may be in trouble before it is given up, in seconds."""
+
+    stall: float
+    unready: float
+    start: float
+
+
+def last_line(text: str) -> str:
+    """The last line of an engine's output that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:_MAX_LINE] if lines else ""
+
+
+def _exited(pod: PodFacts) -> Cause:
+    end = pod.engine.termination
+    if end is None:
+        return Cause(
+            reason=reasons.ENGINE_EXITED,
+            message=f"the engine in pod {pod.name} was restarted {pod.engine.restarts} times",
+            pod=pod.name,
+            node=pod.node,
+        )
+    reason = reasons.OUT_OF_MEMORY if end.reason == "OOMKilled" else reasons.ENGINE_EXITED
+    how = f"signal {end.exit_code - 128}" if end.exit_code > 128 else f"code {end.exit_code}"
+    line = last_line(end.message)
+    return Cause(
+        reason=reason,
+        message=f"the engine in pod {pod.name} ended with {how}" + (f": {line}" if line else ""),
+        pod=pod.name,
+        node=pod.node,
+        exit_code=end.exit_code,
+    )
+
+
+def _engine_ended(pod: PodFacts) -> bool:
+    return pod.engine.restarts > 0 or (pod.engine.termination is not None and pod.engine.running_since is None)
+
+
+def _lost(pod: PodFacts, how: str) -> Cause:
+    return Cause(reason=reasons.POD_LOST, message=f"pod {pod.name} {how}", pod=pod.name, node=pod.node)
+
+
+def _node_trouble(pod: PodFacts, now: float, limit: float) -> Cause | None:
+    if pod.node_state not in (NodeState.NOT_READY, NodeState.GONE):
+        return None
+    since = pod.node_since if pod.node_since is not None else pod.unready_since
+    if pod.node_state is NodeState.NOT_READY and (since is None or now - since < limit):
+        return None
+    what = "is gone" if pod.node_state is NodeState.GONE else f"has not been ready for {int(now - (since or now))} s"
+    return Cause(
+        reason=reasons.NODE_NOT_READY,
+        message=f"node {pod.node} of pod {pod.name} {what}",
+        pod=pod.name,
+        node=pod.node,
+    )
+
+
+def broken(group: GroupFacts, limits: Limits, stalled: dict[str, float], now: float) -> Cause | None:
+    """The cause for which this group must be replaced, or None while it may live.
+
+    `stalled` gives, by pod uid, for how many seconds a pod has had work without a token.
+    The engine's own end comes first: everything else that is wrong usually follows from it.
+    """
+    ended = [p for p in group.pods if _engine_ended(p)]
+    if ended:
+        with_cause = [p for p in ended if p.engine.termination and p.engine.termination.message] or ended
+        first = min(with_cause, key=lambda p: (p.engine.termination and p.engine.termination.finished_at) or now)
+        return _exited(first)
+    for pod in group.pods:
+        if pod.phase in ("Failed", "Succeeded"):
+            return _lost(pod, f"is {pod.phase}" + (f": {pod.phase_message}" if pod.phase_message else ""))
+    for pod in group.pods:
+        if cause := _node_trouble(pod, now, limits.unready):
+            return cause
+    for pod in group.pods:
+        if pod.deleting:
+            return _lost(pod, "is being deleted")
+    admitted = admitted_incarnations(group)
+    if admitted and (len(admitted) > 1 or admitted != {incarnation(group.pods)}):
+        fresh = [p for p in group.pods if p.incarnation is None]
+        if fresh:
+            return _lost(fresh[0], "took the place of one that was lost")
+        missing = group.size - len(group.pods)
+        return Cause(
+            reason=reasons.POD_LOST,
+            message=f"{missing} of {group.size} pods of group {group.name} are gone"
+            if missing > 0
+            else f"the pods of group {group.name} are not the ones that were admitted",
+        )
+    for pod in group.pods:
+        if stalled.get(pod.uid, 0.0) >= limits.stall:
+            return Cause(
+                reason=reasons.ENGINE_STALLED,
+                message=f"pod {pod.name} has requests but has given no token for {int(stalled[pod.uid])} s "
+                f"(limit {int(limits.stall)} s)",
+                pod=pod.name,
+                node=pod.node,
+            )
+    if admitted:
+        return _unready(group, limits, now)
+    return _never_started(group, limits, now)
+
+
+def _unready(group: GroupFacts, limits: Limits, now: float) -> Cause | None:
+    for pod in group.pods:
+        if not pod.ready and pod.unready_since is not None and now - pod.unready_since >= limits.unready:
+            return Cause(
+                reason=reasons.POD_NOT_READY,
+                message=f"pod {pod.name} has not been ready for {int(now - pod.unready_since)} s "
+                f"(limit {int(limits.unready)} s)",
+                pod=pod.name,
+                node=pod.node,
+            )
+    return None
+
+
+def _never_started(group: GroupFacts, limits: Limits, now: float) -> Cause | None:
+    """A group whose engines all run but that does not become whole. One that waits for a node or an image waits on."""
+    running = [p.engine.running_since for p in group.pods]
+    if len(group.pods) != group.size or any(since is None for since in running):
+        return None
+    started = max(since for since in running if since is not None)
+    late = [p.name for p in group.pods if not p.ready]
+    if not late or now - started < limits.start:
+        return None
+    return Cause(
+        reason=reasons.START_DEADLINE,
+        message=f"pods {', '.join(late)} are not ready {int(now - started)} s after the engines started "
+        f"(spec.recovery.startDeadline is {int(limits.start)} s)",
+        pod=late[0],
+    )
+
+
+def waiting_for(group: GroupFacts) -> tuple[str, str]:
+    """What a group that does not serve yet waits for: a reason and a message."""
+    for pod in group.pods:
+        if pod.unschedulable:
+            return reasons.UNSCHEDULABLE, f"pod {pod.name} finds no node: {pod.unschedulable}"
+    for pod in group.pods:
+        waiting = pod.engine.waiting_reason
+        if waiting and waiting not in ("ContainerCreating", "PodInitializing"):
+            reason = reasons.IMAGE_ERROR if "Image" in waiting else waiting
+            return reason, f"pod {pod.name}: {waiting}: {pod.engine.waiting_message}".rstrip(": ")
+    if len(group.pods) < group.size:
+        return reasons.STARTING, f"{len(group.pods)} of {group.size} pods exist"
+    late = [p.name for p in group.pods if not p.ready]
+    if late:
+        return reasons.STARTING, f"waiting for the engine in {', '.join(late)}"
+    return reasons.STARTING, "waiting for the admission canary"

@@ -1,0 +1,142 @@
+"""Carries out what the group planner decided: one small function per action, each safe to repeat."""
+
+from moe_operator.api import names
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.times import format_time
+from moe_operator.controller.canary import CanaryRunner
+from moe_operator.controller.children import NameConflictError, is_ours
+from moe_operator.controller.group_planner import (
+    Action,
+    CreateGroup,
+    DeleteGroup,
+    ReapPods,
+    RunCanary,
+    StartDrain,
+    TrafficOff,
+    TrafficOn,
+)
+from moe_operator.controller.incarnation import incarnation
+from moe_operator.controller.kube import (
+    LEADER_WORKER_SET,
+    POD,
+    STATEFUL_SET,
+    ConflictError,
+    KubeClient,
+    NotFoundError,
+)
+from moe_operator.controller.observed import GroupFacts, PodFacts
+from moe_operator.controller.store import Store
+from moe_operator.resources.group import build_group
+from moe_operator.resources.revision import Revision
+from moe_operator.telemetry.engine import EngineClient
+
+#: Seconds that a pod of a group on its way out gets: it has no requests left, and a stopped process hears no SIGTERM.
+_REAP_GRACE = 5
+
+
+class Executor:
+    """Writes of one reconcile. Every delete and patch names the uid it means."""
+
+    def __init__(self, client: KubeClient, store: Store, engine: EngineClient, canaries: CanaryRunner) -> None:
+        self._client = client
+        self._store = store
+        self._engine = engine
+        self._canaries = canaries
+
+    async def run(
+        self, deployment: ModelDeployment, revision: Revision | None, action: Action, now: float
+    ) -> None:
+        """Do one action. Raises KubeError; NameConflictError when a slot's name is another's."""
+        match action:
+            case CreateGroup(slot=slot):
+                assert revision is not None
+                await self._create(deployment, revision, slot)
+            case RunCanary(group=group):
+                model = deployment.spec.model.served_name or deployment.spec.model.name
+                self._canaries.start(deployment.key, group, model)
+            case TrafficOn(group=group):
+                await self._traffic_on(deployment, group)
+            case TrafficOff(pods=pods):
+                for pod in pods:
+                    await self._patch_pod(deployment, pod, {"labels": {names.LABEL_TRAFFIC: None}})
+            case StartDrain(group=group):
+                await self._start_drain(deployment, group, now)
+            case DeleteGroup(group=group):
+                await self._delete(deployment, group)
+            case ReapPods(group=group):
+                await self._reap(deployment, group)
+
+    async def _create(self, deployment: ModelDeployment, revision: Revision, slot: int) -> None:
+        wanted = build_group(deployment, revision, slot)
+        try:
+            fresh = await self._client.create(LEADER_WORKER_SET, wanted)
+        except ConflictError:
+            name = wanted["metadata"]["name"]
+            found = await self._client.get(LEADER_WORKER_SET, deployment.namespace, name)
+            if found is not None and not is_ours(found, deployment):
+                raise NameConflictError(LEADER_WORKER_SET, name) from None
+            # Ours, from before the cache was warm or on its way out: take it up, the next reconcile decides.
+            if found is None:
+                return
+            fresh = found
+        self._store.upsert(LEADER_WORKER_SET, fresh)
+
+    async def _traffic_on(self, deployment: ModelDeployment, group: GroupFacts) -> None:
+        now = incarnation(group.pods)
+        for pod in group.pods:
+            if pod.traffic and pod.incarnation == now:
+                continue
+            patch = {
+                "labels": {names.LABEL_TRAFFIC: names.TRAFFIC_ON},
+                "annotations": {names.ANNOTATION_INCARNATION: now},
+            }
+            await self._patch_pod(deployment, pod, patch)
+
+    async def _patch_pod(
+        self, deployment: ModelDeployment, pod: PodFacts, metadata: dict[str, dict[str, str | None]]
+    ) -> None:
+        try:
+            fresh = await self._client.patch(
+                POD, deployment.namespace, pod.name, {"metadata": {"uid": pod.uid, **metadata}}
+            )
+        except (NotFoundError, ConflictError):
+            return  # gone, or another pod of that name: the watch tells
+        self._store.upsert(POD, fresh)
+
+    async def _start_drain(self, deployment: ModelDeployment, group: GroupFacts, now: float) -> None:
+        patch = {
+            "metadata": {"uid": group.uid, "annotations": {names.ANNOTATION_DRAINING: format_time(now)}}
+        }
+        fresh = await self._client.patch(LEADER_WORKER_SET, deployment.namespace, group.name, patch)
+        self._store.upsert(LEADER_WORKER_SET, fresh)
+        for pod in group.pods:
+            if pod.ip:
+                await self._engine.drain(pod.ip, names.HTTP_PORT)
+
+    async def _delete(self, deployment: ModelDeployment, group: GroupFacts) -> None:
+        await self._client.delete(
+            LEADER_WORKER_SET, deployment.namespace, group.name, uid=group.uid, propagation="Foreground"
+        )
+        found = await self._client.get(LEADER_WORKER_SET, deployment.namespace, group.name)
+        if found is not None:
+            self._store.upsert(LEADER_WORKER_SET, found)
+        else:
+            self._store.remove(
+                LEADER_WORKER_SET,
+                {"metadata": {"namespace": deployment.namespace, "name": group.name, "uid": group.uid}},
+            )
+
+    async def _reap(self, deployment: ModelDeployment, group: GroupFacts) -> None:
+        """Shorten the end of a terminating group's pods, once their StatefulSets no longer replace them."""
+        for name in (group.name, f"{group.name}-0"):
+            owner = await self._client.get(STATEFUL_SET, deployment.namespace, name)
+            if owner is not None and not owner["metadata"].get("deletionTimestamp"):
+                return
+        for pod in group.pods:
+            cached = self._store.get(POD, deployment.namespace, pod.name)
+            grace = cached["metadata"].get("deletionGracePeriodSeconds") if cached else None
+            if pod.deleting and grace is not None and grace <= _REAP_GRACE:
+                continue
+            await self._client.delete(
+                POD, deployment.namespace, pod.name, uid=pod.uid, grace_seconds=_REAP_GRACE
+            )

@@ -1,0 +1,314 @@
+"""The one planner of groups: compares wanted with existing groups and says what to do, each step with a reason.
+
+Scaling, rollout, drain, failure and recovery are inputs; the bounds stand here, once:
+
+- a group carries traffic only while it is whole and the incarnation that was admitted;
+- a broken group is never repaired: traffic off, delete, and a successor in a free slot after back-off;
+- `live` groups (neither broken, draining nor on their way out) never exceed desired + maxSurge;
+- a serving group is drained only while desired - maxUnavailable others serve;
+- a group that never served is deleted without drain.
+
+Pure: time comes in as an argument, all state is in the groups themselves and in the ledger of the status.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from moe_operator.api import names, reasons
+from moe_operator.api.status import Cause
+from moe_operator.controller.incarnation import admitted_incarnations, incarnation, serving, whole
+from moe_operator.controller.observed import GroupFacts, PodFacts
+
+#: A drained group stays this long after its traffic label went, so that requests on their way still arrive (s).
+DRAIN_SETTLE = 2.0
+#: Canaries that may fail in a row before the group counts as broken.
+CANARY_ATTEMPTS = 3
+
+
+class GroupState(StrEnum):
+    """Where a group is in its life. Derived anew in every reconcile."""
+
+    STARTING = "Starting"
+    ADMITTABLE = "Admittable"
+    SERVING = "Serving"
+    SUSPECT = "Suspect"
+    BROKEN = "Broken"
+    DRAINING = "Draining"
+    DELETING = "Deleting"
+
+
+@dataclass(frozen=True)
+class CanaryState:
+    """What the canaries of one incarnation have said so far."""
+
+    incarnation: str
+    passed: bool = False
+    failures: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """A group with what was judged of it."""
+
+    facts: GroupFacts
+    state: GroupState
+    cause: Cause | None = None
+    busy: bool | None = None
+    """Whether requests are in it; None if telemetry cannot say."""
+    canary: CanaryState | None = None
+
+    @property
+    def name(self) -> str:
+        return self.facts.name
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the groups shall become."""
+
+    desired: int
+    revision: str | None
+    """None: no plan and no earlier revision, nothing may be created."""
+    max_surge: int
+    max_unavailable: int
+    drain_deadline: float
+    create_after: float | None
+    """The ledger's back-off: no group is created before this time."""
+    occupied_slots: frozenset[int]
+    """Slots whose names are taken, by groups on their way out and by objects that are not ours."""
+
+
+@dataclass(frozen=True)
+class CreateGroup:
+    slot: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunCanary:
+    group: GroupFacts
+
+
+@dataclass(frozen=True)
+class TrafficOn:
+    group: GroupFacts
+
+
+@dataclass(frozen=True)
+class TrafficOff:
+    group: GroupFacts
+    pods: tuple[PodFacts, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class StartDrain:
+    group: GroupFacts
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeleteGroup:
+    group: GroupFacts
+    reason: str
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True)
+class ReapPods:
+    """The group is terminating: end its pods soon, as a stopped engine does not hear SIGTERM."""
+
+    group: GroupFacts
+
+
+Action = CreateGroup | RunCanary | TrafficOn | TrafficOff | StartDrain | DeleteGroup | ReapPods
+
+
+@dataclass
+class GroupPlan:
+    """Actions in the order to carry them out; `requeue_after` seconds at the latest if nothing else happens."""
+
+    actions: list[Action] = field(default_factory=list)
+    requeue_after: float | None = None
+
+    def again(self, seconds: float) -> None:
+        """Ask for another look after this many seconds at the latest."""
+        seconds = max(0.05, seconds)
+        self.requeue_after = seconds if self.requeue_after is None else min(self.requeue_after, seconds)
+
+
+def classify(
+    facts: GroupFacts, cause: Cause | None, busy: bool | None, canary: CanaryState | None
+) -> GroupView:
+    """The state of one group; `cause` as `causes.broken` found it."""
+    now = incarnation(facts.pods)
+    tried = canary if canary and canary.incarnation == now else None
+    if facts.deleting:
+        state = GroupState.DELETING
+    elif cause is None and tried and not tried.passed and tried.failures >= CANARY_ATTEMPTS:
+        state = GroupState.BROKEN
+        cause = Cause(
+            reason=reasons.CANARY_FAILED,
+            message=f"{tried.failures} admission canaries failed in a row: {tried.message}",
+        )
+    elif facts.draining_since is not None:
+        state = GroupState.DRAINING
+    elif cause is not None:
+        state = GroupState.BROKEN
+    elif serving(facts):
+        state = GroupState.SERVING
+    elif whole(facts):
+        state = GroupState.ADMITTABLE
+    elif admitted_incarnations(facts):
+        state = GroupState.SUSPECT
+    else:
+        state = GroupState.STARTING
+    return GroupView(facts, state, cause, busy, tried)
+
+
+def plan_groups(wanted: Wanted, groups: Sequence[GroupView], now: float) -> GroupPlan:
+    """What to do next. Applied and asked again, it ends in no action."""
+    plan = GroupPlan()
+    live: list[GroupView] = []
+    for group in groups:
+        if group.state is GroupState.DELETING:
+            _traffic_off(plan, group, "the group is on its way out")
+            if group.facts.pods:
+                plan.actions.append(ReapPods(group.facts))
+                plan.again(1.0)
+        elif group.state is GroupState.BROKEN:
+            assert group.cause is not None
+            _traffic_off(plan, group, group.cause.reason)
+            plan.actions.append(DeleteGroup(group.facts, reasons.GROUP_LOST, group.cause))
+        elif group.state is GroupState.DRAINING:
+            _drain(plan, wanted, group, now)
+        else:
+            live.append(group)
+    draining = sum(g.state is GroupState.DRAINING for g in groups)
+    for group in _fit(plan, wanted, live, draining, now):
+        _admission(plan, group)
+    return plan
+
+
+def _traffic_off(plan: GroupPlan, group: GroupView, reason: str) -> None:
+    carriers = tuple(p for p in group.facts.pods if p.traffic)
+    if carriers:
+        plan.actions.append(TrafficOff(group.facts, carriers, reason))
+
+
+def _admission(plan: GroupPlan, group: GroupView) -> None:
+    if group.state is GroupState.ADMITTABLE:
+        if group.canary and group.canary.passed:
+            plan.actions.append(TrafficOn(group.facts))
+        else:
+            plan.actions.append(RunCanary(group.facts))
+    elif group.state in (GroupState.SUSPECT, GroupState.STARTING):
+        _traffic_off(plan, group, reasons.POD_NOT_READY)
+        # Limits are spans of time: nothing else may wake us when one is over.
+        plan.again(5.0)
+
+
+def _drain(plan: GroupPlan, wanted: Wanted, group: GroupView, now: float) -> None:
+    """Delete a draining group once it is empty, broken, or out of time."""
+    _traffic_off(plan, group, reasons.DRAINING)
+    since = group.facts.draining_since
+    assert since is not None
+    waited = now - since
+    if group.cause is not None:
+        plan.actions.append(DeleteGroup(group.facts, reasons.GROUP_LOST, group.cause))
+    elif waited >= wanted.drain_deadline:
+        plan.actions.append(DeleteGroup(group.facts, reasons.DRAIN_DEADLINE))
+    elif waited >= DRAIN_SETTLE and group.busy is False:
+        plan.actions.append(DeleteGroup(group.facts, reasons.DRAINED))
+    else:
+        plan.again(min(1.0, wanted.drain_deadline - waited))
+
+
+def _victim_order(group: GroupView) -> tuple[bool, bool, int]:
+    """Least loss first: groups without traffic, then idle ones, then the newest slot."""
+    return (group.state is GroupState.SERVING, group.busy is not False, -group.facts.slot)
+
+
+def _retire(plan: GroupPlan, group: GroupView, reason: str) -> None:
+    if group.state is GroupState.SERVING or admitted_incarnations(group.facts):
+        plan.actions.append(StartDrain(group.facts, reason))
+        _traffic_off(plan, group, reason)
+        plan.again(DRAIN_SETTLE)
+    else:
+        plan.actions.append(DeleteGroup(group.facts, reason))
+
+
+def _fit(
+    plan: GroupPlan, wanted: Wanted, live: Sequence[GroupView], draining: int, now: float
+) -> list[GroupView]:
+    """Bring the live groups to the wanted number of the wanted revision, within the bounds; returns those that stay."""
+    if wanted.revision is None:
+        return list(live)
+    new = [g for g in live if g.facts.revision == wanted.revision]
+    old = [g for g in live if g.facts.revision != wanted.revision]
+    surplus = len(new) - wanted.desired
+    if surplus > 0:
+        for group in sorted(new, key=_victim_order)[:surplus]:
+            _retire(plan, group, reasons.SCALED_DOWN)
+            new.remove(group)
+    old = _supersede(plan, wanted, new, old)
+    _create(plan, wanted, new, old, draining, now)
+    return [*new, *old]
+
+
+def _supersede(
+    plan: GroupPlan, wanted: Wanted, new: Sequence[GroupView], old: Sequence[GroupView]
+) -> list[GroupView]:
+    """Retire groups of other revisions as far as enough others serve; returns those that stay."""
+    stay: list[GroupView] = []
+    available = sum(g.state is GroupState.SERVING for g in (*new, *old))
+    floor = wanted.desired - wanted.max_unavailable
+    for group in sorted(old, key=_victim_order):
+        serves = group.state is GroupState.SERVING
+        # A group that never served costs nothing to give up, and frees GPUs for the wanted revision.
+        if not _served(group) or available - serves >= floor:
+            _retire(plan, group, reasons.SUPERSEDED)
+            available -= serves
+        else:
+            stay.append(group)
+    return stay
+
+
+def _create(
+    plan: GroupPlan, wanted: Wanted, new: Sequence[GroupView], old: Sequence[GroupView], draining: int, now: float
+) -> None:
+    missing = wanted.desired - len(new)
+    # Replacing what is missing is bounded by the live groups alone; groups that drain count only against surge.
+    room = wanted.desired - len(new) - len(old)
+    if old:
+        room += max(0, wanted.max_surge - draining)
+    count = min(missing, room)
+    if count <= 0:
+        return
+    if wanted.create_after is not None and now < wanted.create_after:
+        plan.again(wanted.create_after - now)
+        return
+    taken = set(wanted.occupied_slots) | {g.facts.slot for g in (*new, *old)}
+    for slot in free_slots(taken, count):
+        plan.actions.append(CreateGroup(slot, reasons.ROLLOUT if old else reasons.GROUP_WANTED))
+
+
+def _served(group: GroupView) -> bool:
+    return bool(admitted_incarnations(group.facts))
+
+
+def free_slots(taken: Iterable[int], count: int) -> list[int]:
+    """The smallest numbers that are not taken."""
+    used, free, slot = set(taken), [], 0
+    while len(free) < count:
+        if slot not in used:
+            free.append(slot)
+        slot += 1
+    return free
+
+
+def leader_selector(deployment: str) -> str:
+    """Label selector of one pod per group."""
+    return f"{names.LABEL_DEPLOYMENT}={deployment},{names.LWS_LABEL_WORKER_INDEX}=0"

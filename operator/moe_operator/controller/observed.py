@@ -1,0 +1,199 @@
+"""What a reconcile knows of the groups: facts read from plain objects, without any judgement.
+
+Times are seconds since the epoch, as the API server wrote them.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from moe_operator.api import names
+from moe_operator.api.times import parse_time
+
+
+class NodeState(StrEnum):
+    """What the node says of itself. UNKNOWN where nodes may not be read: then only pods tell."""
+
+    READY = "Ready"
+    NOT_READY = "NotReady"
+    GONE = "Gone"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True)
+class Termination:
+    """How the engine container ended."""
+
+    exit_code: int
+    reason: str
+    message: str
+    finished_at: float | None
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """State of the engine container of one pod."""
+
+    restarts: int = 0
+    running_since: float | None = None
+    waiting_reason: str | None = None
+    waiting_message: str = ""
+    termination: Termination | None = None
+    """The newest end: of the current state, else of the one before the last restart."""
+
+
+@dataclass(frozen=True)
+class PodFacts:
+    """One pod of a group."""
+
+    name: str
+    uid: str
+    index: int
+    """Worker index in the group; the leader is 0."""
+    ip: str | None
+    node: str | None
+    node_state: NodeState
+    node_since: float | None
+    """Since when the node is in this state."""
+    phase: str
+    phase_message: str
+    deleting: bool
+    ready: bool
+    unready_since: float | None
+    unschedulable: str | None
+    """The scheduler's message while it finds no place."""
+    traffic: bool
+    incarnation: str | None
+    """The incarnation that was admitted with this pod in it."""
+    engine: EngineFacts
+    resource_version: str
+
+
+@dataclass(frozen=True)
+class GroupFacts:
+    """One group: its LeaderWorkerSet and the pods that carry its name."""
+
+    name: str
+    uid: str
+    slot: int
+    role: str
+    revision: str
+    size: int
+    ranks_per_pod: int
+    created_at: float
+    deleting: bool
+    draining_since: float | None
+    pods: tuple[PodFacts, ...]
+
+    @property
+    def leader(self) -> PodFacts | None:
+        return next((p for p in self.pods if p.index == 0), None)
+
+
+def _condition(obj: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
+    for condition in (obj.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == type_:
+            return condition  # type: ignore[no-any-return]
+    return None
+
+
+def node_states(nodes: Iterable[Mapping[str, Any]] | None) -> dict[str, tuple[NodeState, float | None]] | None:
+    """State of each node by name; None where nodes may not be read."""
+    if nodes is None:
+        return None
+    states: dict[str, tuple[NodeState, float | None]] = {}
+    for node in nodes:
+        ready = _condition(node, "Ready")
+        ok = ready is not None and ready.get("status") == "True"
+        since = parse_time(ready.get("lastTransitionTime")) if ready else None
+        states[node["metadata"]["name"]] = (NodeState.READY if ok else NodeState.NOT_READY, since)
+    return states
+
+
+def _engine(pod: Mapping[str, Any]) -> EngineFacts:
+    for status in (pod.get("status") or {}).get("containerStatuses") or []:
+        if status.get("name") != names.ENGINE_CONTAINER:
+            continue
+        state, last = status.get("state") or {}, status.get("lastState") or {}
+        ended = state.get("terminated") or last.get("terminated")
+        waiting = state.get("waiting") or {}
+        running = state.get("running")
+        return EngineFacts(
+            restarts=status.get("restartCount", 0),
+            running_since=parse_time(running.get("startedAt")) if running else None,
+            waiting_reason=waiting.get("reason"),
+            waiting_message=waiting.get("message") or "",
+            termination=Termination(
+                exit_code=ended.get("exitCode", 0),
+                reason=ended.get("reason") or "",
+                message=ended.get("message") or "",
+                finished_at=parse_time(ended.get("finishedAt")),
+            )
+            if ended
+            else None,
+        )
+    return EngineFacts()
+
+
+def pod_facts(
+    pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float | None]] | None
+) -> PodFacts:
+    """Read one pod; `nodes` as `node_states` gives them."""
+    meta, status = pod["metadata"], pod.get("status") or {}
+    labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+    node = (pod.get("spec") or {}).get("nodeName")
+    state: tuple[NodeState, float | None] = (NodeState.UNKNOWN, None)
+    if node and nodes is not None:
+        state = nodes.get(node, (NodeState.GONE, None))
+    ready = _condition(pod, "Ready")
+    is_ready = ready is not None and ready.get("status") == "True"
+    scheduled = _condition(pod, "PodScheduled")
+    unschedulable = None
+    if not node and scheduled and scheduled.get("status") == "False":
+        unschedulable = scheduled.get("message") or scheduled.get("reason") or "no node found"
+    index = labels.get(names.LWS_LABEL_WORKER_INDEX, "0")
+    return PodFacts(
+        name=meta["name"],
+        uid=meta["uid"],
+        index=int(index) if index.isdigit() else 0,
+        ip=status.get("podIP"),
+        node=node,
+        node_state=state[0],
+        node_since=state[1],
+        phase=status.get("phase") or "Pending",
+        phase_message=status.get("message") or status.get("reason") or "",
+        deleting=bool(meta.get("deletionTimestamp")),
+        ready=is_ready,
+        unready_since=parse_time(ready.get("lastTransitionTime")) if ready and not is_ready else None,
+        unschedulable=unschedulable,
+        traffic=labels.get(names.LABEL_TRAFFIC) == names.TRAFFIC_ON,
+        incarnation=annotations.get(names.ANNOTATION_INCARNATION),
+        engine=_engine(pod),
+        resource_version=meta.get("resourceVersion") or "",
+    )
+
+
+def group_facts(
+    lws: Mapping[str, Any],
+    slot: int,
+    pods: Iterable[Mapping[str, Any]],
+    nodes: Mapping[str, tuple[NodeState, float | None]] | None,
+) -> GroupFacts:
+    """Read one LeaderWorkerSet with its pods."""
+    meta, spec = lws["metadata"], lws["spec"]
+    labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+    own = sorted((pod_facts(p, nodes) for p in pods), key=lambda p: (p.index, p.name))
+    return GroupFacts(
+        name=meta["name"],
+        uid=meta["uid"],
+        slot=slot,
+        role=labels.get(names.LABEL_ROLE, names.ROLE_SERVE),
+        revision=labels.get(names.LABEL_REVISION, ""),
+        size=(spec.get("leaderWorkerTemplate") or {}).get("size", 1),
+        ranks_per_pod=int(annotations.get(names.ANNOTATION_RANKS_PER_POD, "1")),
+        created_at=parse_time(meta.get("creationTimestamp")) or 0.0,
+        deleting=bool(meta.get("deletionTimestamp")),
+        draining_since=parse_time(annotations.get(names.ANNOTATION_DRAINING)),
+        pods=tuple(own),
+    )

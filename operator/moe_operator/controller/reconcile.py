@@ -1,0 +1,422 @@
+"""observe -> decide -> render -> apply -> status, for one ModelDeployment.
+
+Level-triggered: everything is derived from the objects as they are. The order of writes makes a crash after any
+of them harmless: traffic goes off first; a cause is in the ledger before its group is deleted; what a group
+needs is there before the group.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from moe_operator.api import names, reasons
+from moe_operator.api.base import parse_duration
+from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse
+from moe_operator.api.rules import violations
+from moe_operator.api.spec import AgentMode
+from moe_operator.api.status import ScalingStatus
+from moe_operator.api.times import parse_time
+from moe_operator.catalog.accelerators import Catalog
+from moe_operator.controller import revisions
+from moe_operator.controller.canary import CanaryRunner
+from moe_operator.controller.causes import Limits, broken, last_line
+from moe_operator.controller.children import NameConflictError, ensure, is_ours, prune
+from moe_operator.controller.events import EventSink
+from moe_operator.controller.executor import Executor
+from moe_operator.controller.group_planner import (
+    Action,
+    CreateGroup,
+    DeleteGroup,
+    GroupPlan,
+    GroupView,
+    StartDrain,
+    TrafficOff,
+    TrafficOn,
+    Wanted,
+    classify,
+    plan_groups,
+)
+from moe_operator.controller.kube import (
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    LEADER_WORKER_SET,
+    MODEL_DEPLOYMENT,
+    NODE,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    ForbiddenError,
+    InvalidError,
+    KubeClient,
+    KubeError,
+    NotFoundError,
+    Obj,
+)
+from moe_operator.controller.ledger import record
+from moe_operator.controller.observed import GroupFacts, group_facts, node_states
+from moe_operator.controller.scaling import Load, Scaler, load_of
+from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fold
+from moe_operator.controller.store import Key, Store
+from moe_operator.planner.inventory import Inventory, inventory_from_nodes
+from moe_operator.planner.plan import Refusal
+from moe_operator.resources.agent_config import agent_config_name, agent_configs_of, build_agent_config
+from moe_operator.resources.disruption_budget import build_disruption_budget
+from moe_operator.resources.group import parse_slot
+from moe_operator.resources.revision import Revision, build_revision
+from moe_operator.resources.service import build_service
+from moe_operator.resources.service_account import build_service_account
+from moe_operator.telemetry.engine import EngineClient
+from moe_operator.telemetry.observation import Snapshot
+
+log = logging.getLogger(__name__)
+
+#: Seconds until the next try when the cluster, not the spec, is at fault.
+_RETRY = 20.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """When to look again at the latest; None: only when something changes."""
+
+    requeue_after: float | None = None
+
+
+@dataclass
+class _Memory:
+    """What one deployment's reconciles remember of each other. Losing it is harmless."""
+
+    figures_written_at: float | None = None
+    said: set[str] = field(default_factory=set)
+
+
+class Reconciler:
+    """Brings one ModelDeployment at a time closer to its spec. Never called twice at once for one key."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        store: Store,
+        catalog: Catalog,
+        engine: EngineClient,
+        events: EventSink,
+        *,
+        snapshot: Callable[[], Snapshot],
+        leader_worker_set: Callable[[], Awaitable[Refusal | None]],
+        enqueue: Callable[[Key], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None."""
+        self._client = client
+        self._store = store
+        self._catalog = catalog
+        self._events = events
+        self._snapshot = snapshot
+        self._leader_worker_set = leader_worker_set
+        self._clock = clock
+        self._canaries = CanaryRunner(engine, enqueue)
+        self._executor = Executor(client, store, engine, self._canaries)
+        self._scaler = Scaler()
+        self._memory: dict[Key, _Memory] = {}
+
+    async def close(self) -> None:
+        """Stop what runs beside the reconciles."""
+        await self._canaries.close()
+
+    async def reconcile(self, key: Key) -> Result:
+        """One pass. Raises KubeError where a retry with back-off is right."""
+        obj = self._store.get(MODEL_DEPLOYMENT, *key)
+        if obj is None or obj["metadata"].get("deletionTimestamp"):
+            # Owner references let the garbage collector take the children.
+            self._memory.pop(key, None)
+            self._scaler.forget(key)
+            return Result()
+        try:
+            deployment = parse(obj)
+        except InvalidSpecError as error:
+            blank = parse({**obj, "spec": {"model": {"name": "invalid"}, "hardware": {"accelerator": "cpu"}}})
+            trouble = Trouble(reasons.INVALID_SPEC, f"the stored spec cannot be read: {error}", stalled=True)
+            return await _Pass(self, blank, self._clock()).run(trouble)
+        return await _Pass(self, deployment, self._clock()).run(None)
+
+
+class _Pass:
+    """The state of one reconcile."""
+
+    def __init__(self, owner: Reconciler, deployment: ModelDeployment, now: float) -> None:
+        self._o = owner
+        self._d = deployment
+        self._now = now
+        self._memory = owner._memory.setdefault(deployment.key, _Memory())
+        self._store = owner._store
+        self._client = owner._client
+        self._ledger = deployment.status.recovery
+        self._kept = revisions.kept(self._store, deployment)
+        self._effective: Revision | None = None
+        self._notes: tuple[str, ...] = ()
+        self._status_writes = 0
+
+    async def run(self, trouble: Trouble | None) -> Result:
+        trouble = trouble or await self._choose_revision()
+        if trouble:
+            self._effective = self._kept.get(self._d.status.revision or "")
+        views, plan, desired, minimum, scaling, load = self._decide()
+        try:
+            trouble = await self._act(trouble, plan, views, desired, minimum, scaling, load)
+        except NameConflictError as error:
+            trouble = Trouble(reasons.NAME_CONFLICT, str(error), stalled=True, spec_at_fault=False)
+        except (ForbiddenError, InvalidError, NotFoundError) as error:
+            trouble = _refused(error)
+        views, after, desired, minimum, scaling, load = self._decide()
+        await self._write_status(trouble, views, desired, minimum, scaling, load)
+        if trouble and not (trouble.stalled and trouble.spec_at_fault):
+            after.again(_RETRY)
+        elif after.actions and after.actions != plan.actions:
+            after.again(0.05)  # what was just written opened the way to the next step
+        return Result(_least(plan.requeue_after, after.requeue_after, self._figures_due(load)))
+
+    # --- decide -----------------------------------------------------------------------------------
+
+    async def _choose_revision(self) -> Trouble | None:
+        found = violations(self._d)
+        if found:
+            return Trouble(found[0].reason, "; ".join(v.message for v in found), stalled=True)
+        lacking = await self._o._leader_worker_set()
+        if lacking:
+            return Trouble(lacking.reason, lacking.message, stalled=True, spec_at_fault=False)
+        inventory = self._inventory()
+        choice = revisions.choose(self._d, self._kept, inventory, self._o._catalog)
+        if isinstance(choice, Refusal):
+            return Trouble(choice.reason, choice.message, stalled=not choice.retry)
+        self._effective, self._notes = choice.revision, choice.notes
+        return None
+
+    def _inventory(self) -> Inventory:
+        if NODE in self._store.forbidden:
+            return Inventory(nodes=None)
+        return inventory_from_nodes(self._store.all(NODE))
+
+    def _groups(self) -> list[GroupFacts]:
+        states = None if NODE in self._store.forbidden else node_states(self._store.all(NODE))
+        pods: dict[str, list[Obj]] = {}
+        for pod in self._store.children(self._d.key, POD):
+            pods.setdefault((pod["metadata"].get("labels") or {}).get(names.LABEL_GROUP, ""), []).append(pod)
+        groups = []
+        for lws in self._store.children(self._d.key, LEADER_WORKER_SET):
+            slot = parse_slot(self._d.name, lws["metadata"]["name"])
+            if slot is not None and is_ours(lws, self._d):
+                groups.append(group_facts(lws, slot, pods.get(lws["metadata"]["name"], []), states))
+        return groups
+
+    def _judge(self, groups: Sequence[GroupFacts], snapshot: Snapshot) -> list[GroupView]:
+        recovery = self._d.spec.recovery
+        limits = Limits(
+            stall=parse_duration(recovery.stall_limit),
+            unready=parse_duration(recovery.unready_limit),
+            start=parse_duration(recovery.start_deadline),
+        )
+        stalled = {
+            uid: snapshot.taken_at - seen.progress_at for uid, seen in snapshot.pods.items() if seen.busy
+        }
+        views = []
+        for group in groups:
+            seen = [snapshot.pods.get(p.uid) for p in group.pods]
+            known = bool(seen) and all(s is not None and s.failures == 0 for s in seen)
+            busy = any(s.busy for s in seen if s) if known else None
+            cause = broken(group, limits, stalled, self._now)
+            views.append(classify(group, cause, busy, self._o._canaries.state(group)))
+        return views
+
+    def _decide(
+        self,
+    ) -> tuple[list[GroupView], GroupPlan, int, int, ScalingStatus | None, Load]:
+        snapshot = self._o._snapshot()
+        groups = self._groups()
+        views = self._judge(groups, snapshot)
+        load = load_of(views, snapshot)
+        desired, minimum, scaling = self._o._scaler.desired(self._d, views, load, self._now)
+        rollout = self._d.spec.rollout
+        foreign = {
+            slot
+            for lws in self._store.children(self._d.key, LEADER_WORKER_SET)
+            if (slot := parse_slot(self._d.name, lws["metadata"]["name"])) is not None
+            and not is_ours(lws, self._d)
+        }
+        plan = plan_groups(
+            Wanted(
+                desired=desired,
+                revision=self._effective.name if self._effective else None,
+                max_surge=rollout.max_surge,
+                max_unavailable=rollout.max_unavailable,
+                drain_deadline=parse_duration(rollout.drain_deadline),
+                create_after=parse_time(self._ledger.next_attempt_time),
+                occupied_slots=frozenset({g.slot for g in groups} | foreign),
+            ),
+            views,
+            self._now,
+        )
+        return views, plan, desired, minimum, scaling, load
+
+    # --- act --------------------------------------------------------------------------------------
+
+    async def _act(
+        self,
+        trouble: Trouble | None,
+        plan: GroupPlan,
+        views: Sequence[GroupView],
+        desired: int,
+        minimum: int,
+        scaling: ScalingStatus | None,
+        load: Load,
+    ) -> Trouble | None:
+        first = [a for a in plan.actions if isinstance(a, TrafficOff)]
+        for action in first:
+            await self._do(action)
+        if await self._count_failures(plan):
+            await self._write_status(trouble, views, desired, minimum, scaling, load)
+        if trouble is None or self._effective is not None:
+            await self._ensure_children()
+        for action in plan.actions:
+            if action not in first:
+                await self._do(action)
+        await self._clean_up()
+        return trouble
+
+    async def _do(self, action: Action) -> None:
+        await self._o._executor.run(self._d, self._effective, action, self._now)
+        match action:
+            case CreateGroup(slot=slot, reason=reason):
+                await self._tell("Normal", reason, "Create", f"created group {self._d.name}-g{slot}")
+            case TrafficOn(group=group):
+                await self._tell("Normal", reasons.SERVING, "Admit", f"group {group.name} serves")
+            case StartDrain(group=group, reason=reason):
+                await self._tell("Normal", reason, "Drain", f"draining group {group.name}")
+            case DeleteGroup(group=group, reason=reason, cause=cause):
+                if cause:
+                    await self._tell("Warning", cause.reason, "Replace", f"group {group.name} is lost: {cause.message}")
+                else:
+                    await self._tell("Normal", reason, "Delete", f"deleted group {group.name}")
+            case _:
+                pass
+
+    async def _tell(self, type_: str, reason: str, action: str, note: str) -> None:
+        await self._o._events.emit(self._d, "Warning" if type_ == "Warning" else "Normal", reason, action, note)
+
+    async def _count_failures(self, plan: GroupPlan) -> bool:
+        """Enter lost groups into the ledger, with the engine's last line where the pod's status has none."""
+        before = self._ledger
+        for index, action in enumerate(plan.actions):
+            if not isinstance(action, DeleteGroup) or action.cause is None:
+                continue
+            if action.group.uid in self._ledger.counted:
+                continue
+            cause = action.cause
+            if cause.reason == reasons.ENGINE_EXITED and cause.pod and ": " not in cause.message:
+                line = await self._previous_line(cause.pod)
+                if line:
+                    cause = cause.model_copy(update={"message": f"{cause.message}: {line}"})
+                    plan.actions[index] = replace(action, cause=cause)
+            self._ledger = record(self._ledger, action.group, cause, self._now)
+        return self._ledger is not before
+
+    async def _previous_line(self, pod: str) -> str:
+        for previous in (True, False):
+            try:
+                text = await self._client.pod_logs(
+                    self._d.namespace, pod, names.ENGINE_CONTAINER, previous=previous, tail_lines=20
+                )
+            except KubeError:
+                continue
+            if line := last_line(text):
+                return line
+        return ""
+
+    async def _ensure_children(self) -> None:
+        if self._effective is None:
+            return
+        d, client, store = self._d, self._client, self._store
+        await ensure(client, store, d, SERVICE_ACCOUNT, [build_service_account(d)])
+        if d.spec.engine.agent is AgentMode.ENABLED:
+            await ensure(client, store, d, CONFIG_MAP, [build_agent_config(d)])
+        await ensure(client, store, d, SERVICE, [build_service(d)])
+        await ensure(client, store, d, POD_DISRUPTION_BUDGET, [build_disruption_budget(d)])
+        if self._effective.name not in self._kept:
+            await ensure(client, store, d, CONTROLLER_REVISION, [build_revision(d, self._effective)])
+            self._kept[self._effective.name] = self._effective
+
+    async def _clean_up(self) -> None:
+        """Forget revisions past the history limit, and agents that no kept revision mounts."""
+        if self._effective is None:
+            return
+        keep = revisions.to_keep(self._store, self._d, self._effective.name)
+        await prune(self._client, self._store, self._d, CONTROLLER_REVISION, keep)
+        mounted = {agent_config_name(self._d.name)}
+        for name, revision in self._kept.items():
+            if name in keep:
+                mounted |= agent_configs_of(revision.template)
+        await prune(self._client, self._store, self._d, CONFIG_MAP, mounted)
+
+    # --- status -----------------------------------------------------------------------------------
+
+    async def _write_status(
+        self,
+        trouble: Trouble | None,
+        views: Sequence[GroupView],
+        desired: int,
+        minimum: int,
+        scaling: ScalingStatus | None,
+        load: Load,
+    ) -> None:
+        status = fold(
+            Learned(
+                deployment=self._d,
+                now=self._now,
+                trouble=trouble,
+                revision=self._effective,
+                plan_notes=self._notes,
+                groups=views,
+                desired=desired,
+                minimum=minimum,
+                scaling=scaling,
+                throughput=load.throughput,
+                ledger=self._ledger,
+                figures_written_at=self._memory.figures_written_at,
+            )
+        )
+        if status == self._d.status:
+            return
+        if status.throughput != self._d.status.throughput:
+            self._memory.figures_written_at = self._now
+        obj = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"namespace": self._d.namespace, "name": self._d.name, "uid": self._d.uid},
+            "status": status.wire(),
+        }
+        fresh = await self._client.apply_status(MODEL_DEPLOYMENT, obj)
+        self._store.upsert(MODEL_DEPLOYMENT, fresh)
+        previous = {(c.type, c.status, c.reason) for c in self._d.status.conditions}
+        for condition in status.conditions:
+            if condition.type == reasons.STALLED and (condition.type, "True", condition.reason) not in previous:
+                await self._tell("Warning", condition.reason, "Plan", condition.message)
+        self._d = replace(self._d, status=status)
+
+    def _figures_due(self, load: Load) -> float | None:
+        """Figures that may not be written yet are looked at again when they may."""
+        if load.throughput == self._d.status.throughput:
+            return None
+        written = self._memory.figures_written_at
+        return FIGURE_INTERVAL if written is None else max(1.0, written + FIGURE_INTERVAL - self._now)
+
+
+def _refused(error: KubeError) -> Trouble:
+    reason = reasons.FORBIDDEN if isinstance(error, ForbiddenError) else reasons.REFUSED
+    return Trouble(
+        reason, f"the API server refused a write: {error.message}", stalled=True, spec_at_fault=False
+    )
+
+
+def _least(*times: float | None) -> float | None:
+    given = [t for t in times if t is not None]
+    return min(given) if given else None
+

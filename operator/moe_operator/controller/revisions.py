@@ -1,0 +1,87 @@
+"""Which revision is wanted: a kept one where this spec was rendered before, else a new plan.
+
+A revision pins everything that reaches the pods. So an upgrade of the operator, or another set of nodes,
+changes nothing that runs, and going back to an earlier spec finds what it rendered then.
+"""
+
+from dataclasses import dataclass
+
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.catalog.accelerators import Catalog
+from moe_operator.controller.children import is_ours
+from moe_operator.controller.kube import CONTROLLER_REVISION, LEADER_WORKER_SET, Obj
+from moe_operator.controller.store import Store
+from moe_operator.api import names
+from moe_operator.planner.inventory import Inventory
+from moe_operator.planner.layout import plan as plan_layout
+from moe_operator.planner.plan import Plan, Refusal
+from moe_operator.resources.group import engine_arguments, engine_image, render_template
+from moe_operator.resources.revision import Revision, read_revision, revision_name, spec_hash
+
+#: Revisions kept beside those that groups run, for rollback.
+HISTORY_LIMIT = 10
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The wanted revision; `fresh` when it is not stored yet."""
+
+    revision: Revision
+    fresh: bool
+    notes: tuple[str, ...] = ()
+
+
+def kept(store: Store, deployment: ModelDeployment) -> dict[str, Revision]:
+    """Stored revisions by name; unreadable ones are left out."""
+    found: dict[str, Revision] = {}
+    for obj in store.children(deployment.key, CONTROLLER_REVISION):
+        if not is_ours(obj, deployment) or obj["metadata"].get("deletionTimestamp"):
+            continue
+        try:
+            revision = read_revision(obj)
+        except (KeyError, TypeError, ValueError):
+            continue
+        found[revision.name] = revision
+    return found
+
+
+def choose(
+    deployment: ModelDeployment, revisions: dict[str, Revision], inventory: Inventory, catalog: Catalog
+) -> Choice | Refusal:
+    """The revision that this spec wants."""
+    name = revision_name(deployment)
+    if name in revisions:
+        revision = revisions[name]
+        return Choice(revision, fresh=False, notes=revision.plan.notes)
+    planned = plan_layout(deployment, inventory, catalog)
+    if isinstance(planned, Refusal):
+        return planned
+    return Choice(render(deployment, planned, catalog), fresh=True, notes=planned.notes)
+
+
+def render(deployment: ModelDeployment, plan: Plan, catalog: Catalog) -> Revision:
+    """A new revision of this spec."""
+    profile = catalog.accelerator(plan.accelerator)
+    assert profile is not None  # the plan took it from this catalogue
+    return Revision(
+        name=revision_name(deployment),
+        hash=spec_hash(deployment),
+        plan=plan,
+        template=render_template(deployment, plan, profile),
+        engine_arguments=tuple(engine_arguments(deployment, plan, profile)),
+        image=engine_image(deployment, profile),
+    )
+
+
+def to_keep(store: Store, deployment: ModelDeployment, wanted: str) -> set[str]:
+    """Names of the revisions that stay: the wanted one, those that groups run, and the newest for rollback."""
+    keep = {wanted}
+    for lws in store.children(deployment.key, LEADER_WORKER_SET):
+        keep.add((lws["metadata"].get("labels") or {}).get(names.LABEL_REVISION, ""))
+    stored = sorted(store.children(deployment.key, CONTROLLER_REVISION), key=_age, reverse=True)
+    others = [o["metadata"]["name"] for o in stored if o["metadata"]["name"] not in keep]
+    return keep | set(others[:HISTORY_LIMIT])
+
+
+def _age(obj: Obj) -> str:
+    return obj["metadata"].get("creationTimestamp") or ""

@@ -1,0 +1,233 @@
+"""The one fold of everything a reconcile learned into `status`. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moe_operator.api import names, reasons
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.status import (
+    GroupsStatus,
+    ModelDeploymentStatus,
+    PlanStatus,
+    RecoveryStatus,
+    ScalingStatus,
+    ThroughputStatus,
+    UnhealthyGroup,
+)
+from moe_operator.api.times import format_time, parse_time
+from moe_operator.controller.causes import waiting_for
+from moe_operator.controller.conditions import Said, merge
+from moe_operator.controller.group_planner import GroupState, GroupView, leader_selector
+from moe_operator.resources.revision import Revision
+
+#: Figures that change often move in status only when one changed by this share ...
+_FIGURE_STEP = 0.01
+#: ... and at most this often (s).
+FIGURE_INTERVAL = 30.0
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why the spec cannot be carried out. Stalled when only its owner can help, else the operator keeps trying."""
+
+    reason: str
+    message: str
+    stalled: bool
+    spec_at_fault: bool = True
+    """False when the cluster is, so that `Planned` is not blamed."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one reconcile found out."""
+
+    deployment: ModelDeployment
+    now: float
+    trouble: Trouble | None
+    revision: Revision | None
+    """The revision in effect: the wanted one, or in trouble the last good one."""
+    plan_notes: tuple[str, ...]
+    groups: Sequence[GroupView]
+    desired: int
+    minimum: int
+    """Groups that must serve for Ready."""
+    scaling: ScalingStatus | None
+    throughput: ThroughputStatus
+    ledger: RecoveryStatus
+    figures_written_at: float | None
+
+
+def fold(learned: Learned) -> ModelDeploymentStatus:
+    """The status to write; equal to the present one when nothing a reader cares about has changed."""
+    deployment, revision = learned.deployment, learned.revision
+    old = deployment.status
+    live = [g for g in learned.groups if g.state not in (GroupState.BROKEN, GroupState.DRAINING, GroupState.DELETING)]
+    serving = [g for g in live if g.state is GroupState.SERVING]
+    wanted_name = revision.name if revision and learned.trouble is None else None
+    updated = [g for g in serving if g.facts.revision == wanted_name]
+    groups = GroupsStatus(
+        desired=learned.desired,
+        current=len(live),
+        ready=len(serving),
+        updated=len(updated),
+        draining=sum(g.state is GroupState.DRAINING for g in learned.groups),
+        summary=f"{len(serving)}/{learned.desired}",
+        unhealthy=_unhealthy(learned.groups),
+    )
+    return ModelDeploymentStatus(
+        observed_generation=deployment.generation,
+        conditions=merge(
+            old.conditions, _conditions(learned, live, serving, updated), deployment.generation, learned.now
+        ),
+        plan=plan_status(deployment, revision) if revision else None,
+        revision=revision.name if revision else None,
+        replicas=len(live),
+        selector=leader_selector(deployment.name),
+        groups=groups,
+        throughput=_settled_figures(old.throughput, learned),
+        scaling=learned.scaling,
+        recovery=learned.ledger,
+        endpoint=f"http://{deployment.name}.{deployment.namespace}.svc:{names.HTTP_PORT}/v1" if revision else None,
+        engine_arguments=list(revision.engine_arguments) if revision else [],
+    )
+
+
+def plan_status(deployment: ModelDeployment, revision: Revision) -> PlanStatus:
+    """The layout in effect, for readers."""
+    plan = revision.plan
+    return PlanStatus(
+        accelerator=plan.accelerator,
+        width=plan.width,
+        pods_per_group=plan.pods_per_group,
+        ranks_per_pod=plan.ranks_per_pod,
+        tensor=plan.tensor,
+        data=plan.data,
+        expert_parallel=plan.width if plan.expert_parallel else 1,
+        precision=deployment.spec.model.precision or "auto",
+        context_length=deployment.spec.model.context_length,
+        image=revision.image,
+    )
+
+
+def _unhealthy(groups: Sequence[GroupView]) -> list[UnhealthyGroup]:
+    found = []
+    for group in groups:
+        if group.state in (GroupState.SERVING, GroupState.DRAINING, GroupState.DELETING):
+            continue
+        if group.cause is not None:
+            reason, message = group.cause.reason, group.cause.message
+        elif group.canary and group.canary.failures:
+            reason, message = reasons.CANARY_FAILED, group.canary.message
+        else:
+            reason, message = waiting_for(group.facts)
+        since = format_time(group.facts.created_at)
+        found.append(UnhealthyGroup(name=group.name, reason=reason, message=message[:1024], since=since))
+    return found[:8]
+
+
+def _settled_figures(old: ThroughputStatus, learned: Learned) -> ThroughputStatus:
+    new = learned.throughput
+    recent = learned.figures_written_at is not None and learned.now - learned.figures_written_at < FIGURE_INTERVAL
+    moved = any(
+        abs(a - b) > _FIGURE_STEP * max(abs(a), abs(b))
+        for a, b in (
+            (old.prompt_tokens_per_second, new.prompt_tokens_per_second),
+            (old.output_tokens_per_second, new.output_tokens_per_second),
+        )
+    )
+    return new if moved and not recent else old
+
+
+def _conditions(
+    learned: Learned, live: Sequence[GroupView], serving: Sequence[GroupView], updated: Sequence[GroupView]
+) -> list[Said]:
+    trouble = learned.trouble
+    said: list[Said] = []
+    if trouble and trouble.spec_at_fault:
+        said.append(Said(reasons.PLANNED, False, trouble.reason, trouble.message))
+    elif learned.revision:
+        plan = learned.revision.plan
+        text = (
+            f"a group is {plan.pods_per_group} pods x {plan.ranks_per_pod} ranks x {plan.tensor} GPUs "
+            f"on {plan.accelerator}"
+        )
+        said.append(Said(reasons.PLANNED, True, reasons.PLANNED_REASON, "; ".join([text, *learned.plan_notes])))
+    waiting = [waiting_for(g.facts) for g in live if g.state is GroupState.STARTING]
+    homeless = [m for r, m in waiting if r == reasons.UNSCHEDULABLE]
+    if homeless:
+        said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.UNSCHEDULABLE, homeless[0]))
+    elif learned.revision:
+        said.append(Said(reasons.CAPACITY_AVAILABLE, True, reasons.CAPACITY_SUFFICIENT, "every pod has found a node"))
+    enough = len(serving) >= learned.desired
+    said.append(_groups_ready(learned, live, serving, enough))
+    if learned.scaling:
+        said.append(
+            Said(reasons.SCALING_ACTIVE, trouble is None, learned.scaling.reason, learned.scaling.message)
+        )
+    said.append(_ready(learned, serving, updated))
+    if trouble and trouble.stalled:
+        said.append(Said(reasons.STALLED, True, trouble.reason, trouble.message))
+    elif trouble is None:
+        old = [g for g in live if learned.revision and g.facts.revision != learned.revision.name]
+        started = _was_ready_at(learned.deployment)
+        if old:
+            message = f"{len(updated)} of {learned.desired} groups serve the wanted revision, {len(old)} are older"
+            said.append(Said(reasons.RECONCILING, True, reasons.ROLLING_OUT, message))
+        elif not started and len(updated) < learned.minimum:
+            message = f"{len(updated)} of {learned.minimum} groups serve"
+            said.append(Said(reasons.RECONCILING, True, reasons.STARTING, message))
+    return said
+
+
+def _was_ready_at(deployment: ModelDeployment) -> bool:
+    """Whether this generation has been Ready before: then a loss is recovery, no rollout."""
+    return any(
+        c.type == reasons.GROUPS_READY and c.observed_generation == deployment.generation
+        and (c.status == "True" or c.reason in (reasons.GROUPS_UNHEALTHY, reasons.SCALING))
+        for c in deployment.status.conditions
+    )
+
+
+def _groups_ready(
+    learned: Learned, live: Sequence[GroupView], serving: Sequence[GroupView], enough: bool
+) -> Said:
+    count = f"{len(serving)} of {learned.desired} groups serve"
+    if enough:
+        return Said(reasons.GROUPS_READY, True, reasons.ALL_GROUPS_READY, count)
+    due = parse_time(learned.ledger.next_attempt_time)
+    cause = learned.ledger.last_cause
+    failed = learned.ledger.failures > 0 and cause is not None
+    parts = [count]
+    late = [g for g in live if g.state is not GroupState.SERVING]
+    if late:
+        parts.append(f"{late[0].name}: {waiting_for(late[0].facts)[1]}")
+    elif due is not None and due > learned.now:
+        parts.append(f"the next group is created at {learned.ledger.next_attempt_time}")
+    if failed and cause is not None:
+        parts.append(f"last lost: {learned.ledger.last_group}: {cause.message}")
+    if not _was_ready_at(learned.deployment):
+        reason = reasons.STARTING
+    else:
+        reason = reasons.SCALING if len(serving) >= learned.minimum and not failed else reasons.GROUPS_UNHEALTHY
+    return Said(reasons.GROUPS_READY, False, reason, "; ".join(parts)[:1024])
+
+
+def _ready(learned: Learned, serving: Sequence[GroupView], updated: Sequence[GroupView]) -> Said:
+    trouble = learned.trouble
+    if trouble:
+        text = trouble.message
+        if serving:
+            text += f" ({len(serving)} groups of the last good revision serve on)"
+        return Said(reasons.READY, False, trouble.reason, text)
+    if learned.minimum == 0 and learned.desired == 0:
+        return Said(reasons.READY, True, reasons.SCALED_TO_ZERO, "no groups are wanted")
+    if len(updated) >= learned.minimum:
+        return Said(reasons.READY, True, reasons.SERVING, f"at least {learned.minimum} groups serve {_name(learned)}")
+    reason = reasons.GROUPS_UNHEALTHY if learned.ledger.failures and _was_ready_at(learned.deployment) else reasons.STARTING
+    return Said(
+        reasons.READY, False, reason, f"{len(updated)} of {learned.minimum} groups serve {_name(learned)}"
+    )
+
+
+def _name(learned: Learned) -> str:
+    return f"revision {learned.revision.name}" if learned.revision else "the wanted revision"
