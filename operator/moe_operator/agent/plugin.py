@@ -1,0 +1,24 @@
+"""The entry point that vLLM calls in each of its processes."""
+
+from __future__ import annotations
+
+import logging
+
+from . import cpu_expert_parallel, termination
+
+_log = logging.getLogger("vllm.moe_agent")
+
+
+def register() -> None:
+    """Install the agent's parts. vLLM may call this more than once in a process.
+
+    A part that fails is reported and left out: serving without it beats not serving.
+    """
+    if not termination.install():
+        _log.info("No termination log to write to: the causes of failures are in the container's log alone.")
+    try:
+        cpu_expert_parallel.apply()
+    except Exception:
+        _log.exception(
+            "Expert parallelism on the CPU could not be set up; this vLLM differs from the one expected"
+        )

@@ -1,0 +1,151 @@
+"""Puts the engine's last errors into the container's termination message.
+
+vLLM exits with code 0 when its engine dies, and the pod's logs vanish with the pod; the termination message
+stays in the pod's status, which is how a cause reaches a user. Kubernetes takes at most 4096 bytes of it, so
+the file is kept below that: the first line that names a root cause stays, and of the others the newest. All
+of the pod's processes (API servers, engine cores, workers) write the one file, under a lock, in place: it is
+a mount and cannot be replaced.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+LIMIT = 4096
+LINE_LIMIT = 600
+_DEFAULT_LOG = "/dev/termination-log"
+_LOGGER = "vllm"
+# What names a cause rather than a consequence. vLLM says some of it at WARNING ("engine core exited
+# unexpectedly").
+_ROOT = re.compile(
+    r"unexpectedly|fatal error|failed to start|initialization failed|out of memory|OutOfMemory|CUDA error"
+    r"|NCCL|gloo|No available memory|No space left",
+    re.IGNORECASE,
+)
+
+
+class TerminationLogHandler(logging.Handler):
+    """Writes errors, and warnings that tell of an engine's death, to the termination log."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(logging.WARNING)
+        self._path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append one line for the record; a file that cannot be written is left alone, as logging must never
+        fail.
+        """
+        try:
+            text = _one_line(record.getMessage())
+            if record.exc_info and record.exc_info[1] is not None:
+                text += f" [{_describe(record.exc_info[1])}]"
+            if record.levelno >= logging.ERROR or _ROOT.search(text):
+                where = f"{record.processName} {record.filename}:{record.lineno}"
+                append(self._path, f"{_clock(record.created)} {where}: {text}")
+        except Exception:
+            return
+
+
+def install(environ: Mapping[str, str] = os.environ) -> bool:
+    """Start recording in this process. Whether the log can be written; called again, it changes nothing."""
+    path = Path(environ.get("MOE_TERMINATION_LOG") or _DEFAULT_LOG)
+    if not os.access(path, os.W_OK) and not (not path.exists() and os.access(path.parent, os.W_OK)):
+        return False
+    logger = logging.getLogger(_LOGGER)
+    if any(isinstance(handler, TerminationLogHandler) for handler in logger.handlers):
+        return True
+    logger.addHandler(TerminationLogHandler(path))
+    _record_uncaught(path)
+    return True
+
+
+def append(path: Path, line: str) -> None:
+    """Add one line, keeping the file within LIMIT bytes; safe with several processes.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX)
+        old = os.pread(fd, 4 * LIMIT, 0).decode(errors="replace").splitlines()
+        content = "".join(kept + "\n" for kept in bounded([*old, _cut(line)])).encode()
+        os.pwrite(fd, content, 0)
+        os.ftruncate(fd, len(content))
+    finally:
+        os.close(fd)
+
+
+def bounded(lines: list[str]) -> list[str]:
+    """What is kept of these lines, oldest first: the first root cause, then the newest that fit."""
+    root = next((index for index, line in enumerate(lines) if _ROOT.search(line)), None)
+    room = LIMIT - (_size(lines[root]) if root is not None else 0)
+    kept: list[int] = []
+    for index in range(len(lines) - 1, -1, -1):
+        if index == root:
+            continue
+        room -= _size(lines[index])
+        if room < 0:
+            break
+        kept.append(index)
+    if root is not None:
+        kept.append(root)
+    return [lines[index] for index in sorted(kept)]
+
+
+def _record_uncaught(path: Path) -> None:
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            try:
+                append(path, f"{_clock(time.time())} uncaught: {_describe(error)}")
+            except OSError as failure:
+                print(f"{path}: {failure}", file=sys.stderr)
+        previous(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+def _describe(error: BaseException) -> str:
+    """The error, and where it stems from another, that one too."""
+    text = f"{type(error).__name__}: {_one_line(str(error))}"
+    seen = {id(error)}
+    root = error
+    while (cause := root.__cause__ or root.__context__) is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        root = cause
+    if root is not error:
+        text += f"; from {type(root).__name__}: {_one_line(str(root))}"
+    return text
+
+
+def _one_line(text: str) -> str:
+    """First and last line of a message: of a traceback these are what was tried and what went wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) < 2:
+        return "".join(lines)
+    return f"{lines[0]} … {lines[-1]}"
+
+
+def _cut(line: str) -> str:
+    encoded = line.encode()
+    if len(encoded) <= LINE_LIMIT:
+        return line
+    return encoded[: LINE_LIMIT - 3].decode(errors="ignore") + "…"
+
+
+def _size(line: str) -> int:
+    return len(line.encode()) + 1
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,0 +1,185 @@
+"""Expert-parallel groups of real vLLM on loopback: a "pod" is one `vllm serve` on an address of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from e2e.engine_helpers import get, until
+from engine.install import vllm_command
+from engine.tiny_model import tiny_model
+from moe_operator.resources.agent_bundle import MIDDLEWARE, agent_files
+
+PORT = 8000
+
+
+@dataclass
+class Pod:
+    """One pod: its process, address and what it leaves behind."""
+
+    name: str
+    address: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        """Where its API server answers."""
+        return f"http://{self.address}:{PORT}"
+
+    @property
+    def termination_message(self) -> str:
+        """What the agent wrote for the container's status."""
+        return (self.folder / "termination-log").read_text()
+
+    @property
+    def log(self) -> str:
+        """Everything its processes printed."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def processes(self, name: str) -> list[int]:
+        """Ids of its processes whose title holds `name`, such as EngineCore, Worker or APIServer."""
+        return [pid for pid in descendants(self.process.pid) if name in _title(pid)]
+
+    def stop(self) -> None:
+        """End it and all that it started."""
+        family = descendants(self.process.pid)
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@dataclass
+class Group:
+    """The pods of one expert-parallel instance, leader first."""
+
+    pods: list[Pod] = field(default_factory=list)
+
+    def wait_ready(self, path: str = "/moe/v1/ready", seconds: float = 240.0) -> float:
+        """Wait until every pod answers 200 at `path`; the seconds it took."""
+
+        def ready() -> bool:
+            for pod in self.pods:
+                if pod.process.poll() is not None:
+                    raise RuntimeError(f"{pod.name} ended while starting:\n{pod.log[-4000:]}")
+            return all(get(pod.url, path)[0] == 200 for pod in self.pods)
+
+        return until(ready, seconds, f"{len(self.pods)} pods ready")
+
+
+@contextmanager
+def group(
+    pods: int = 1,
+    ranks: int = 1,
+    *,
+    subnet: str = "127.30.1",
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    agent: bool = True,
+) -> Iterator[Group]:
+    """Run one group of `pods` pods with `ranks` ranks each, and end it afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="moe-group-"))
+    mount = folder / "agent"
+    for path, content in agent_files().items():
+        (mount / path).parent.mkdir(parents=True, exist_ok=True)
+        (mount / path).write_text(content)
+    made = Group()
+    try:
+        for index in range(pods):
+            made.pods.append(
+                _start(
+                    folder, mount if agent else None, pods, ranks, index, subnet, arguments, environment or {}
+                )
+            )
+        yield made
+    finally:
+        for pod in reversed(made.pods):
+            pod.stop()
+        shutil.rmtree(folder)
+
+
+def _start(
+    folder: Path,
+    mount: Path | None,
+    pods: int,
+    ranks: int,
+    index: int,
+    subnet: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+) -> Pod:
+    addresses = [f"{subnet}.{number + 1}" for number in range(pods)]
+    own = folder / f"pod-{index}"
+    own.mkdir()
+    (own / "termination-log").touch()
+    command = [str(vllm_command()), "serve", str(tiny_model()), "--served-model-name", "tiny"]
+    command += ["--host", addresses[index], "--port", str(PORT), "--dtype", "float32", "--seed", "0"]
+    command += ["--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "8"]
+    if pods * ranks > 1:
+        command += ["--enable-expert-parallel", "--data-parallel-size", str(pods * ranks)]
+        command += ["--data-parallel-size-local", str(ranks), "--data-parallel-address", addresses[0]]
+    if pods > 1:
+        command += ["--data-parallel-hybrid-lb", "--data-parallel-start-rank", str(index * ranks)]
+    if mount is not None:
+        command += ["--middleware", MIDDLEWARE]
+    env = {
+        **os.environ,
+        "GLOO_SOCKET_IFNAME": "lo",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_HOST_IP": addresses[index],
+        "VLLM_NO_USAGE_STATS": "1",
+        "MOE_AGENT_DIR": str(own / "shared"),
+        "MOE_AGENT_PEERS": ",".join(
+            f"{address}:{PORT}" for number, address in enumerate(addresses) if number != index
+        ),
+        "MOE_TERMINATION_LOG": str(own / "termination-log"),
+        "POD_NAME": f"tiny-g0-0-{index}" if index else "tiny-g0-0",
+        **({"PYTHONPATH": str(mount)} if mount is not None else {}),
+        **environment,
+    }
+    with (own / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *arguments], env=env, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+        )
+    return Pod(env["POD_NAME"], addresses[index], own, process)
+
+
+def descendants(pid: int) -> list[int]:
+    """Ids of a process's children, their children and so on."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError, IndexError):
+                # After the command's name, which may hold blanks: state, then the parent's id.
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parents.setdefault(parent, []).append(int(entry.name))
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        children = parents.get(waiting.pop(), [])
+        found += children
+        waiting += children
+    return found
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
