@@ -1,0 +1,1 @@
+"""Makers of test objects: sensible defaults, overrides by keyword."""

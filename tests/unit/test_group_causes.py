@@ -1,0 +1,155 @@
+"""Why a group is given up: the cause that its owner reads, and no group is given up without one."""
+
+from dataclasses import replace
+
+import pytest
+
+from factories.groups import LIMITS, NOW, admitted, change_pod, exited, group, pod, starting_pod
+from moe_operator.api import reasons
+from moe_operator.api.status import Cause, RecoveryStatus
+from moe_operator.api.times import parse_time
+from moe_operator.controller.causes import broken, last_line, waiting_for
+from moe_operator.controller.ledger import backoff, record
+from moe_operator.controller.observed import EngineFacts, NodeState
+
+
+def judge(facts, stalled=None):
+    return broken(facts, LIMITS, stalled or {}, NOW)
+
+
+def test_a_serving_group_is_not_broken() -> None:
+    assert judge(admitted(group())) is None
+
+
+def test_a_group_that_starts_is_not_broken_while_pods_are_missing() -> None:
+    assert judge(group(pods=[starting_pod()])) is None
+
+
+def test_the_engines_last_error_line_is_in_the_cause() -> None:
+    engine = exited("INFO ready\nERROR Engine core proc EngineCore_DP0 died unexpectedly\n", code=0)
+    cause = judge(change_pod(admitted(group()), 1, engine=engine))
+    assert cause is not None
+    assert cause.reason == reasons.ENGINE_EXITED
+    assert cause.message.endswith("ERROR Engine core proc EngineCore_DP0 died unexpectedly")
+    assert (cause.pod, cause.exit_code) == ("tiny-g0-0-1", 0)
+
+
+def test_exit_code_0_is_a_failure_too() -> None:
+    """vLLM ends with 0 when its engine dies."""
+    cause = judge(change_pod(group(), 0, engine=exited("", code=0, restarts=0, running=False)))
+    assert cause is not None
+    assert cause.reason == reasons.ENGINE_EXITED
+
+
+def test_the_first_engine_that_ended_is_the_cause_not_the_peers_that_followed() -> None:
+    facts = change_pod(admitted(group()), 0, engine=exited("peer closed the connection"))
+    first = exited("out of memory")
+    assert first.termination is not None
+    first = replace(first, termination=replace(first.termination, finished_at=NOW - 50))
+    cause = judge(change_pod(facts, 1, engine=first))
+    assert cause is not None
+    assert "out of memory" in cause.message
+
+
+def test_out_of_memory_is_named() -> None:
+    engine = exited("", code=137)
+    assert engine.termination is not None
+    engine = replace(engine, termination=replace(engine.termination, reason="OOMKilled"))
+    cause = judge(change_pod(admitted(group()), 0, engine=engine))
+    assert cause is not None
+    assert cause.reason == reasons.OUT_OF_MEMORY
+    assert "signal 9" in cause.message
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"deleting": True}, reasons.POD_LOST),
+        ({"phase": "Failed", "phase_message": "Evicted"}, reasons.POD_LOST),
+        ({"uid": "another", "incarnation": None}, reasons.POD_LOST),
+        ({"node_state": NodeState.GONE}, reasons.NODE_NOT_READY),
+        ({"node_state": NodeState.NOT_READY, "node_since": NOW - 61, "ready": False}, reasons.NODE_NOT_READY),
+        ({"ready": False, "unready_since": NOW - 61}, reasons.POD_NOT_READY),
+    ],
+)
+def test_what_happens_to_one_pod_breaks_the_group(change, reason) -> None:
+    cause = judge(change_pod(admitted(group()), 1, **change))
+    assert cause is not None
+    assert cause.reason == reason
+    assert "tiny-g0-0-1" in cause.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"node_state": NodeState.NOT_READY, "node_since": NOW - 5, "ready": False, "unready_since": NOW - 5},
+        {"ready": False, "unready_since": NOW - 59},
+    ],
+)
+def test_short_trouble_is_waited_out(change) -> None:
+    assert judge(change_pod(admitted(group()), 1, **change)) is None
+
+
+def test_a_missing_pod_of_an_admitted_group_breaks_it() -> None:
+    facts = admitted(group())
+    cause = judge(replace(facts, pods=facts.pods[:1]))
+    assert cause is not None
+    assert cause.reason == reasons.POD_LOST
+
+
+def test_work_without_tokens_for_the_stall_limit_breaks_the_group() -> None:
+    facts = admitted(group())
+    uid = facts.pods[0].uid
+    assert judge(facts, {uid: 119.0}) is None
+    cause = judge(facts, {uid: 120.0})
+    assert cause is not None
+    assert cause.reason == reasons.ENGINE_STALLED
+
+
+def test_the_start_deadline_counts_from_running_engines_not_from_waiting_for_nodes() -> None:
+    long_ago = EngineFacts(running_since=NOW - 1801)
+    late = group(pods=[pod(engine=long_ago), pod(index=1, engine=long_ago, ready=False)])
+    cause = judge(late)
+    assert cause is not None
+    assert cause.reason == reasons.START_DEADLINE
+    waiting = group(created_at=NOW - 10_000, pods=[starting_pod(unschedulable="0/3 nodes", engine=EngineFacts())])
+    assert judge(waiting) is None
+
+
+def test_what_a_group_waits_for_is_said() -> None:
+    nowhere = group(pods=[starting_pod(unschedulable="0/3 nodes are available")])
+    assert waiting_for(nowhere) == (reasons.UNSCHEDULABLE, "pod tiny-g0-0 finds no node: 0/3 nodes are available")
+    bad_image = EngineFacts(waiting_reason="ImagePullBackOff", waiting_message="no such image")
+    assert waiting_for(group(pods=[starting_pod(engine=bad_image)]))[0] == reasons.IMAGE_ERROR
+
+
+def test_last_line_skips_blank_lines() -> None:
+    assert last_line("a\nb\n\n  \n") == "b"
+    assert last_line("") == ""
+
+
+class TestLedger:
+    """Replacement is paced, and the cause is never lost."""
+
+    CAUSE = Cause(reason=reasons.ENGINE_EXITED, message="boom")
+
+    def test_the_first_successor_comes_at_once_later_ones_wait_longer(self) -> None:
+        assert [backoff(n) for n in (1, 2, 3, 4, 99)] == [0, 10, 20, 40, 300]
+
+    def test_a_group_counts_once(self) -> None:
+        once = record(RecoveryStatus(), group(0), self.CAUSE, NOW)
+        assert record(once, group(0), self.CAUSE, NOW + 1) is once
+        assert once.failures == 1
+        assert once.next_attempt_time is None
+
+    def test_failures_in_a_row_back_off(self) -> None:
+        ledger = record(RecoveryStatus(), group(0), self.CAUSE, NOW)
+        ledger = record(ledger, group(1), self.CAUSE, NOW + 60)
+        assert ledger.failures == 2
+        due = parse_time(ledger.next_attempt_time)
+        assert due is not None
+        assert due - (NOW + 60) >= 10
+
+    def test_quiet_time_forgives(self) -> None:
+        ledger = record(RecoveryStatus(), group(0), self.CAUSE, NOW)
+        assert record(ledger, group(1), self.CAUSE, NOW + 700).failures == 1
