@@ -43,8 +43,8 @@ def _require_accelerator(merged: dict[str, Any], profile: AcceleratorProfile) ->
 def _keep_apart(merged: dict[str, Any], *, required: bool) -> None:
     """Pods of one group on different nodes: required on GPUs, preferred on the CPU.
 
-    Two pods of a group on one node of GPUs would talk through the network though NVLink is there. A group on the
-    CPU must fit on one laptop.
+    Two pods of a group on one node of GPUs would talk through the network though NVLink is there. A group on
+    the CPU must fit on one laptop.
 
     The label's value is the group's name, which the template does not know: `group.build_group` fills it in.
     """

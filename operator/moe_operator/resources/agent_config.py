@@ -8,7 +8,8 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.resources.agent_bundle import MIDDLEWARE, agent_files, config_map_key
 from moe_operator.resources.metadata import child_metadata
 
-#: Where the agent's files lie in the engine container; on PYTHONPATH, so that vLLM finds the plugin's metadata.
+#: Where the agent's files lie in the engine container; on PYTHONPATH, so that vLLM finds the plugin's
+#: metadata.
 MOUNT_PATH = "/opt/moe-agent"
 #: An emptyDir that all processes of the pod share: requests in flight and the drain flag.
 STATE_PATH = "/run/moe-agent"
@@ -18,7 +19,7 @@ _STATE_VOLUME = "moe-agent-state"
 
 
 def agent_config_name(deployment_name: str) -> str:
-    """`<deployment>-agent-<hash8>`: another agent is another ConfigMap, so a group keeps the one it was made with."""
+    """`<deployment>-agent-<hash8>`: another agent is another ConfigMap, and a group keeps its own."""
     digest = hashlib.sha256()
     for path, content in sorted(agent_files().items()):
         digest.update(f"{path}\0{content}\0".encode())
@@ -28,7 +29,8 @@ def agent_config_name(deployment_name: str) -> str:
 def build_agent_config(deployment: ModelDeployment) -> dict[str, Any]:
     """The immutable ConfigMap with this operator's agent.
 
-    Pods of older groups may mount one of an earlier operator: keep those that `agent_configs_of` names for a revision.
+    Pods of older groups may mount one of an earlier operator: keep those that `agent_configs_of` names for a
+    revision.
     """
     return {
         "apiVersion": "v1",
@@ -40,7 +42,7 @@ def build_agent_config(deployment: ModelDeployment) -> dict[str, Any]:
 
 
 def agent_configs_of(template: Mapping[str, Any]) -> set[str]:
-    """Names of the agent ConfigMaps that a group's template mounts; they must live as long as the revision."""
+    """Names of the agent ConfigMaps that a template mounts: they must live as long as its revision."""
     workers = template["leaderWorkerTemplate"]
     return {
         volume["configMap"]["name"]

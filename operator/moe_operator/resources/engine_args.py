@@ -1,8 +1,9 @@
 """The arguments of `vllm serve` for one group, the same for all of its pods.
 
-vLLM balances requests over ranks in modes that it partly infers from other flags, so the mode is named here and its
-flags are rendered together (`_parallel_arguments`). What differs from pod to pod is the worker index, which the kubelet
-puts in for `$(LWS_WORKER_INDEX)`: LeaderWorkerSet sets its variables before all others of a container.
+vLLM balances requests over ranks in modes that it partly infers from other flags, so the mode is named here
+and its flags are rendered together (`_parallel_arguments`). What differs from pod to pod is the worker index,
+which the kubelet puts in for `$(LWS_WORKER_INDEX)`: LeaderWorkerSet sets its variables before all others of a
+container.
 """
 
 from collections.abc import Mapping
@@ -49,7 +50,10 @@ def balancing(plan: Plan) -> Balancing:
 
 
 def engine_arguments(deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile) -> tuple[str, ...]:
-    """What follows `vllm serve`: first what the operator derives, then the user's flags over the profile's, by name."""
+    """What follows `vllm serve`: what the operator derives, then further flags by name.
+
+    The accelerator's profile gives some flags, and the user's take their place where both name one.
+    """
     model, engine = deployment.spec.model, deployment.spec.engine
     arguments = [model_source(model).argument, "--served-model-name", model.served_name or model.name]
     # All pods of a test cluster may share a network namespace: bind the pod's own address only.
@@ -72,9 +76,10 @@ def engine_arguments(deployment: ModelDeployment, plan: Plan, profile: Accelerat
 def _parallel_arguments(plan: Plan) -> list[str]:
     """The flags of the layout.
 
-    HYBRID needs each pod's first rank, worker index x ranks per pod, and Kubernetes cannot multiply. vLLM can: from
-    --nnodes and --node-rank it derives the first rank, and with --data-parallel-hybrid-lb each node keeps its own API
-    servers. It then meets at --master-addr and a fixed port, where EXTERNAL lets the kernel choose one.
+    HYBRID needs each pod's first rank, worker index x ranks per pod, and Kubernetes cannot multiply. vLLM
+    can: from --nnodes and --node-rank it derives the first rank, and with --data-parallel-hybrid-lb each node
+    keeps its own API servers. Its ranks then meet at --master-addr and a fixed port (29501), where those of
+    EXTERNAL let the kernel choose one.
 
     EXTERNAL is written as hybrid with one local rank, which vLLM turns into external balancing: unlike
     --data-parallel-rank this is allowed for models without experts too.
@@ -98,5 +103,8 @@ def _parallel_arguments(plan: Plan) -> list[str]:
 
 
 def _flags(values: Mapping[str, str]) -> list[str]:
-    """`--name=value`, sorted; one token each, as a value may begin with a dash. An empty value gives a bare flag."""
+    """`--name=value`, sorted; a bare flag for an empty value.
+
+    One token each: a value that begins with a dash would be taken for the next flag.
+    """
     return [f"--{name}={value}" if value else f"--{name}" for name, value in sorted(values.items())]

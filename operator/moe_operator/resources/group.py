@@ -1,7 +1,8 @@
 """One group as one LeaderWorkerSet.
 
-A group is immutable: it is created, labelled and deleted, never applied over, as a change of any field would restart
-its pods. So everything here happens once per revision (`render_template`) or once per group (`build_group`).
+A group is immutable: it is created, labelled and deleted, never applied over, as a change of any field would
+restart its pods. So everything here happens once per revision (`render_template`) or once per group
+(`build_group`).
 """
 
 import copy
@@ -25,7 +26,7 @@ def group_name(deployment_name: str, slot: int) -> str:
 
 
 def parse_slot(deployment_name: str, lws_name: str) -> int | None:
-    """The slot of a LeaderWorkerSet of this deployment, or None for a name that `group_name` does not give."""
+    """The slot of a LeaderWorkerSet of this deployment; None for a name that `group_name` never gives."""
     prefix = f"{deployment_name}-g"
     digits = lws_name.removeprefix(prefix)
     if not lws_name.startswith(prefix) or not digits.isascii() or not digits.isdigit():
@@ -42,11 +43,11 @@ def engine_image(deployment: ModelDeployment, profile: AcceleratorProfile) -> st
 def render_template(
     deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile, role: str = names.ROLE_SERVE
 ) -> dict[str, Any]:
-    """`spec` of the LeaderWorkerSet of any group of this spec and plan, free of slot and name: what a revision keeps.
+    """`spec` of the LeaderWorkerSet, for any group of this spec and plan: what a revision keeps.
 
-    LeaderCreated: the leader waits for the workers' ranks before it is ready, so workers must not wait for it to be.
-    restartPolicy None: Kubernetes restarts a crashed engine in place, and with it keeps the evidence, until the
-    operator has read why it crashed and replaces the group.
+    LeaderCreated: the leader waits for the workers' ranks before it is ready, so workers must not wait for it
+    to be. restartPolicy None: Kubernetes restarts a crashed engine in place, and with it keeps the evidence,
+    until the operator has read why it crashed and replaces the group.
     """
     template = pod_template(deployment, plan, profile, engine_image(deployment, profile), role)
     return {
@@ -84,7 +85,7 @@ def build_group(
 
 
 def _name_group(affinity: Any, name: str) -> None:
-    """Wherever a selector asks for the group's label, ask for this group: the template leaves the value open."""
+    """Let selectors on the group's label ask for this group: the template leaves the value open."""
     if isinstance(affinity, dict):
         labels = affinity.get("matchLabels")
         if isinstance(labels, dict) and names.LABEL_GROUP in labels:

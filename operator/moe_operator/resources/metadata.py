@@ -9,7 +9,7 @@ from moe_operator.api.deployment import ModelDeployment
 def child_metadata(
     deployment: ModelDeployment, name: str, labels: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Name, namespace, the deployment's labels and the controller reference, by which a child is found and collected."""
+    """Name, namespace, labels and the controller reference: by these a child is found and collected."""
     return {
         "name": name,
         "namespace": deployment.namespace,

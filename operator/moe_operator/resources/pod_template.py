@@ -1,14 +1,14 @@
 """The pod template of a group, the same for its leader and its workers."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.api.spec import AgentMode, PodTemplateSpec
+from moe_operator.api.spec import AgentMode
 from moe_operator.catalog.accelerators import AcceleratorProfile
 from moe_operator.planner.plan import Plan
 from moe_operator.resources import agent_config
+from moe_operator.resources.affinity import affinity
 from moe_operator.resources.engine_args import SHUTDOWN_TIMEOUT, engine_arguments
 from moe_operator.resources.model_source import ModelSource, model_source
 from moe_operator.resources.probes import readiness_probe, startup_probe
@@ -16,12 +16,12 @@ from moe_operator.resources.service_account import service_account_name
 
 #: What the engine needs after `--shutdown-timeout` to free its GPUs and end its processes.
 _SHUTDOWN_MARGIN = 10
-#: Downloads and compiled kernels: kept while the pod lives, so an engine that is restarted in place finds them.
+#: Downloads and compiled kernels: kept while the pod lives, so an engine that is restarted in place finds
+#: them.
 CACHE_PATH = "/var/cache/moe-operator"
 
 _SHM_VOLUME = "shm"
 _CACHE_VOLUME = "cache"
-_HOSTNAME = "kubernetes.io/hostname"
 
 
 def pod_template(
@@ -44,7 +44,10 @@ def _pod_spec(
     agent = deployment.spec.engine.agent is AgentMode.ENABLED
     source = model_source(deployment.spec.model)
     volumes = [
-        {"name": _SHM_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": profile.shm}},
+        {
+            "name": _SHM_VOLUME,
+            "emptyDir": {"medium": "Memory", "sizeLimit": f"{profile.shared_memory_mib}Mi"},
+        },
         {"name": _CACHE_VOLUME, "emptyDir": {}},
         *source.volumes(),
         *(agent_config.agent_volumes(deployment.name) if agent else ()),
@@ -55,13 +58,13 @@ def _pod_spec(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": SHUTDOWN_TIMEOUT + _SHUTDOWN_MARGIN,
-        # Not runAsNonRoot: vLLM's default images start as root, and a kubelet would refuse them. Their non-root
-        # variants run unchanged.
+        # Not runAsNonRoot: vLLM's default images start as root, and a kubelet would refuse them. Their
+        # non-root variants run unchanged.
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [_engine(deployment, plan, profile, image, source), *user.containers],
         "volumes": volumes,
         "tolerations": [*(dict(t) for t in profile.tolerations), *user.tolerations],
-        "affinity": _affinity(plan, profile, user),
+        "affinity": affinity(user.affinity, plan, profile),
         "nodeSelector": dict(sorted(user.node_selector.items())),
         "imagePullSecrets": user.image_pull_secrets,
         "schedulerName": user.scheduler_name,
@@ -99,7 +102,9 @@ def _engine(
     }
 
 
-def _env(deployment: ModelDeployment, profile: AcceleratorProfile, source: ModelSource) -> list[dict[str, Any]]:
+def _env(
+    deployment: ModelDeployment, profile: AcceleratorProfile, source: ModelSource
+) -> list[dict[str, Any]]:
     """Ours, then the profile's, then the user's, who may replace what the profile set.
 
     A variable can refer only to those before it: ours come first, and what LeaderWorkerSet adds before all.
@@ -108,7 +113,6 @@ def _env(deployment: ModelDeployment, profile: AcceleratorProfile, source: Model
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "VLLM_HOST_IP", "value": "$(POD_IP)"},
-        {"name": "VLLM_NO_USAGE_STATS", "value": "1"},
         {"name": "VLLM_CACHE_ROOT", "value": f"{CACHE_PATH}/vllm"},
         {"name": "HF_HOME", "value": f"{CACHE_PATH}/huggingface"},
     ]
@@ -128,33 +132,9 @@ def _env(deployment: ModelDeployment, profile: AcceleratorProfile, source: Model
 def _resources(deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile) -> dict[str, Any]:
     """The profile's, with the user's in their place name by name, and the plan's GPUs in place of both."""
     user = deployment.spec.engine.resources
-    gpus = {profile.resource_name: plan.gpus_per_pod} if profile.resource_name else {}
+    gpus = profile.pod_limits(plan.gpus_per_pod)
     resources = {
-        "requests": {**dict(profile.requests), **user.requests, **gpus},
-        "limits": {**dict(profile.limits), **user.limits, **gpus},
+        "requests": {**profile.pod_requests(plan.gpus_per_pod), **user.requests, **gpus},
+        "limits": {**user.limits, **gpus},
     }
     return {kind: dict(sorted(values.items())) for kind, values in resources.items() if values}
-
-
-def _affinity(plan: Plan, profile: AcceleratorProfile, user: PodTemplateSpec) -> dict[str, Any]:
-    """The user's affinity, and that pods of one group take a node each.
-
-    On GPUs this is required: two pods of a group on one node would talk through the network where NVLink is, and one
-    node would then take two pods of the group with it. Ranks on the CPU only prefer it: they run on laptops too.
-    """
-    affinity = {kind: dict(terms) for kind, terms in user.affinity.items() if isinstance(terms, Mapping)}
-    if plan.pods_per_group == 1:
-        return affinity
-    # The label's value is the group's name, which the template does not know: `group.build_group` fills it in.
-    term = {
-        "labelSelector": {"matchLabels": {names.LABEL_GROUP: ""}},
-        "topologyKey": _HOSTNAME,
-    }
-    apart = affinity.setdefault("podAntiAffinity", {})
-    if profile.resource_name:
-        kind = "requiredDuringSchedulingIgnoredDuringExecution"
-        apart[kind] = [*apart.get(kind, ()), term]
-    else:
-        kind = "preferredDuringSchedulingIgnoredDuringExecution"
-        apart[kind] = [*apart.get(kind, ()), {"weight": 100, "podAffinityTerm": term}]
-    return affinity

@@ -1,8 +1,9 @@
 """A revision: one immutable rendering of the spec, kept as a ControllerRevision for history and rollback.
 
-It is named by a hash over what the user wrote of the fields that reach the pods, and not over what was rendered: a new
-version of the operator, which may render differently, finds the kept revision of an unchanged spec and uses its template
-as it is, so that an upgrade restarts nothing. A rollback finds its revision the same way.
+It is named by a hash over what the user wrote of the fields that reach the pods, and not over what was
+rendered: a new version of the operator, which may render differently, finds the kept revision of an unchanged
+spec and uses its template as it is, so that an upgrade restarts nothing. A rollback finds its revision the
+same way.
 """
 
 import hashlib
@@ -39,8 +40,8 @@ class Revision:
 def spec_hash(deployment: ModelDeployment) -> str:
     """Ten hex digits over the fields that reach the template, as far as they differ from their defaults.
 
-    Leaving defaults out keeps the hash of a stored spec when a later version of the API adds a field. To change a
-    field's default is then to change what a revision means: such a field must be given a new name.
+    Leaving defaults out keeps the hash of a stored spec when a later version of the API adds a field. To
+    change a field's default is then to change what a revision means: such a field must be given a new name.
     """
     spec = deployment.spec.model_dump(mode="json", include=set(TEMPLATE_FIELDS), exclude_defaults=True)
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
@@ -72,12 +73,15 @@ def engine_container(template: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_revision(deployment: ModelDeployment, revision: Revision, number: int = 1) -> dict[str, Any]:
-    """The ControllerRevision. `number` orders the history for those who list it; nothing here depends on it."""
+    """The ControllerRevision. `number` orders the history for people; nothing here depends on it."""
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
         "metadata": child_metadata(deployment, revision.name, {names.LABEL_REVISION: revision.name}),
-        "data": {"plan": {**asdict(revision.plan), "notes": list(revision.plan.notes)}, "template": revision.template},
+        "data": {
+            "plan": {**asdict(revision.plan), "notes": list(revision.plan.notes)},
+            "template": revision.template,
+        },
         "revision": number,
     }
 
@@ -104,6 +108,6 @@ def read_revision(obj: Mapping[str, Any]) -> Revision:
         )
     except (KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ValueError(
-            f"ControllerRevision {name} does not hold a revision of a ModelDeployment ({error!r}): delete it, and the"
-            f" operator renders the spec anew"
+            f"ControllerRevision {name} does not hold a revision of a ModelDeployment ({error!r}): delete it,"
+            f" and the operator renders the spec anew"
         ) from error

@@ -10,8 +10,9 @@ from moe_operator.resources.metadata import child_metadata
 def build_service(deployment: ModelDeployment) -> dict[str, Any]:
     """One ClusterIP Service named as the deployment, on the engines' own port.
 
-    It selects by the traffic label and not by readiness alone: half a group is ready for some seconds, and only the
-    operator knows when a group is whole. Each pod balances over its own ranks, so all pods of a group are endpoints.
+    It selects by the traffic label and not by readiness alone: half a group is ready for some seconds, and
+    only the operator knows when a group is whole. Each pod balances over its own ranks, so all pods of a
+    group are endpoints.
     """
     return {
         "apiVersion": "v1",

@@ -12,7 +12,7 @@ def service_account_name(deployment_name: str) -> str:
 
 
 def build_service_account(deployment: ModelDeployment) -> dict[str, Any]:
-    """An account of its own for each deployment, without rights and without a mounted token: engines call no API server."""
+    """An account without rights and without a mounted token: engines call no API server."""
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
