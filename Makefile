@@ -32,3 +32,55 @@ lock: install ## Resolve pyproject.toml again into requirements.lock
 	.venv-lock/bin/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url --no-header \
 	  --universal -p 3.11 --upgrade -o requirements.lock
 	rm -rf .venv-lock
+
+# --- Tests ---------------------------------------------------------------------------------------
+
+.PHONY: test
+test: install ## Run every layer: lint, unit, properties, faults, cluster, e2e
+	@$(BIN)/python -m layers
+
+.PHONY: lint test-unit test-properties test-faults test-cluster test-e2e
+lint: install ## Run ruff, mypy (strict) and the layer contracts
+	@$(BIN)/python -m layers lint
+test-unit: install ## Run the unit tests
+	@$(BIN)/python -m layers unit
+test-properties: install ## Run the property tests
+	@$(BIN)/python -m layers properties
+test-faults: install ## Run the whole operator against an in-process API server in virtual time
+	@$(BIN)/python -m layers faults
+test-cluster: install ## Run the tests against a real control plane
+	@$(BIN)/python -m layers cluster
+test-e2e: install ## Run the tests with real vLLM groups
+	@$(BIN)/python -m layers e2e
+
+.PHONY: format
+format: install ## Format and sort imports
+	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
+
+.PHONY: bench-reconcile
+bench-reconcile: install ## Measure apply -> LeaderWorkerSet, one deployment and 100 at once
+	@$(BIN)/python -m localcluster run --name bench -- $(BIN)/python -m bench.reconcile
+
+# --- Local cluster -------------------------------------------------------------------------------
+
+.PHONY: cluster-up cluster-down cluster-shell
+cluster-up: install ## Start a real Kubernetes control plane with process nodes (no Docker)
+	@$(BIN)/python -m localcluster up
+cluster-down: install ## Stop it and remove its state
+	@$(BIN)/python -m localcluster down
+cluster-shell: install ## A shell with kubectl and helm inside the cluster
+	@$(BIN)/python -m localcluster shell
+
+.PHONY: demo
+demo: install ## The whole way: cluster, operator, a served model, traffic, a lost pod, clean end
+	@$(BIN)/python -m demo
+
+.PHONY: kind-demo
+kind-demo: ## The demo on kind, for people who have Docker
+	@hack/kind/demo.sh
+
+# --- Generated files -----------------------------------------------------------------------------
+
+.PHONY: generate
+generate: install ## Write the CRD, the API reference, the CRD chart and install.yaml again
+	@$(BIN)/python -m generate

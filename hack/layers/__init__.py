@@ -1,0 +1,1 @@
+"""Runs the test layers one after the other and sums them up."""
