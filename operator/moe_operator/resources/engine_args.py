@@ -23,8 +23,9 @@ SHUTDOWN_TIMEOUT = 20
 LEADER_ADDRESS = "$(LWS_LEADER_ADDRESS)"
 WORKER_INDEX = "$(LWS_WORKER_INDEX)"
 
-#: Asked every second by probes and scrapes: as access log lines they would bury what matters.
-_QUIET_PATHS = "/health,/metrics"
+#: Asked all the time by probes and scrapes: as access log lines they would bury what matters. The agent keeps
+#: its own pages out; without it the readiness probe asks for the models.
+_QUIET_PATHS = ("/health", "/metrics")
 
 
 class Balancing(StrEnum):
@@ -66,8 +67,10 @@ def engine_arguments(deployment: ModelDeployment, plan: Plan, profile: Accelerat
         arguments += ["--max-model-len", str(model.context_length)]
     arguments += _parallel_arguments(plan)
     arguments += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT)]
-    arguments += ["--disable-access-log-for-endpoints", _QUIET_PATHS]
-    if engine.agent is AgentMode.ENABLED:
+    agent = engine.agent is AgentMode.ENABLED
+    quiet = _QUIET_PATHS if agent else (*_QUIET_PATHS, "/v1/models")
+    arguments += ["--disable-access-log-for-endpoints", ",".join(quiet)]
+    if agent:
         arguments += agent_arguments()
     arguments += _flags({**dict(profile.args), **engine.args})
     return tuple(arguments)

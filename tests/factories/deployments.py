@@ -1,0 +1,42 @@
+"""ModelDeployments and plans for tests of the pure parts."""
+
+from typing import Any
+
+from moe_operator.api.deployment import ModelDeployment, parse
+from moe_operator.catalog.accelerators import AcceleratorProfile, load_catalog
+from moe_operator.planner.plan import Plan
+
+UID = "6f3c9d1e-0000-4000-8000-000000000001"
+
+
+def model_deployment(name: str = "tiny", namespace: str = "serving", **spec: Any) -> ModelDeployment:
+    """A ModelDeployment as the API server would return it; `spec` in camelCase, over a minimal one."""
+    return parse(
+        {
+            "metadata": {"name": name, "namespace": namespace, "uid": UID, "generation": 1},
+            "spec": {"model": {"name": "org/tiny-moe"}, "hardware": {"accelerator": "cpu"}, **spec},
+        }
+    )
+
+
+def group_plan(
+    pods: int = 1, ranks: int = 1, tensor: int = 1, *, accelerator: str = "cpu", expert_parallel: bool = True
+) -> Plan:
+    """A group of `pods` pods with `ranks` ranks each and `tensor` GPUs a rank."""
+    return Plan(
+        accelerator=accelerator,
+        width=pods * ranks * tensor,
+        pods_per_group=pods,
+        ranks_per_pod=ranks,
+        tensor=tensor,
+        data=pods * ranks,
+        expert_parallel=expert_parallel,
+        gpus_per_pod=ranks * tensor,
+    )
+
+
+def profile_of(name: str) -> AcceleratorProfile:
+    """An accelerator of the shipped catalogue."""
+    profile = load_catalog().accelerator(name)
+    assert profile is not None, name
+    return profile

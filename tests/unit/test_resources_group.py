@@ -1,0 +1,289 @@
+"""What a group is made of. A field lost here is seen only when a node fails or a user waits."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from factories.deployments import UID, group_plan, model_deployment, profile_of
+from factories.golden import check_golden
+from moe_operator.api import names
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.planner.plan import Plan
+from moe_operator.resources import agent_config
+from moe_operator.resources.group import build_group, group_name, parse_slot, render_template
+from moe_operator.resources.revision import Revision, new_revision
+
+
+def _revision(deployment: ModelDeployment, plan: Plan) -> Revision:
+    return new_revision(deployment, plan, render_template(deployment, plan, profile_of(plan.accelerator)))
+
+
+def _group(deployment: ModelDeployment, plan: Plan, slot: int = 0) -> dict[str, Any]:
+    return build_group(deployment, _revision(deployment, plan), slot)
+
+
+def _pod(lws: dict[str, Any], kind: str = "workerTemplate") -> dict[str, Any]:
+    template: dict[str, Any] = lws["spec"]["leaderWorkerTemplate"][kind]
+    return template
+
+
+def _engine(lws: dict[str, Any]) -> dict[str, Any]:
+    containers = _pod(lws)["spec"]["containers"]
+    return next(c for c in containers if c["name"] == names.ENGINE_CONTAINER)
+
+
+@pytest.fixture(autouse=True)
+def _fixed_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files stand for the agent, so that golden files do not change with it."""
+    files = {
+        "moe_agent/__init__.py": "",
+        "moe_agent-1.dist-info/entry_points.txt": "[vllm.general_plugins]\n",
+    }
+    monkeypatch.setattr(agent_config, "agent_files", lambda: files)
+
+
+def test_a_group_on_the_cpu_is_rendered_as_reviewed() -> None:
+    deployment = model_deployment(
+        model={"name": "tiny-moe", "source": "pvc://tiny-moe"}, engine={"args": {"max-num-seqs": "8"}}
+    )
+    check_golden("group-cpu-two-pods", _group(deployment, group_plan(2)))
+
+
+def test_a_group_over_several_nodes_of_gpus_is_rendered_as_reviewed() -> None:
+    deployment = model_deployment(
+        "qwen35-397b",
+        model={"name": "Qwen/Qwen3.5-397B-A17B", "contextLength": 131072},
+        hardware={"accelerator": "B200", "gpusPerGroup": 16},
+        engine={
+            "env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}]
+        },
+        podTemplate={
+            "labels": {"team": "search"},
+            "annotations": {"example.com/note": "reviewed"},
+            "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+            "nodeSelector": {"pool": "b200"},
+            "imagePullSecrets": [{"name": "registry"}],
+            "priorityClassName": "serving",
+            "volumes": [{"name": "extra", "emptyDir": {}}],
+            "volumeMounts": [{"name": "extra", "mountPath": "/extra"}],
+            "containers": [{"name": "sidecar", "image": "example.com/sidecar:1"}],
+        },
+    )
+    check_golden("group-b200-two-nodes", _group(deployment, group_plan(2, 8, accelerator="B200"), slot=3))
+
+
+def test_a_group_without_the_agent_is_rendered_as_reviewed() -> None:
+    deployment = model_deployment(engine={"agent": "Disabled"})
+    check_golden("group-without-agent", _group(deployment, group_plan(1)))
+
+
+def test_leader_and_workers_run_the_same() -> None:
+    """vLLM refuses ranks whose settings differ; what differs from pod to pod is the worker index alone."""
+    lws = _group(model_deployment(), group_plan(2, 2))
+    assert _pod(lws, "leaderTemplate") == _pod(lws, "workerTemplate")
+
+
+def test_a_group_is_one_leader_worker_set_that_repairs_nothing_itself() -> None:
+    lws = _group(model_deployment(), group_plan(3))
+    assert lws["metadata"]["name"] == "tiny-g0"
+    assert lws["spec"]["replicas"] == 1
+    assert lws["spec"]["leaderWorkerTemplate"]["size"] == 3
+    assert lws["spec"]["startupPolicy"] == "LeaderCreated", "LeaderReady would wait for itself"
+    assert lws["spec"]["leaderWorkerTemplate"]["restartPolicy"] == "None", (
+        "else the evidence is deleted at once"
+    )
+
+
+def test_a_group_is_found_by_its_labels_and_collected_by_its_owner() -> None:
+    lws = _group(model_deployment(), group_plan(2, 2), slot=7)
+    expected = {
+        names.LABEL_DEPLOYMENT: "tiny",
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        names.LABEL_GROUP: "tiny-g7",
+        names.LABEL_ROLE: "serve",
+    }
+    for labels in (
+        lws["metadata"]["labels"],
+        _pod(lws)["metadata"]["labels"],
+        _pod(lws, "leaderTemplate")["metadata"]["labels"],
+    ):
+        assert expected.items() <= labels.items()
+        assert labels[names.LABEL_REVISION].startswith("tiny-")
+    assert lws["metadata"]["annotations"][names.ANNOTATION_RANKS_PER_POD] == "2"
+    assert [r["uid"] for r in lws["metadata"]["ownerReferences"]] == [UID]
+
+
+def test_no_pod_is_born_with_traffic() -> None:
+    """Traffic comes after the canary: with the label in the template users would reach a loading group."""
+    deployment = model_deployment(podTemplate={"labels": {"team": "search"}})
+    assert names.LABEL_TRAFFIC not in _pod(_group(deployment, group_plan(2)))["metadata"]["labels"]
+
+
+def test_the_operators_labels_win_over_the_users() -> None:
+    deployment = model_deployment(podTemplate={"labels": {names.LABEL_DEPLOYMENT: "other", "team": "search"}})
+    labels = _pod(_group(deployment, group_plan()))["metadata"]["labels"]
+    assert labels[names.LABEL_DEPLOYMENT] == "tiny"
+    assert labels["team"] == "search"
+
+
+def test_building_a_group_leaves_the_revision_as_it_was() -> None:
+    """Two slots of one revision must not write into each other."""
+    deployment, plan = model_deployment(), group_plan(2)
+    revision = _revision(deployment, plan)
+    before = copy.deepcopy(revision.template)
+    first, second = build_group(deployment, revision, 0), build_group(deployment, revision, 1)
+    assert revision.template == before
+    assert _pod(first)["metadata"]["labels"][names.LABEL_GROUP] == "tiny-g0"
+    assert _pod(second)["metadata"]["labels"][names.LABEL_GROUP] == "tiny-g1"
+
+
+@pytest.mark.parametrize(
+    ("name", "slot"),
+    [
+        ("tiny-g0", 0),
+        ("tiny-g12", 12),
+        ("tiny-g", None),
+        ("tiny-g01", None),
+        ("tiny-g+1", None),
+        ("tiny-g٣", None),
+        ("tiny-g-1", None),
+        ("tiny", None),
+        ("tiny-gx", None),
+        ("tinyx-g0", None),
+        ("tiny-g0-0", None),
+    ],
+)
+def test_only_names_that_a_slot_gives_are_taken_for_slots(name: str, slot: int | None) -> None:
+    assert parse_slot("tiny", name) == slot
+    if slot is not None:
+        assert group_name("tiny", slot) == name
+
+
+class TestPlacement:
+    """Where pods may run."""
+
+    def _affinity(self, accelerator: str, pods: int, user: dict[str, Any] | None = None) -> dict[str, Any]:
+        deployment = model_deployment(
+            hardware={"accelerator": accelerator}, podTemplate={"affinity": user} if user else {}
+        )
+        spec = _pod(_group(deployment, group_plan(pods, accelerator=accelerator), slot=4))["spec"]
+        affinity: dict[str, Any] = spec.get("affinity", {})
+        return affinity
+
+    def test_gpu_pods_go_only_to_nodes_of_their_accelerator(self) -> None:
+        """All NVIDIA GPUs share one resource name: without this a B200 plan may land on other GPUs."""
+        terms = self._affinity("B200", 1)["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        first = terms["nodeSelectorTerms"][0]["matchExpressions"]
+        assert first == [{"key": "nvidia.com/gpu.product", "operator": "In", "values": ["NVIDIA-B200"]}]
+
+    def test_the_users_node_terms_hold_as_well(self) -> None:
+        zone = {"key": "zone", "operator": "In", "values": ["a"]}
+        user = {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {"matchExpressions": [zone]},
+                        {"matchFields": [{"key": "metadata.name"}]},
+                    ]
+                }
+            }
+        }
+        own = profile_of("B200").node_labels
+        terms = self._affinity("B200", 1, user)["nodeAffinity"][
+            "requiredDuringSchedulingIgnoredDuringExecution"
+        ]
+        assert len(terms["nodeSelectorTerms"]) == 2 * len(own)
+        keys = {key for key, _ in own}
+        for term in terms["nodeSelectorTerms"]:
+            assert term["matchExpressions"][-1]["key"] in keys
+            assert zone in term["matchExpressions"] or term["matchFields"]
+
+    def test_pods_of_a_group_never_share_a_node_of_gpus(self) -> None:
+        apart = self._affinity("B200", 2)["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert [t["labelSelector"]["matchLabels"] for t in apart] == [{names.LABEL_GROUP: "tiny-g4"}]
+
+    def test_ranks_on_the_cpu_may_share_a_laptop(self) -> None:
+        affinity = self._affinity("cpu", 2)
+        assert "nodeAffinity" not in affinity
+        assert "requiredDuringSchedulingIgnoredDuringExecution" not in affinity["podAntiAffinity"]
+        preferred = affinity["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+        assert preferred[0]["podAffinityTerm"]["labelSelector"]["matchLabels"] == {
+            names.LABEL_GROUP: "tiny-g4"
+        }
+
+    def test_a_lone_pod_needs_no_distance(self) -> None:
+        assert self._affinity("cpu", 1) == {}
+
+
+class TestEngineContainer:
+    """The container that runs vLLM."""
+
+    def test_gpus_are_the_plans_whatever_the_user_writes(self) -> None:
+        deployment = model_deployment(
+            hardware={"accelerator": "B200"},
+            engine={
+                "resources": {
+                    "requests": {"cpu": "64", "nvidia.com/gpu": 1},
+                    "limits": {"memory": "512Gi", "nvidia.com/gpu": 1},
+                }
+            },
+        )
+        resources = _engine(_group(deployment, group_plan(1, 8, accelerator="B200")))["resources"]
+        assert resources["requests"] == {"cpu": "64", "memory": "131072Mi", "nvidia.com/gpu": "8"}
+        assert resources["limits"] == {"memory": "512Gi", "nvidia.com/gpu": "8"}
+
+    def test_the_users_environment_replaces_the_profiles_once(self) -> None:
+        deployment = model_deployment(engine={"env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "4"}]})
+        env = _engine(_group(deployment, group_plan()))["env"]
+        assert [e["value"] for e in env if e["name"] == "VLLM_CPU_KVCACHE_SPACE"] == ["4"]
+        own = [e["name"] for e in env]
+        assert own.index("POD_IP") < own.index("VLLM_HOST_IP"), "a variable can refer only to earlier ones"
+        assert len(own) == len(set(own))
+
+    def test_the_command_is_no_shell(self) -> None:
+        """A shell would not pass SIGTERM on, and would expand what a user writes into a flag."""
+        engine = _engine(_group(model_deployment(), group_plan(2)))
+        assert engine["command"] == ["vllm", "serve"]
+
+    def test_readiness_asks_the_agent_and_without_it_the_server(self) -> None:
+        probe = _engine(_group(model_deployment(), group_plan()))["readinessProbe"]
+        assert probe["httpGet"]["path"] == "/moe/v1/ready"
+        assert probe["periodSeconds"] * probe["failureThreshold"] <= 2, (
+            "half a group must be out within seconds"
+        )
+        plain = _engine(_group(model_deployment(engine={"agent": "Disabled"}), group_plan()))
+        assert plain["readinessProbe"]["httpGet"]["path"] == "/v1/models"
+        assert "PYTHONPATH" not in {e["name"] for e in plain["env"]}
+
+    def test_no_probe_ever_kills_a_loading_or_busy_engine(self) -> None:
+        engine = _engine(_group(model_deployment(), group_plan()))
+        assert "livenessProbe" not in engine
+        startup = engine["startupProbe"]
+        assert startup["periodSeconds"] * startup["failureThreshold"] >= 24 * 3600
+
+    def test_a_stop_leaves_time_for_the_requests_in_flight(self) -> None:
+        lws = _group(model_deployment(), group_plan())
+        arguments = _engine(lws)["args"]
+        timeout = int(arguments[arguments.index("--shutdown-timeout") + 1])
+        assert _pod(lws)["spec"]["terminationGracePeriodSeconds"] == timeout + 10
+
+    def test_the_start_deadline_does_not_reach_the_pods(self) -> None:
+        plan = group_plan()
+        short = model_deployment(recovery={"startDeadline": "5m"})
+        assert _revision(short, plan) == _revision(model_deployment(), plan)
+
+    def test_a_claim_is_mounted_read_only_and_the_hub_is_left_alone(self) -> None:
+        lws = _group(model_deployment(model={"name": "m", "source": "pvc://claim/sub"}), group_plan())
+        volumes = {v["name"]: v for v in _pod(lws)["spec"]["volumes"]}
+        assert volumes["model"]["persistentVolumeClaim"] == {"claimName": "claim", "readOnly": True}
+        engine = _engine(lws)
+        assert {"name": "model", "mountPath": "/models", "readOnly": True} in engine["volumeMounts"]
+        assert {"name": "HF_HUB_OFFLINE", "value": "1"} in engine["env"]
+
+    def test_every_mount_has_its_volume(self) -> None:
+        lws = _group(model_deployment(model={"name": "m", "source": "pvc://claim"}), group_plan(2))
+        volumes = [v["name"] for v in _pod(lws)["spec"]["volumes"]]
+        mounts = [m["name"] for m in _engine(lws)["volumeMounts"]]
+        assert sorted(mounts) == sorted(volumes)
+        assert len(set(volumes)) == len(volumes)
