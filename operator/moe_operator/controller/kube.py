@@ -59,13 +59,16 @@ CHILD_KINDS = (LEADER_WORKER_SET, CONTROLLER_REVISION, POD, *APPLIED_KINDS)
 
 
 class KubeError(Exception):
-    """The API server refused or could not be reached. `status` is the HTTP code, 0 for no answer."""
+    """The API server refused or could not be reached. `status` is the HTTP code, 0 for no answer:
+    a write may then have been done or not."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
+        self.retry_after = retry_after
+        """Seconds that the server asks to wait before the next try, where it says so."""
 
 
 class NotFoundError(KubeError):

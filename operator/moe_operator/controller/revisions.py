@@ -6,17 +6,17 @@ changes nothing that runs, and going back to an earlier spec finds what it rende
 
 from dataclasses import dataclass
 
+from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.accelerators import Catalog
 from moe_operator.controller.children import is_ours
 from moe_operator.controller.kube import CONTROLLER_REVISION, LEADER_WORKER_SET, Obj
 from moe_operator.controller.store import Store
-from moe_operator.api import names
 from moe_operator.planner.inventory import Inventory
 from moe_operator.planner.layout import plan as plan_layout
 from moe_operator.planner.plan import Plan, Refusal
-from moe_operator.resources.group import engine_arguments, engine_image, render_template
-from moe_operator.resources.revision import Revision, read_revision, revision_name, spec_hash
+from moe_operator.resources.group import render_template
+from moe_operator.resources.revision import Revision, new_revision, read_revision, revision_name
 
 #: Revisions kept beside those that groups run, for rollback.
 HISTORY_LIMIT = 10
@@ -39,7 +39,7 @@ def kept(store: Store, deployment: ModelDeployment) -> dict[str, Revision]:
             continue
         try:
             revision = read_revision(obj)
-        except (KeyError, TypeError, ValueError):
+        except ValueError:
             continue
         found[revision.name] = revision
     return found
@@ -63,14 +63,7 @@ def render(deployment: ModelDeployment, plan: Plan, catalog: Catalog) -> Revisio
     """A new revision of this spec."""
     profile = catalog.accelerator(plan.accelerator)
     assert profile is not None  # the plan took it from this catalogue
-    return Revision(
-        name=revision_name(deployment),
-        hash=spec_hash(deployment),
-        plan=plan,
-        template=render_template(deployment, plan, profile),
-        engine_arguments=tuple(engine_arguments(deployment, plan, profile)),
-        image=engine_image(deployment, profile),
-    )
+    return new_revision(deployment, plan, render_template(deployment, plan, profile))
 
 
 def to_keep(store: Store, deployment: ModelDeployment, wanted: str) -> set[str]:

@@ -1,0 +1,1 @@
+"""Benchmarks: figures to publish, never pass or fail."""

@@ -1,0 +1,67 @@
+"""Real vLLM groups on a real control plane. Runs inside a cluster (see `python -m layers e2e`)."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from engine.tiny_model import tiny_model
+from harness.deployments import deployment, wait_ready
+from harness.install import MODEL_CLAIM, install_operator, namespace, provide_model
+from harness.kubectl import apply, items, kubectl
+from harness.wait import wait_for
+from moe_operator.api import names
+
+NAMESPACE = "e2e"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operator() -> None:
+    """The operator, installed with its charts, two replicas; and the tiny model's weights."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.exit("no cluster: run `make test-e2e`, or `python -m localcluster run -- pytest tests/e2e`", 2)
+    install_operator()
+    namespace(NAMESPACE)
+    provide_model(tiny_model(), NAMESPACE)
+
+
+def manifest(name: str, **spec: Any) -> dict[str, Any]:
+    """A ModelDeployment of the tiny model on CPU ranks; `spec` overrides whole fields of the spec."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "model": {"name": "tiny-moe", "source": f"pvc://{MODEL_CLAIM}", "contextLength": 2048, "precision": "float32"},
+            "hardware": {"accelerator": "cpu"},
+            "engine": {"args": {"seed": "0"}},
+            **spec,
+        },
+    }
+
+
+def delete(name: str) -> None:
+    """Delete a deployment and wait until everything of it is gone."""
+    kubectl("delete", names.PLURAL, name, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
+    kinds = "leaderworkersets,statefulsets,pods,services,configmaps,serviceaccounts,poddisruptionbudgets,controllerrevisions"
+    selector = f"{names.LABEL_DEPLOYMENT}={name}"
+    wait_for(f"everything of {name} gone", lambda: not items(kinds, NAMESPACE, selector), seconds=120, every=0.5)
+
+
+Maker = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def make() -> Iterator[Maker]:
+    """Applies deployments and waits until they are Ready; deletes them at the end of the module."""
+    made: list[str] = []
+
+    def maker(name: str, *, ready: bool = True, **spec: Any) -> dict[str, Any]:
+        made.append(name)
+        apply(manifest(name, **spec), manager="e2e")
+        return wait_ready(name, NAMESPACE, seconds=300) if ready else deployment(name, NAMESPACE)
+
+    yield maker
+    for name in made:
+        delete(name)
