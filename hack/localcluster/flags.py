@@ -63,6 +63,8 @@ def kube_apiserver(dirs: ClusterDirs) -> list[str]:
         f"--kubelet-certificate-authority={pki / 'ca.crt'}",
         "--kubelet-preferred-address-types=Hostname",
         "--profiling=false",
+        f"--audit-policy-file={Path(__file__).with_name('audit-policy.yaml')}",
+        f"--audit-log-path={dirs.logs / 'audit.jsonl'}",
     ]
 
 
