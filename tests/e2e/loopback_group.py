@@ -1,4 +1,4 @@
-"""Expert-parallel groups of real vLLM on loopback: a "pod" is one `vllm serve` on an address of its own."""
+"""Expert-parallel groups of real vLLM on loopback: a "pod" is one `vllm serve` with its own address."""
 
 from __future__ import annotations
 
@@ -80,17 +80,42 @@ class Group:
         return until(ready, seconds, f"{len(self.pods)} pods ready")
 
 
+@dataclass(frozen=True)
+class Layout:
+    """A group's shape: pods, ranks in each, and the first three numbers of its loopback addresses."""
+
+    pods: int = 1
+    ranks: int = 1
+    subnet: str = "127.30.1"
+
+    def address(self, index: int) -> str:
+        """The address of one pod; the leader is 0."""
+        return f"{self.subnet}.{index + 1}"
+
+    def arguments(self, index: int) -> list[str]:
+        """vLLM's arguments that make this pod its part of the group."""
+        if self.pods * self.ranks == 1:
+            return []
+        leader = self.address(0)
+        shared = ["--enable-expert-parallel", "--data-parallel-size", str(self.pods * self.ranks)]
+        shared += ["--data-parallel-size-local", str(self.ranks), "--data-parallel-address", leader]
+        if self.pods == 1:
+            return shared
+        shared.append("--data-parallel-hybrid-lb")
+        if self.ranks == 1:
+            return [*shared, "--data-parallel-start-rank", str(index)]
+        # vLLM works out the first rank from the node's index, the same expression in every worker's template.
+        return [*shared, "--nnodes", str(self.pods), "--node-rank", str(index), "--master-addr", leader]
+
+
 @contextmanager
 def group(
-    pods: int = 1,
-    ranks: int = 1,
+    layout: Layout,
     *,
-    subnet: str = "127.30.1",
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
-    agent: bool = True,
 ) -> Iterator[Group]:
-    """Run one group of `pods` pods with `ranks` ranks each, and end it afterwards."""
+    """Run one group with the agent mounted, and end it afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="moe-group-"))
     mount = folder / "agent"
     for path, content in agent_files().items():
@@ -98,12 +123,8 @@ def group(
         (mount / path).write_text(content)
     made = Group()
     try:
-        for index in range(pods):
-            made.pods.append(
-                _start(
-                    folder, mount if agent else None, pods, ranks, index, subnet, arguments, environment or {}
-                )
-            )
+        for index in range(layout.pods):
+            made.pods.append(_start(layout, index, folder, arguments, environment or {}))
         yield made
     finally:
         for pod in reversed(made.pods):
@@ -112,52 +133,37 @@ def group(
 
 
 def _start(
-    folder: Path,
-    mount: Path | None,
-    pods: int,
-    ranks: int,
-    index: int,
-    subnet: str,
-    arguments: Sequence[str],
-    environment: Mapping[str, str],
+    layout: Layout, index: int, folder: Path, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> Pod:
-    addresses = [f"{subnet}.{number + 1}" for number in range(pods)]
     own = folder / f"pod-{index}"
     own.mkdir()
     (own / "termination-log").touch()
+    address = layout.address(index)
+    name = f"tiny-g0-0-{index}" if index else "tiny-g0-0"
+    peers = [f"{layout.address(other)}:{PORT}" for other in range(layout.pods) if other != index]
     command = [str(vllm_command()), "serve", str(tiny_model()), "--served-model-name", "tiny"]
-    command += ["--host", addresses[index], "--port", str(PORT), "--dtype", "float32", "--seed", "0"]
+    command += ["--host", address, "--port", str(PORT), "--dtype", "float32", "--seed", "0"]
     command += ["--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "8"]
-    if pods * ranks > 1:
-        command += ["--enable-expert-parallel", "--data-parallel-size", str(pods * ranks)]
-        command += ["--data-parallel-size-local", str(ranks), "--data-parallel-address", addresses[0]]
-    if pods > 1:
-        command += ["--data-parallel-hybrid-lb", "--data-parallel-start-rank", str(index * ranks)]
-    if mount is not None:
-        command += ["--middleware", MIDDLEWARE]
+    command += ["--middleware", MIDDLEWARE, *layout.arguments(index), *arguments]
     env = {
         **os.environ,
+        "PYTHONPATH": str(folder / "agent"),
         "GLOO_SOCKET_IFNAME": "lo",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_HOST_IP": addresses[index],
+        "VLLM_HOST_IP": address,
         "VLLM_NO_USAGE_STATS": "1",
         "MOE_AGENT_DIR": str(own / "shared"),
-        "MOE_AGENT_PEERS": ",".join(
-            f"{address}:{PORT}" for number, address in enumerate(addresses) if number != index
-        ),
+        "MOE_AGENT_PEERS": ",".join(peers),
         "MOE_TERMINATION_LOG": str(own / "termination-log"),
-        "POD_NAME": f"tiny-g0-0-{index}" if index else "tiny-g0-0",
-        **({"PYTHONPATH": str(mount)} if mount is not None else {}),
+        "POD_NAME": name,
         **environment,
     }
     with (own / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, *arguments], env=env, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-        )
-    return Pod(env["POD_NAME"], addresses[index], own, process)
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    return Pod(name, address, own, process)
 
 
 def descendants(pid: int) -> list[int]:

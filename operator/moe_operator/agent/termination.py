@@ -26,8 +26,8 @@ _LOGGER = "vllm"
 # What names a cause rather than a consequence. vLLM says some of it at WARNING ("engine core exited
 # unexpectedly").
 _ROOT = re.compile(
-    r"unexpectedly|fatal error|failed to start|initialization failed|out of memory|OutOfMemory|CUDA error"
-    r"|NCCL|gloo|No available memory|No space left",
+    r"unexpectedly|died with|fatal error|failed to start|initialization failed|out of memory|OutOfMemory"
+    r"|CUDA error|NCCL|gloo|No available memory|No space left",
     re.IGNORECASE,
 )
 

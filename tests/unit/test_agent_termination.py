@@ -1,0 +1,126 @@
+"""The container's termination message: where a user reads why a group died."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from moe_operator.agent import termination
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "termination-log"
+
+
+@pytest.fixture
+def logger(log: Path) -> Iterator[logging.Logger]:
+    """The `vllm` logger with the handler installed, and as it was afterwards."""
+    found = logging.getLogger("vllm")
+    before, hook = list(found.handlers), sys.excepthook
+    assert termination.install({"MOE_TERMINATION_LOG": str(log)})
+    assert termination.install({"MOE_TERMINATION_LOG": str(log)})
+    yield logging.getLogger("vllm.v1.engine.core")
+    found.handlers[:] = before
+    sys.excepthook = hook
+
+
+def test_errors_are_recorded_once_and_chatter_is_not(log: Path, logger: logging.Logger) -> None:
+    """A message full of warnings hides the error; one that is doubled wastes half of its 4096 bytes."""
+    logger.warning("This model is slow")
+    logger.info("EngineCore failed to start would be odd at this level")
+    logger.error("NCCL error in %s", "all_gather")
+    lines = log.read_text().splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith("NCCL error in all_gather")
+
+
+def test_an_engines_death_is_recorded_though_it_is_only_a_warning(log: Path, logger: logging.Logger) -> None:
+    """vLLM reports a killed engine core as a warning; the pod would end without any cause."""
+    logger.warning("[shutdown] MPClient: engine core exited unexpectedly; starting cleanup")
+    assert "engine core exited unexpectedly" in log.read_text()
+
+
+def test_an_exception_is_recorded_with_what_it_stems_from(log: Path, logger: logging.Logger) -> None:
+    """ "Engine core initialization failed" alone says nothing; the reason is in the exception before it."""
+    try:
+        try:
+            raise ValueError("max_model_len 262144 is larger than the KV cache holds\n  (131072)")
+        except ValueError as error:
+            raise RuntimeError("Engine core initialization failed") from error
+    except RuntimeError:
+        logger.exception("EngineCore failed to start.")
+    line = log.read_text()
+    assert (
+        "EngineCore failed to start. [RuntimeError: Engine core initialization failed; from ValueError:"
+        in line
+    )
+    assert "max_model_len 262144 is larger than the KV cache holds … (131072)" in line
+
+
+def test_the_message_stays_within_what_kubernetes_keeps(log: Path, logger: logging.Logger) -> None:
+    """Kubernetes cuts at 4096 bytes; cut blindly, cause or end would be lost."""
+    logger.error("a request failed")
+    logger.error("Worker proc VllmWorker-0 died unexpectedly (exit code: -9), shutting down executor.")
+    for number in range(500):
+        logger.error("request %d failed: %s", number, "ä" * 2000)
+    content = log.read_bytes()
+    assert len(content) <= 4096
+    lines = content.decode().splitlines()
+    assert "VllmWorker-0 died unexpectedly" in lines[0]
+    assert "request 499 failed" in lines[-1]
+    assert all(len(line.encode()) <= termination.LINE_LIMIT for line in lines)
+    assert len(lines) >= 6
+
+
+def test_several_processes_write_one_message(log: Path) -> None:
+    """API server, engine core and worker die together; whoever writes last must not erase the others."""
+    script = (
+        "import sys; from pathlib import Path; from moe_operator.agent.termination import append\n"
+        "for number in range(40): append(Path(sys.argv[1]), f'{sys.argv[2]}-{number:02}')"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(log), name]) for name in ("api", "core", "worker")
+    ]
+    assert [process.wait(timeout=30) for process in processes] == [0, 0, 0]
+    lines = log.read_text().splitlines()
+    assert sorted(lines) == sorted(
+        f"{name}-{number:02}" for name in ("api", "core", "worker") for number in range(40)
+    )
+
+
+def test_an_uncaught_exception_is_recorded(log: Path) -> None:
+    """The API server's own end, for example a port that is taken, goes to standard error alone."""
+    script = (
+        "from moe_operator.agent import termination; termination.install();"
+        "raise OSError('address 10.244.0.7:8000 is in use')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"MOE_TERMINATION_LOG": str(log), "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+    assert "uncaught: OSError: address 10.244.0.7:8000 is in use" in log.read_text()
+
+
+def test_without_a_place_to_write_nothing_is_installed(tmp_path: Path) -> None:
+    """Outside of a container the engine must run as ever."""
+    hook = sys.excepthook
+    assert not termination.install({"MOE_TERMINATION_LOG": str(tmp_path / "missing" / "log")})
+    assert sys.excepthook is hook
+
+
+def test_a_log_that_cannot_be_written_does_not_disturb_the_engine(log: Path, logger: logging.Logger) -> None:
+    """A handler that raises would turn each logged error into another."""
+    log.unlink(missing_ok=True)
+    log.mkdir()
+    logger.error("the engine goes on")
