@@ -63,7 +63,7 @@ def _cluster_options(command: argparse.ArgumentParser) -> None:
         "--nodes",
         default="default",
         metavar="WHICH",
-        help="default, gpu, none (no kubelet), or a YAML file (default: default)",
+        help="none (no kubelet), or default, gpu and YAML files, separated by commas (default: default)",
     )
     command.add_argument("--no-lws", action="store_true", help="leave LeaderWorkerSet out")
     command.add_argument(

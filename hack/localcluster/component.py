@@ -50,21 +50,29 @@ class Component:
 
     async def stop(self, seconds: float) -> None:
         """SIGTERM, and SIGKILL after ``seconds``."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-        process = self.process
-        if process is None or process.returncode is not None:
+        self._let_go()
+        if self.process is None or self.process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+            self.process.terminate()
         try:
             async with asyncio.timeout(seconds):
-                await process.wait()
+                await self.process.wait()
         except TimeoutError:
             _log.warning("%s did not stop within %.0f s and is killed", self.name, seconds)
+            await self.kill()
+
+    async def kill(self) -> None:
+        """SIGKILL, and no restart."""
+        self._let_go()
+        if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+                self.process.kill()
+            await self.process.wait()
+
+    def _let_go(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
 
     async def _keep_running(self) -> None:
         backoff = _RESTART_FIRST_S

@@ -12,19 +12,32 @@ from typing import Any
 
 import yaml
 
+from engine.install import InstallError, vllm_command
 from localcluster.errors import LocalClusterError
 
 Entry = dict[str, Any]
 
 
-def default_entries(repository: Path) -> list[Entry]:
-    """The operator from this checkout's virtual environment, and the machine's own programs."""
+def default_entries(repository: Path, engine: Path | None) -> list[Entry]:
+    """vLLM (``engine``: the directory of its command, if it is installed), the operator from this checkout's
+    virtual environment, and the machine's own programs.
+    """
     environment = repository / ".venv" / "bin"
+    vllm = [{"match": "vllm/vllm-openai*", "pathPrepend": [str(engine)]}] if engine else []
     return [
+        *vllm,
         {"match": "*moe-operator*", "pathPrepend": [str(environment)]},
         {"match": "python*", "pathPrepend": [str(environment)]},
         {"match": "busybox*", "pathPrepend": []},
     ]
+
+
+def installed_engine() -> Path | None:
+    """Where `python -m engine install` put the vllm command; None if it did not run yet."""
+    try:
+        return vllm_command().parent
+    except InstallError:
+        return None
 
 
 def parse_option(text: str) -> Entry:

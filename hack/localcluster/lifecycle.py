@@ -68,8 +68,9 @@ def up(dirs: ClusterDirs, options: Options, say: Say, *, ephemeral: bool = False
     lock = try_lock(dirs.lock)
     if lock is None:
         raise LocalClusterError(
-            f"cluster {dirs.name!r} is already running or starting. Use it with "
-            f"`python -m localcluster exec --name {dirs.name} -- COMMAND`, or stop it with `python -m localcluster down --name {dirs.name}`."
+            f"cluster {dirs.name!r} is already running or starting. "
+            f"Use it with `python -m localcluster exec --name {dirs.name} -- COMMAND`, "
+            f"or stop it with `python -m localcluster down --name {dirs.name}`."
         )
     try:
         _clear(dirs, Record.read(dirs.record))
@@ -100,7 +101,7 @@ def _prepare(dirs: ClusterDirs, options: Options, binaries: Binaries, *, ephemer
     for name, program in binaries.programs.items():
         (dirs.bin / name).symlink_to(program)
     dirs.nodes.write_text(yaml.safe_dump(options.nodes, sort_keys=False))
-    entries = [*options.images, *imagetable.default_entries(repository_root())]
+    entries = [*options.images, *imagetable.default_entries(repository_root(), imagetable.installed_engine())]
     dirs.images.write_text(imagetable.table(entries))
     ClusterConfig(
         name=dirs.name,
@@ -176,19 +177,24 @@ def stop(dirs: ClusterDirs) -> bool:
 def down(dirs: ClusterDirs, *, keep_logs: bool = True) -> bool:
     """Stop the cluster and remove its state, except for its logs if asked. Returns whether it was running."""
     was_running = stop(dirs)
-    if not dirs.root.exists():
+    if not dirs.root.parent.is_dir():
         return was_running
-    if is_locked(dirs.lock):
+    lock = try_lock(dirs.lock)
+    if lock is None:
         raise LocalClusterError(
             f"cluster {dirs.name!r} is being started by another process; try again when it is up."
         )
-    for entry in dirs.root.iterdir():
-        if keep_logs and entry == dirs.logs:
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
-    if not keep_logs:
-        dirs.root.rmdir()
+    try:
+        for entry in dirs.root.iterdir() if dirs.root.exists() else ():
+            if keep_logs and entry == dirs.logs:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+        if not keep_logs:
+            shutil.rmtree(dirs.root, ignore_errors=True)
+        dirs.lock.unlink(missing_ok=True)
+    finally:
+        os.close(lock)
     return was_running

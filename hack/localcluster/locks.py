@@ -18,15 +18,20 @@ _TELL_EVERY_S = 8.0
 def try_lock(path: Path) -> int | None:
     """Take the lock and return its descriptor, or None if somebody holds it.
 
-    The lock belongs to the open file: it lives on in every process that inherits the descriptor.
+    The lock belongs to the open file: it lives on in every process that inherits the descriptor. The holder
+    may unlink the file: whoever had opened it before sees that it locked a file without a name, and starts
+    again.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
         os.close(descriptor)
-        return None
-    return descriptor
 
 
 def is_locked(path: Path) -> bool:

@@ -72,6 +72,6 @@ def by_url(configuration: Object, ca: bytes) -> Object:
 
 
 def _documents(path: Path) -> list[Object]:
-    # The CRDs are a megabyte of YAML: 5 s for the loader written in Python, which only stands in for the other.
+    # The CRDs take the loader written in Python 5 s: it only stands in where the other was not built.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return [document for document in yaml.load_all(path.read_text(), loader) if document]

@@ -31,7 +31,6 @@ _log = logging.getLogger(__name__)
 #: Generous: a first start shares its cores with whatever built or installed a moment ago.
 _START_S = 120.0
 _KUBELET_STOP_S = 10.0
-_STOP_S = 2.0
 _STATUS_EVERY_S = 1.0
 
 
@@ -150,13 +149,13 @@ class Supervisor:
             await asyncio.sleep(_STATUS_EVERY_S)
 
     async def stop(self) -> None:
-        """The kubelet first, so that containers get their SIGTERM while the API still answers; then the
-        rest at once.
+        """The kubelet is asked, so that containers get their SIGTERM. The rest is killed: its data goes with
+        it, and an API server takes a minute to see its watchers off.
         """
         kubelet = self._components.pop("kubelet", None)
         if kubelet is not None:
             await kubelet.stop(_KUBELET_STOP_S)
-        await asyncio.gather(*(each.stop(_STOP_S) for each in self._components.values()))
+        await asyncio.gather(*(each.kill() for each in self._components.values()))
 
 
 def dns_service() -> Object:

@@ -20,9 +20,15 @@ _FIELDS = {"name", "labels", "capacity", "allocatable", "taints"}
 
 
 def load(which: str) -> list[Node]:
-    """``which``: ``none``, ``default``, ``gpu``, or the path of a YAML list. Raises LocalClusterError."""
+    """``which``: ``none``, or ``default``, ``gpu`` and paths of YAML lists, separated by commas. Raises
+    LocalClusterError.
+    """
     if which == NONE:
         return []
+    return complete([node for part in which.split(",") for node in _read(part)], f"--nodes {which}")
+
+
+def _read(which: str) -> list[Any]:
     named = _HERE / f"{which}.yaml"
     path = named if named.exists() else Path(which)
     try:
@@ -34,16 +40,16 @@ def load(which: str) -> list[Node]:
         ) from error
     except yaml.YAMLError as error:
         raise LocalClusterError(f"{path} is not YAML: {error}") from error
-    return complete(nodes, str(path))
+    if not isinstance(nodes, list):
+        raise LocalClusterError(f"{path}: expected a list of nodes, each with name, labels and capacity.")
+    return nodes
 
 
-def complete(nodes: Any, origin: str) -> list[Node]:
+def complete(nodes: list[Any], origin: str) -> list[Node]:
     """Check the list and add the labels that every node has. Raises LocalClusterError naming ``origin``."""
-    if not isinstance(nodes, list) or not all(isinstance(each, dict) for each in nodes):
-        raise LocalClusterError(f"{origin}: expected a list of nodes, each with name, labels and capacity.")
     result = []
     for index, node in enumerate(nodes):
-        if not node.get("name") or not node.get("capacity"):
+        if not isinstance(node, dict) or not node.get("name") or not node.get("capacity"):
             raise LocalClusterError(f"{origin}: node {index} needs a name and a capacity.")
         if unknown := sorted(node.keys() - _FIELDS):
             raise LocalClusterError(
