@@ -17,7 +17,7 @@ _RETRY = 2.0
 
 
 class CanaryRunner:
-    """Keeps, per group, the outcome of the canaries of its present incarnation. Memory only: asking again is harmless."""
+    """Keeps, per group, how the canaries of its present incarnation ended. Memory only: asking again is harmless."""
 
     def __init__(self, engine: EngineClient, enqueue: Callable[[Key], None]) -> None:
         self._engine = engine

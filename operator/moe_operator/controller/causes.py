@@ -48,7 +48,9 @@ def _exited(pod: PodFacts) -> Cause:
 
 
 def _engine_ended(pod: PodFacts) -> bool:
-    return pod.engine.restarts > 0 or (pod.engine.termination is not None and pod.engine.running_since is None)
+    return pod.engine.restarts > 0 or (
+        pod.engine.termination is not None and pod.engine.running_since is None
+    )
 
 
 def _lost(pod: PodFacts, how: str) -> Cause:
@@ -61,7 +63,11 @@ def _node_trouble(pod: PodFacts, now: float, limit: float) -> Cause | None:
     since = pod.node_since if pod.node_since is not None else pod.unready_since
     if pod.node_state is NodeState.NOT_READY and (since is None or now - since < limit):
         return None
-    what = "is gone" if pod.node_state is NodeState.GONE else f"has not been ready for {int(now - (since or now))} s"
+    what = (
+        "is gone"
+        if pod.node_state is NodeState.GONE
+        else f"has not been ready for {int(now - (since or now))} s"
+    )
     return Cause(
         reason=reasons.NODE_NOT_READY,
         message=f"node {pod.node} of pod {pod.name} {what}",
@@ -79,7 +85,9 @@ def broken(group: GroupFacts, limits: Limits, stalled: dict[str, float], now: fl
     ended = [p for p in group.pods if _engine_ended(p)]
     if ended:
         with_cause = [p for p in ended if p.engine.termination and p.engine.termination.message] or ended
-        first = min(with_cause, key=lambda p: (p.engine.termination and p.engine.termination.finished_at) or now)
+        first = min(
+            with_cause, key=lambda p: (p.engine.termination and p.engine.termination.finished_at) or now
+        )
         return _exited(first)
     for pod in group.pods:
         if pod.phase in ("Failed", "Succeeded"):

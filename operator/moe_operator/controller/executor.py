@@ -37,7 +37,9 @@ _REAP_GRACE = 5
 class Executor:
     """Writes of one reconcile. Every delete and patch names the uid it means."""
 
-    def __init__(self, client: KubeClient, store: Store, engine: EngineClient, canaries: CanaryRunner) -> None:
+    def __init__(
+        self, client: KubeClient, store: Store, engine: EngineClient, canaries: CanaryRunner
+    ) -> None:
         self._client = client
         self._store = store
         self._engine = engine
@@ -86,7 +88,7 @@ class Executor:
         for pod in group.pods:
             if pod.traffic and pod.incarnation == now:
                 continue
-            patch = {
+            patch: dict[str, dict[str, str | None]] = {
                 "labels": {names.LABEL_TRAFFIC: names.TRAFFIC_ON},
                 "annotations": {names.ANNOTATION_INCARNATION: now},
             }
@@ -104,9 +106,7 @@ class Executor:
         self._store.upsert(POD, fresh)
 
     async def _start_drain(self, deployment: ModelDeployment, group: GroupFacts, now: float) -> None:
-        patch = {
-            "metadata": {"uid": group.uid, "annotations": {names.ANNOTATION_DRAINING: format_time(now)}}
-        }
+        patch = {"metadata": {"uid": group.uid, "annotations": {names.ANNOTATION_DRAINING: format_time(now)}}}
         fresh = await self._client.patch(LEADER_WORKER_SET, deployment.namespace, group.name, patch)
         self._store.upsert(LEADER_WORKER_SET, fresh)
         for pod in group.pods:

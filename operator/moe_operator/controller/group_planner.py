@@ -277,7 +277,12 @@ def _supersede(
 
 
 def _create(
-    plan: GroupPlan, wanted: Wanted, new: Sequence[GroupView], old: Sequence[GroupView], draining: int, now: float
+    plan: GroupPlan,
+    wanted: Wanted,
+    new: Sequence[GroupView],
+    old: Sequence[GroupView],
+    draining: int,
+    now: float,
 ) -> None:
     missing = wanted.desired - len(new)
     # Replacing what is missing is bounded by the live groups alone; groups that drain count only against surge.
@@ -301,7 +306,8 @@ def _served(group: GroupView) -> bool:
 
 def free_slots(taken: Iterable[int], count: int) -> list[int]:
     """The smallest numbers that are not taken."""
-    used, free, slot = set(taken), [], 0
+    used, slot = set(taken), 0
+    free: list[int] = []
     while len(free) < count:
         if slot not in used:
             free.append(slot)

@@ -1,4 +1,4 @@
-"""One predicate for admission, failure and canary alike: is this group whole, and is it still the one that was admitted?
+"""One predicate for admission, failure and canary alike: is this group whole, and still the one that was admitted?
 
 A rank cannot rejoin a running group. So the identity of a group that serves is the set of its pods and of
 the engine processes in them: if any of these changes, the group that was admitted no longer exists.

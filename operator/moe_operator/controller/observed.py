@@ -98,7 +98,9 @@ def _condition(obj: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
     return None
 
 
-def node_states(nodes: Iterable[Mapping[str, Any]] | None) -> dict[str, tuple[NodeState, float | None]] | None:
+def node_states(
+    nodes: Iterable[Mapping[str, Any]] | None,
+) -> dict[str, tuple[NodeState, float | None]] | None:
     """State of each node by name; None where nodes may not be read."""
     if nodes is None:
         return None
@@ -136,9 +138,7 @@ def _engine(pod: Mapping[str, Any]) -> EngineFacts:
     return EngineFacts()
 
 
-def pod_facts(
-    pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float | None]] | None
-) -> PodFacts:
+def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float | None]] | None) -> PodFacts:
     """Read one pod; `nodes` as `node_states` gives them."""
     meta, status = pod["metadata"], pod.get("status") or {}
     labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}

@@ -5,16 +5,15 @@ of them harmless: traffic goes off first; a cause is in the ledger before its gr
 needs is there before the group.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from moe_operator.api import names, reasons
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse
 from moe_operator.api.rules import violations
 from moe_operator.api.spec import AgentMode
-from moe_operator.api.status import ScalingStatus
 from moe_operator.api.times import parse_time
 from moe_operator.catalog.accelerators import Catalog
 from moe_operator.controller import revisions
@@ -55,7 +54,7 @@ from moe_operator.controller.kube import (
 )
 from moe_operator.controller.ledger import record
 from moe_operator.controller.observed import GroupFacts, group_facts, node_states
-from moe_operator.controller.scaling import Load, Scaler, load_of
+from moe_operator.controller.scaling import Load, Scale, Scaler, load_of
 from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fold
 from moe_operator.controller.store import Key, Store
 from moe_operator.planner.inventory import Inventory, inventory_from_nodes
@@ -68,8 +67,6 @@ from moe_operator.resources.service import build_service
 from moe_operator.resources.service_account import build_service_account
 from moe_operator.telemetry.engine import EngineClient
 from moe_operator.telemetry.observation import Snapshot
-
-log = logging.getLogger(__name__)
 
 #: Seconds until the next try when the cluster, not the spec, is at fault.
 _RETRY = 20.0
@@ -87,7 +84,6 @@ class _Memory:
     """What one deployment's reconciles remember of each other. Losing it is harmless."""
 
     figures_written_at: float | None = None
-    said: set[str] = field(default_factory=set)
 
 
 class Reconciler:
@@ -140,6 +136,16 @@ class Reconciler:
         return await _Pass(self, deployment, self._clock()).run(None)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """The groups as judged at one moment, and what to do about them."""
+
+    views: list[GroupView]
+    plan: GroupPlan
+    scale: Scale
+    load: Load
+
+
 class _Pass:
     """The state of one reconcile."""
 
@@ -154,26 +160,31 @@ class _Pass:
         self._kept = revisions.kept(self._store, deployment)
         self._effective: Revision | None = None
         self._notes: tuple[str, ...] = ()
-        self._status_writes = 0
 
     async def run(self, trouble: Trouble | None) -> Result:
         trouble = trouble or await self._choose_revision()
         if trouble:
             self._effective = self._kept.get(self._d.status.revision or "")
-        views, plan, desired, minimum, scaling, load = self._decide()
+        seen = self._decide(None)
         try:
-            trouble = await self._act(trouble, plan, views, desired, minimum, scaling, load)
+            await self._act(trouble, seen)
         except NameConflictError as error:
             trouble = Trouble(reasons.NAME_CONFLICT, str(error), stalled=True, spec_at_fault=False)
         except (ForbiddenError, InvalidError, NotFoundError) as error:
             trouble = _refused(error)
-        views, after, desired, minimum, scaling, load = self._decide()
-        await self._write_status(trouble, views, desired, minimum, scaling, load)
+        after = self._decide(seen.scale)
+        await self._write_status(trouble, after)
         if trouble and not (trouble.stalled and trouble.spec_at_fault):
-            after.again(_RETRY)
-        elif after.actions and after.actions != plan.actions:
-            after.again(0.05)  # what was just written opened the way to the next step
-        return Result(_least(plan.requeue_after, after.requeue_after, self._figures_due(load)))
+            after.plan.again(_RETRY)
+        elif after.plan.actions and after.plan.actions != seen.plan.actions:
+            after.plan.again(0.05)  # what was just written opened the way to the next step
+        waits = (
+            seen.plan.requeue_after,
+            after.plan.requeue_after,
+            seen.scale.recheck_after,
+            self._figures_due(after),
+        )
+        return Result(min((w for w in waits if w is not None), default=None))
 
     # --- decide -----------------------------------------------------------------------------------
 
@@ -227,60 +238,47 @@ class _Pass:
             views.append(classify(group, cause, busy, self._o._canaries.state(group)))
         return views
 
-    def _decide(
-        self,
-    ) -> tuple[list[GroupView], GroupPlan, int, int, ScalingStatus | None, Load]:
+    def _decide(self, scale: Scale | None) -> _Seen:
+        """Look at the groups as the cache has them now; one scaling decision holds for the whole pass."""
         snapshot = self._o._snapshot()
         groups = self._groups()
         views = self._judge(groups, snapshot)
         load = load_of(views, snapshot)
-        desired, minimum, scaling = self._o._scaler.desired(self._d, views, load, self._now)
+        scale = scale or self._o._scaler.scale(self._d, load, self._now)
         rollout = self._d.spec.rollout
-        foreign = {
+        taken = {
             slot
             for lws in self._store.children(self._d.key, LEADER_WORKER_SET)
             if (slot := parse_slot(self._d.name, lws["metadata"]["name"])) is not None
-            and not is_ours(lws, self._d)
         }
         plan = plan_groups(
             Wanted(
-                desired=desired,
+                desired=scale.desired,
                 revision=self._effective.name if self._effective else None,
                 max_surge=rollout.max_surge,
                 max_unavailable=rollout.max_unavailable,
                 drain_deadline=parse_duration(rollout.drain_deadline),
                 create_after=parse_time(self._ledger.next_attempt_time),
-                occupied_slots=frozenset({g.slot for g in groups} | foreign),
+                occupied_slots=frozenset(taken),
             ),
             views,
             self._now,
         )
-        return views, plan, desired, minimum, scaling, load
+        return _Seen(views, plan, scale, load)
 
     # --- act --------------------------------------------------------------------------------------
 
-    async def _act(
-        self,
-        trouble: Trouble | None,
-        plan: GroupPlan,
-        views: Sequence[GroupView],
-        desired: int,
-        minimum: int,
-        scaling: ScalingStatus | None,
-        load: Load,
-    ) -> Trouble | None:
-        first = [a for a in plan.actions if isinstance(a, TrafficOff)]
-        for action in first:
-            await self._do(action)
-        if await self._count_failures(plan):
-            await self._write_status(trouble, views, desired, minimum, scaling, load)
-        if trouble is None or self._effective is not None:
-            await self._ensure_children()
-        for action in plan.actions:
+    async def _act(self, trouble: Trouble | None, seen: _Seen) -> None:
+        first = [a for a in seen.plan.actions if isinstance(a, TrafficOff)]
+        for off in first:
+            await self._do(off)
+        if await self._count_failures(seen.plan):
+            await self._write_status(trouble, seen)
+        await self._ensure_children()
+        for action in seen.plan.actions:
             if action not in first:
                 await self._do(action)
         await self._clean_up()
-        return trouble
 
     async def _do(self, action: Action) -> None:
         await self._o._executor.run(self._d, self._effective, action, self._now)
@@ -293,14 +291,18 @@ class _Pass:
                 await self._tell("Normal", reason, "Drain", f"draining group {group.name}")
             case DeleteGroup(group=group, reason=reason, cause=cause):
                 if cause:
-                    await self._tell("Warning", cause.reason, "Replace", f"group {group.name} is lost: {cause.message}")
+                    await self._tell(
+                        "Warning", cause.reason, "Replace", f"group {group.name} is lost: {cause.message}"
+                    )
                 else:
                     await self._tell("Normal", reason, "Delete", f"deleted group {group.name}")
             case _:
                 pass
 
     async def _tell(self, type_: str, reason: str, action: str, note: str) -> None:
-        await self._o._events.emit(self._d, "Warning" if type_ == "Warning" else "Normal", reason, action, note)
+        await self._o._events.emit(
+            self._d, "Warning" if type_ == "Warning" else "Normal", reason, action, note
+        )
 
     async def _count_failures(self, plan: GroupPlan) -> bool:
         """Enter lost groups into the ledger, with the engine's last line where the pod's status has none."""
@@ -358,15 +360,7 @@ class _Pass:
 
     # --- status -----------------------------------------------------------------------------------
 
-    async def _write_status(
-        self,
-        trouble: Trouble | None,
-        views: Sequence[GroupView],
-        desired: int,
-        minimum: int,
-        scaling: ScalingStatus | None,
-        load: Load,
-    ) -> None:
+    async def _write_status(self, trouble: Trouble | None, seen: _Seen) -> None:
         status = fold(
             Learned(
                 deployment=self._d,
@@ -374,11 +368,11 @@ class _Pass:
                 trouble=trouble,
                 revision=self._effective,
                 plan_notes=self._notes,
-                groups=views,
-                desired=desired,
-                minimum=minimum,
-                scaling=scaling,
-                throughput=load.throughput,
+                groups=seen.views,
+                desired=seen.scale.desired,
+                minimum=seen.scale.minimum,
+                scaling=seen.scale.status,
+                throughput=seen.load.throughput,
                 ledger=self._ledger,
                 figures_written_at=self._memory.figures_written_at,
             )
@@ -397,13 +391,16 @@ class _Pass:
         self._store.upsert(MODEL_DEPLOYMENT, fresh)
         previous = {(c.type, c.status, c.reason) for c in self._d.status.conditions}
         for condition in status.conditions:
-            if condition.type == reasons.STALLED and (condition.type, "True", condition.reason) not in previous:
+            if (
+                condition.type == reasons.STALLED
+                and (condition.type, "True", condition.reason) not in previous
+            ):
                 await self._tell("Warning", condition.reason, "Plan", condition.message)
         self._d = replace(self._d, status=status)
 
-    def _figures_due(self, load: Load) -> float | None:
+    def _figures_due(self, seen: _Seen) -> float | None:
         """Figures that may not be written yet are looked at again when they may."""
-        if load.throughput == self._d.status.throughput:
+        if seen.load.throughput == self._d.status.throughput:
             return None
         written = self._memory.figures_written_at
         return FIGURE_INTERVAL if written is None else max(1.0, written + FIGURE_INTERVAL - self._now)
@@ -414,9 +411,3 @@ def _refused(error: KubeError) -> Trouble:
     return Trouble(
         reason, f"the API server refused a write: {error.message}", stalled=True, spec_at_fault=False
     )
-
-
-def _least(*times: float | None) -> float | None:
-    given = [t for t in times if t is not None]
-    return min(given) if given else None
-

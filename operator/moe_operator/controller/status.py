@@ -61,7 +61,11 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
     """The status to write; equal to the present one when nothing a reader cares about has changed."""
     deployment, revision = learned.deployment, learned.revision
     old = deployment.status
-    live = [g for g in learned.groups if g.state not in (GroupState.BROKEN, GroupState.DRAINING, GroupState.DELETING)]
+    live = [
+        g
+        for g in learned.groups
+        if g.state not in (GroupState.BROKEN, GroupState.DRAINING, GroupState.DELETING)
+    ]
     serving = [g for g in live if g.state is GroupState.SERVING]
     wanted_name = revision.name if revision and learned.trouble is None else None
     updated = [g for g in serving if g.facts.revision == wanted_name]
@@ -87,7 +91,9 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         throughput=_settled_figures(old.throughput, learned),
         scaling=learned.scaling,
         recovery=learned.ledger,
-        endpoint=f"http://{deployment.name}.{deployment.namespace}.svc:{names.HTTP_PORT}/v1" if revision else None,
+        endpoint=f"http://{deployment.name}.{deployment.namespace}.svc:{names.HTTP_PORT}/v1"
+        if revision
+        else None,
         engine_arguments=list(revision.engine_arguments) if revision else [],
     )
 
@@ -127,7 +133,9 @@ def _unhealthy(groups: Sequence[GroupView]) -> list[UnhealthyGroup]:
 
 def _settled_figures(old: ThroughputStatus, learned: Learned) -> ThroughputStatus:
     new = learned.throughput
-    recent = learned.figures_written_at is not None and learned.now - learned.figures_written_at < FIGURE_INTERVAL
+    recent = (
+        learned.figures_written_at is not None and learned.now - learned.figures_written_at < FIGURE_INTERVAL
+    )
     moved = any(
         abs(a - b) > _FIGURE_STEP * max(abs(a), abs(b))
         for a, b in (
@@ -151,13 +159,17 @@ def _conditions(
             f"a group is {plan.pods_per_group} pods x {plan.ranks_per_pod} ranks x {plan.tensor} GPUs "
             f"on {plan.accelerator}"
         )
-        said.append(Said(reasons.PLANNED, True, reasons.PLANNED_REASON, "; ".join([text, *learned.plan_notes])))
+        said.append(
+            Said(reasons.PLANNED, True, reasons.PLANNED_REASON, "; ".join([text, *learned.plan_notes]))
+        )
     waiting = [waiting_for(g.facts) for g in live if g.state is GroupState.STARTING]
     homeless = [m for r, m in waiting if r == reasons.UNSCHEDULABLE]
     if homeless:
         said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.UNSCHEDULABLE, homeless[0]))
     elif learned.revision:
-        said.append(Said(reasons.CAPACITY_AVAILABLE, True, reasons.CAPACITY_SUFFICIENT, "every pod has found a node"))
+        said.append(
+            Said(reasons.CAPACITY_AVAILABLE, True, reasons.CAPACITY_SUFFICIENT, "every pod has found a node")
+        )
     enough = len(serving) >= learned.desired
     said.append(_groups_ready(learned, live, serving, enough))
     if learned.scaling:
@@ -171,7 +183,9 @@ def _conditions(
         old = [g for g in live if learned.revision and g.facts.revision != learned.revision.name]
         started = _was_ready_at(learned.deployment)
         if old:
-            message = f"{len(updated)} of {learned.desired} groups serve the wanted revision, {len(old)} are older"
+            message = (
+                f"{len(updated)} of {learned.desired} groups serve the wanted revision, {len(old)} are older"
+            )
             said.append(Said(reasons.RECONCILING, True, reasons.ROLLING_OUT, message))
         elif not started and len(updated) < learned.minimum:
             message = f"{len(updated)} of {learned.minimum} groups serve"
@@ -182,7 +196,8 @@ def _conditions(
 def _was_ready_at(deployment: ModelDeployment) -> bool:
     """Whether this generation has been Ready before: then a loss is recovery, no rollout."""
     return any(
-        c.type == reasons.GROUPS_READY and c.observed_generation == deployment.generation
+        c.type == reasons.GROUPS_READY
+        and c.observed_generation == deployment.generation
         and (c.status == "True" or c.reason in (reasons.GROUPS_UNHEALTHY, reasons.SCALING))
         for c in deployment.status.conditions
     )
@@ -208,7 +223,9 @@ def _groups_ready(
     if not _was_ready_at(learned.deployment):
         reason = reasons.STARTING
     else:
-        reason = reasons.SCALING if len(serving) >= learned.minimum and not failed else reasons.GROUPS_UNHEALTHY
+        reason = (
+            reasons.SCALING if len(serving) >= learned.minimum and not failed else reasons.GROUPS_UNHEALTHY
+        )
     return Said(reasons.GROUPS_READY, False, reason, "; ".join(parts)[:1024])
 
 
@@ -222,8 +239,14 @@ def _ready(learned: Learned, serving: Sequence[GroupView], updated: Sequence[Gro
     if learned.minimum == 0 and learned.desired == 0:
         return Said(reasons.READY, True, reasons.SCALED_TO_ZERO, "no groups are wanted")
     if len(updated) >= learned.minimum:
-        return Said(reasons.READY, True, reasons.SERVING, f"at least {learned.minimum} groups serve {_name(learned)}")
-    reason = reasons.GROUPS_UNHEALTHY if learned.ledger.failures and _was_ready_at(learned.deployment) else reasons.STARTING
+        return Said(
+            reasons.READY, True, reasons.SERVING, f"at least {learned.minimum} groups serve {_name(learned)}"
+        )
+    reason = (
+        reasons.GROUPS_UNHEALTHY
+        if learned.ledger.failures and _was_ready_at(learned.deployment)
+        else reasons.STARTING
+    )
     return Said(
         reasons.READY, False, reason, f"{len(updated)} of {learned.minimum} groups serve {_name(learned)}"
     )
