@@ -24,7 +24,9 @@ def main() -> int:
     else:
         command = [sys.executable, "-m", "localcluster", "run", "--name", "demo", "--image", image, "--"]
         code = subprocess.run([*command, *inside], check=False).returncode
-    print(f"\ndemo {'ended well' if code == 0 else f'FAILED ({code})'} after {time.monotonic() - started:.0f} s")
+    print(
+        f"\ndemo {'ended well' if code == 0 else f'FAILED ({code})'} after {time.monotonic() - started:.0f} s"
+    )
     return code
 
 

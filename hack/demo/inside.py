@@ -7,7 +7,15 @@ import time
 from pathlib import Path
 
 from demo.replay import read_trace, replay
-from harness.deployments import condition, deployment, engine_pods, group_of, ready_endpoints, wait_ready
+from harness.deployments import (
+    CHILDREN,
+    condition,
+    deployment,
+    engine_pods,
+    group_of,
+    ready_endpoints,
+    wait_ready,
+)
 from harness.engines import engine_core
 from harness.install import ROOT, install_operator, namespace, provide_model
 from harness.kubectl import items, kubectl
@@ -91,12 +99,13 @@ def delete_everything() -> None:
     """Nothing may be left behind."""
     kubectl("delete", names.PLURAL, NAME, "-n", NAMESPACE, "--wait=false")
     selector = f"{names.LABEL_DEPLOYMENT}={NAME}"
-    kinds = "leaderworkersets,statefulsets,pods,services,configmaps,serviceaccounts,poddisruptionbudgets,controllerrevisions"
 
     def gone() -> bool:
-        return not items(kinds, NAMESPACE, selector) and not items(names.PLURAL, NAMESPACE)
+        return not items(CHILDREN, NAMESPACE, selector) and not items(names.PLURAL, NAMESPACE)
 
-    wait_for("all children gone", gone, seconds=90, every=0.5, progress=Ticker("waiting for the children to go"))
+    wait_for(
+        "all children gone", gone, seconds=90, every=0.5, progress=Ticker("waiting for the children to go")
+    )
     say("nothing left: no group, pod, Service, ConfigMap, budget or revision")
 
 

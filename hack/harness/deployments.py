@@ -6,6 +6,12 @@ from harness.kubectl import JsonObject, get, items
 from harness.wait import wait_for
 from moe_operator.api import names
 
+#: Every kind of object that a ModelDeployment causes, itself or through its LeaderWorkerSets, as kubectl lists them.
+CHILDREN = (
+    "leaderworkersets,statefulsets,pods,services,configmaps,serviceaccounts,"
+    "poddisruptionbudgets,controllerrevisions"
+)
+
 
 def condition(obj: JsonObject, type_: str) -> JsonObject | None:
     """A condition of an object's status."""

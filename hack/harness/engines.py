@@ -40,4 +40,6 @@ def engine_core(pod: str) -> EngineProcess:
     for process in processes(pod):
         if "EngineCore" in process.title:
             return process
-    raise RuntimeError(f"pod {pod} has no EngineCore process; it has {[p.title[:60] for p in processes(pod)]}")
+    raise RuntimeError(
+        f"pod {pod} has no EngineCore process; it has {[p.title[:60] for p in processes(pod)]}"
+    )

@@ -58,4 +58,6 @@ def provide_model(folder: Path, in_namespace: str, claim: str = MODEL_CLAIM) -> 
         },
     }
     apply(volume, request)
-    kubectl("wait", "--for=jsonpath={.status.phase}=Bound", f"pvc/{claim}", "-n", in_namespace, "--timeout=60s")
+    kubectl(
+        "wait", "--for=jsonpath={.status.phase}=Bound", f"pvc/{claim}", "-n", in_namespace, "--timeout=60s"
+    )

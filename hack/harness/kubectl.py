@@ -17,7 +17,9 @@ def run(*command: str, stdin: str | None = None, timeout: float = 120, check: bo
     """Standard output of a command. Raises CommandError with its error output when it fails."""
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
     if check and done.returncode != 0:
-        raise CommandError(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        raise CommandError(
+            f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}"
+        )
     return done.stdout
 
 

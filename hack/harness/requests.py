@@ -5,7 +5,9 @@ import urllib.request
 from typing import Any
 
 
-def complete(base_url: str, model: str, prompt: str, max_tokens: int, *, timeout: float = 120, **fields: Any) -> dict[str, Any]:
+def complete(
+    base_url: str, model: str, prompt: str, max_tokens: int, *, timeout: float = 120, **fields: Any
+) -> dict[str, Any]:
     """One completion. Raises OSError (URLError, HTTPError) when the engine refuses or is away."""
     body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, **fields}
     request = urllib.request.Request(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.tiny_model import tiny_model
-from harness.deployments import deployment, wait_ready
+from harness.deployments import CHILDREN, deployment, wait_ready
 from harness.install import MODEL_CLAIM, install_operator, namespace, provide_model
 from harness.kubectl import apply, items, kubectl
 from harness.wait import wait_for
@@ -33,7 +33,12 @@ def manifest(name: str, **spec: Any) -> dict[str, Any]:
         "kind": names.KIND,
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
-            "model": {"name": "tiny-moe", "source": f"pvc://{MODEL_CLAIM}", "contextLength": 2048, "precision": "float32"},
+            "model": {
+                "name": "tiny-moe",
+                "source": f"pvc://{MODEL_CLAIM}",
+                "contextLength": 2048,
+                "precision": "float32",
+            },
             "hardware": {"accelerator": "cpu"},
             "engine": {"args": {"seed": "0"}},
             **spec,
@@ -44,9 +49,10 @@ def manifest(name: str, **spec: Any) -> dict[str, Any]:
 def delete(name: str) -> None:
     """Delete a deployment and wait until everything of it is gone."""
     kubectl("delete", names.PLURAL, name, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
-    kinds = "leaderworkersets,statefulsets,pods,services,configmaps,serviceaccounts,poddisruptionbudgets,controllerrevisions"
     selector = f"{names.LABEL_DEPLOYMENT}={name}"
-    wait_for(f"everything of {name} gone", lambda: not items(kinds, NAMESPACE, selector), seconds=120, every=0.5)
+    wait_for(
+        f"everything of {name} gone", lambda: not items(CHILDREN, NAMESPACE, selector), seconds=120, every=0.5
+    )
 
 
 Maker = Callable[..., dict[str, Any]]

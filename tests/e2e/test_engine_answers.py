@@ -42,7 +42,9 @@ def test_every_rank_of_every_layout_gives_the_tokens_of_a_single_engine(make: Ma
         print(f"{layout}: {len(found)} ranks asked, expert-parallel size {status['plan']['expertParallel']}")
         if reference is None:
             (reference,) = found.values()
-            assert len({token for tokens in reference for token in tokens}) > 8, "the model says only one thing"
+            assert len({token for tokens in reference for token in tokens}) > 8, (
+                "the model says only one thing"
+            )
         for where, tokens in found.items():
             assert tokens == reference, f"{layout}: {where} differs"
         delete(name)  # two such groups at once would need more memory than a laptop has

@@ -63,7 +63,9 @@ def time_handover(number: signal.Signals) -> float:
     """Seconds from ending the leader until another replica holds the Lease."""
     wait_for(
         "two ready replicas",
-        lambda: (found := get("deployment", "moe-operator", SYSTEM)) and found["status"].get("readyReplicas") == 2,
+        lambda: (
+            (found := get("deployment", "moe-operator", SYSTEM)) and found["status"].get("readyReplicas") == 2
+        ),
         seconds=60,
     )
     before = holder()
@@ -117,4 +119,6 @@ def test_a_settled_deployment_causes_no_writes_but_the_lease() -> None:
     wait_for("two minutes", lambda: time.monotonic() - begun > 120, seconds=130, every=5)
     writes = [w for w in writes_since(offset, SERVICE_ACCOUNT) if w.resource != "leases"]
     assert writes == []
-    assert writes_since(offset, SERVICE_ACCOUNT), "the Lease must have been renewed: is the audit log read at all?"
+    assert writes_since(offset, SERVICE_ACCOUNT), (
+        "the Lease must have been renewed: is the audit log read at all?"
+    )

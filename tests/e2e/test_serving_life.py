@@ -4,7 +4,6 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,10 +41,9 @@ def served(make: Maker) -> None:
 
 
 @pytest.fixture(autouse=True)
-def healthy() -> Iterator[None]:
+def healthy() -> None:
     """Every test begins with a Ready deployment."""
     wait_ready(NAME, NAMESPACE, seconds=300)
-    yield
 
 
 def names_of_pods() -> set[str]:
@@ -121,7 +119,9 @@ def test_applying_the_manifest_again_from_gitops_changes_nothing() -> None:
     apply(manifest(NAME, **SPEC), manager="gitops")
     assert deployment(NAME, NAMESPACE)["metadata"]["generation"] == generation
     text = yaml.safe_dump(manifest(NAME, **SPEC))
-    kubectl("diff", "--server-side", "--field-manager=gitops", "-f", "-", stdin=text)  # exit 1 if there is a difference
+    kubectl(
+        "diff", "--server-side", "--field-manager=gitops", "-f", "-", stdin=text
+    )  # exit 1 if there is a difference
     after = items("leaderworkersets", NAMESPACE)
     assert [o["metadata"]["uid"] for o in after] == [o["metadata"]["uid"] for o in before]
 
@@ -192,7 +192,9 @@ def test_a_silent_node_gets_no_traffic_and_its_group_moves() -> None:
         control("node-recover", node)
         wait_for(
             f"node {node} back",
-            lambda: (found := get("node", node)) and (c := condition(found, "Ready")) and c["status"] == "True",
+            lambda: (
+                (found := get("node", node)) and (c := condition(found, "Ready")) and c["status"] == "True"
+            ),
             seconds=60,
         )
 

@@ -52,7 +52,9 @@ def exited(message: str = "boom", code: int = 1, restarts: int = 1, running: boo
     return EngineFacts(restarts=restarts, running_since=NOW - 2 if running else None, termination=end)
 
 
-def group(slot: int = 0, size: int = 2, pods: Sequence[PodFacts] | None = None, **overrides: Any) -> GroupFacts:
+def group(
+    slot: int = 0, size: int = 2, pods: Sequence[PodFacts] | None = None, **overrides: Any
+) -> GroupFacts:
     """A group whose pods are all ready, never admitted."""
     name = f"tiny-g{slot}"
     made = GroupFacts(
@@ -82,7 +84,12 @@ def change_pod(facts: GroupFacts, index: int, **overrides: Any) -> GroupFacts:
     return replace(facts, pods=tuple(replace(p, **overrides) if p.index == index else p for p in facts.pods))
 
 
-def view(facts: GroupFacts, cause: Cause | None = None, busy: bool | None = False, canary: CanaryState | None = None) -> GroupView:
+def view(
+    facts: GroupFacts,
+    cause: Cause | None = None,
+    busy: bool | None = False,
+    canary: CanaryState | None = None,
+) -> GroupView:
     """The group as judged."""
     return classify(facts, cause, busy, canary)
 

@@ -42,7 +42,9 @@ def worlds(draw: st.DrawFn) -> tuple[Wanted, dict[int, GroupView]]:
     groups: dict[int, GroupView] = {}
     for slot in draw(st.sets(st.integers(0, 7), max_size=6)):
         made = replace(group(slot), revision=draw(st.sampled_from(["tiny-a", "tiny-old", "tiny-older"])))
-        life = draw(st.sampled_from(["starting", "whole", "serving", "suspect", "draining", "deleting", "broken"]))
+        life = draw(
+            st.sampled_from(["starting", "whole", "serving", "suspect", "draining", "deleting", "broken"])
+        )
         cause = None
         if life == "starting":
             made = replace(made, pods=(starting_pod(made.name),))
@@ -87,7 +89,9 @@ def step(target: Wanted, groups: dict[int, GroupView], now: float) -> tuple[dict
             case TrafficOn(group=g):
                 after[g.slot] = admitted(g)
             case TrafficOff(group=g):
-                after[g.slot] = replace(after[g.slot], pods=tuple(replace(p, traffic=False) for p in after[g.slot].pods))
+                after[g.slot] = replace(
+                    after[g.slot], pods=tuple(replace(p, traffic=False) for p in after[g.slot].pods)
+                )
             case StartDrain(group=g):
                 after[g.slot] = replace(after[g.slot], draining_since=now)
             case DeleteGroup(group=g):
@@ -100,9 +104,13 @@ def step(target: Wanted, groups: dict[int, GroupView], now: float) -> tuple[dict
         else f
         for s, f in after.items()
     }
-    started = {s: f if len(f.pods) == f.size else replace(f, pods=group(s).pods) for s, f in recovered.items()}
+    started = {
+        s: f if len(f.pods) == f.size else replace(f, pods=group(s).pods) for s, f in recovered.items()
+    }
     views = {s: view(f, cause=causes.get(s), busy=False, canary=canaries.get(s)) for s, f in started.items()}
-    quiet = not plan.actions and plan.requeue_after is None and started == {s: g.facts for s, g in groups.items()}
+    quiet = (
+        not plan.actions and plan.requeue_after is None and started == {s: g.facts for s, g in groups.items()}
+    )
     return views, quiet
 
 

@@ -112,13 +112,18 @@ def test_the_start_deadline_counts_from_running_engines_not_from_waiting_for_nod
     cause = judge(late)
     assert cause is not None
     assert cause.reason == reasons.START_DEADLINE
-    waiting = group(created_at=NOW - 10_000, pods=[starting_pod(unschedulable="0/3 nodes", engine=EngineFacts())])
+    waiting = group(
+        created_at=NOW - 10_000, pods=[starting_pod(unschedulable="0/3 nodes", engine=EngineFacts())]
+    )
     assert judge(waiting) is None
 
 
 def test_what_a_group_waits_for_is_said() -> None:
     nowhere = group(pods=[starting_pod(unschedulable="0/3 nodes are available")])
-    assert waiting_for(nowhere) == (reasons.UNSCHEDULABLE, "pod tiny-g0-0 finds no node: 0/3 nodes are available")
+    assert waiting_for(nowhere) == (
+        reasons.UNSCHEDULABLE,
+        "pod tiny-g0-0 finds no node: 0/3 nodes are available",
+    )
     bad_image = EngineFacts(waiting_reason="ImagePullBackOff", waiting_message="no such image")
     assert waiting_for(group(pods=[starting_pod(engine=bad_image)]))[0] == reasons.IMAGE_ERROR
 

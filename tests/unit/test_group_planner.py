@@ -87,7 +87,7 @@ def test_a_suspect_group_loses_traffic_but_is_kept() -> None:
     seen = view(facts)
     assert seen.state is GroupState.SUSPECT
     plan = plan_groups(wanted(), [seen], NOW)
-    assert [a for a in plan.actions] == [TrafficOff(facts, facts.pods, reasons.POD_NOT_READY)]
+    assert plan.actions == [TrafficOff(facts, facts.pods, reasons.POD_NOT_READY)]
     assert plan.requeue_after is not None
 
 
@@ -179,7 +179,8 @@ class TestRollout:
     def test_without_surge_an_old_group_goes_first(self) -> None:
         olds = [view(old(admitted(group(s)))) for s in range(2)]
         plan = plan_groups(wanted(desired=2, max_surge=0, max_unavailable=1), olds, NOW)
-        assert [type(a) for a in plan.actions if not isinstance(a, TrafficOff)][0] is StartDrain
+        assert any(isinstance(a, StartDrain) for a in plan.actions)
+        assert not any(isinstance(a, CreateGroup) for a in plan.actions)
 
     def test_an_old_group_that_never_served_goes_at_once(self) -> None:
         stuck = old(group(0, pods=[starting_pod()]))
@@ -187,9 +188,7 @@ class TestRollout:
         assert kinds(plan) == ["DeleteGroup", "CreateGroup"]
 
     def test_the_last_serving_group_stays_while_the_new_revision_does_not_come_up(self) -> None:
-        plan = plan_groups(
-            wanted(), [view(old(admitted(group(0)))), view(group(1), cause=LOST)], NOW
-        )
+        plan = plan_groups(wanted(), [view(old(admitted(group(0)))), view(group(1), cause=LOST)], NOW)
         assert not [a for a in plan.actions if isinstance(a, StartDrain)]
 
 

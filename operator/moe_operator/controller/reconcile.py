@@ -299,10 +299,8 @@ class _Pass:
             case _:
                 pass
 
-    async def _tell(self, type_: str, reason: str, action: str, note: str) -> None:
-        await self._o._events.emit(
-            self._d, "Warning" if type_ == "Warning" else "Normal", reason, action, note
-        )
+    async def _tell(self, type_: Literal["Normal", "Warning"], reason: str, action: str, note: str) -> None:
+        await self._o._events.emit(self._d, type_, reason, action, note)
 
     async def _count_failures(self, plan: GroupPlan) -> bool:
         """Enter lost groups into the ledger, with the engine's last line where the pod's status has none."""
