@@ -17,7 +17,7 @@ class InvalidSpecError(ValueError):
 
 @dataclass(frozen=True)
 class ModelDeployment:
-    """One ModelDeployment. `spec` is valid field by field; the planner and `api.rules` judge it as a whole."""
+    """One ModelDeployment. `spec` is valid field by field; the planner and `api.rules` judge the whole."""
 
     namespace: str
     name: str

@@ -1,20 +1,33 @@
 """What a user may write: `spec` of a ModelDeployment.
 
 Every field but `model.name` and `hardware` has a default that the plan fills in and the status shows.
-Bounds that one field can state are here; rules over several fields are CEL rules in `api.rules`.
+Bounds that one field can state are here; rules over several fields are in `api.rules`.
 """
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
-from moe_operator.api.base import ApiModel, Duration
-
-#: An object whose shape is Kubernetes' own (a toleration, a volume ...) and is passed on as written.
-KubernetesObject = dict[str, Any]
+from moe_operator.api.base import (
+    NAMED_ITEMS,
+    WHOLE_LIST,
+    ApiModel,
+    Between,
+    Duration,
+    Extend,
+    KubernetesObject,
+    MountObject,
+    NamedObject,
+    Quantity,
+)
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
+LabelValue = Annotated[str, Field(max_length=63)]
+Accelerator = Annotated[str, Field(min_length=1, max_length=63)]
+
+#: A word in the engine's arguments: no blanks, and no leading dash that would make it a flag.
+_WORD = r"^[A-Za-z0-9._/][^\s]*$"
 
 
 class ScalingMode(StrEnum):
@@ -35,98 +48,134 @@ class AgentMode(StrEnum):
 class ModelSpec(ApiModel):
     """The model to serve."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
-    """Name on the Hugging Face hub (`Qwen/Qwen3.5-397B-A17B`) or any name of yours for other sources."""
-    source: Annotated[str, Field(pattern=r"^(hf|pvc)://[^\s]+$", max_length=512)] | None = None
-    """Where the weights are: `hf://ORG/NAME` (default: from the name) or `pvc://CLAIM/PATH`."""
-    revision: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=_WORD)]
+    """Name on the Hugging Face hub (`Qwen/Qwen3.5-397B-A17B`), or any name of yours where `source` says where
+    the weights are. It cannot be changed: another model is another deployment."""
+    source: Annotated[str, Field(pattern=r"^(hf|pvc)://[A-Za-z0-9][^\s]*$", max_length=512)] | None = None
+    """Where the weights are: `hf://ORG/NAME` (default: from the name) or `pvc://CLAIM/PATH`, a folder on a
+    PersistentVolumeClaim in the same namespace."""
+    revision: Annotated[str, Field(min_length=1, max_length=128, pattern=_WORD)] | None = None
     """Commit, tag or branch on the hub."""
-    served_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    served_name: Annotated[str, Field(min_length=1, max_length=253, pattern=_WORD)] | None = None
     """Name that clients put in a request's `model`; default: `name`."""
     context_length: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
     """Longest request in tokens, prompt and output together; default: what the model's configuration says."""
-    precision: Annotated[str, Field(pattern=r"^(auto|bfloat16|float16|float32)$")] | None = None
-    """Precision to compute in; default: as the checkpoint is stored."""
+    precision: Annotated[str, Field(pattern=r"^(auto|bfloat16|float16|float32)$", max_length=16)] | None = (
+        None
+    )
+    """Precision to compute in: `auto`, `bfloat16`, `float16` or `float32`; default: as the checkpoint is
+    stored."""
 
 
 class HardwareSpec(ApiModel):
     """The accelerators to run on. Exactly one of `accelerator` and `accelerators`."""
 
-    accelerator: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    accelerator: Accelerator | None = None
     """Catalogue name (`B200`), or what nodes call it (`NVIDIA-B200`); `cpu` for laptops and CI."""
-    accelerators: Annotated[list[Annotated[str, Field(min_length=1, max_length=63)]], Field(min_length=1, max_length=8)] | None = None
+    accelerators: Annotated[list[Accelerator], Field(min_length=1, max_length=8), WHOLE_LIST] | None = None
     """Accelerators in the order to fall back along: the first that the cluster has is used."""
     gpus_per_group: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Width of a group in GPUs; default: one node's GPUs (two ranks on `cpu`)."""
+    """Width of a group in GPUs; default: one node's GPUs (two ranks on `cpu`). A group wider than a node
+    takes whole nodes."""
     gpus_per_node: Annotated[int, Field(ge=1, le=72)] | None = None
-    """Pins what is otherwise read from the nodes: GPUs that a group uses on each node."""
+    """GPUs that a group uses on each node; default: read from the nodes. Pin it where nodes come only when
+    pods ask for them, or where the operator may not read nodes. On `cpu`: ranks in a pod."""
 
 
 class ParallelismSpec(ApiModel):
-    """Overrides the plan's layout."""
+    """Overrides the plan's layout: a group's width is tensor x data."""
 
     tensor: Annotated[int, Field(ge=1, le=64)] | None = None
-    """GPUs of one rank (tensor parallelism); all on one node."""
+    """GPUs of one rank (tensor parallelism), all on one node; default 1."""
     data: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Ranks of one group (data parallelism)."""
+    """Ranks of one group (data parallelism); default: as many as the width holds."""
 
 
 class ObjectiveSpec(ApiModel):
-    """The latency that requests should see on average; the autoscaler adds groups when it is missed."""
+    """The latency that requests should see on average; mode Auto adds groups when it is missed."""
 
-    time_to_first_token: Duration | None = None
-    time_per_output_token: Duration | None = None
+    time_to_first_token: Annotated[Duration, Between("1ms", "1h")] | None = None
+    """From a request's arrival to its first token, for example `2s`."""
+    time_per_output_token: Annotated[Duration, Between("1ms", "1h")] | None = None
+    """Between two tokens of a request, for example `50ms`."""
 
 
 class ScalingSpec(ApiModel):
     """How many groups run."""
 
     mode: ScalingMode = ScalingMode.AUTO
-    """Auto: the operator decides; External and Advisory: `spec.replicas` groups, within the limits."""
+    """`Auto`: the operator decides, within the limits. `External`: `spec.replicas` groups, within the limits.
+    `Advisory`: the same, and the status says what Auto would do."""
     min_groups: Annotated[int, Field(ge=0, le=256)] = 1
+    """Fewest groups. Mode Auto keeps at least one, as with none there is nothing to measure."""
     max_groups: Annotated[int, Field(ge=0, le=256)] | None = None
-    """Default: `minGroups`, in modes External and Advisory 256."""
+    """Most groups; default: `minGroups` in mode Auto, 256 in modes External and Advisory."""
 
 
 class ResourcesSpec(ApiModel):
     """Overrides of the engine container's resources; what is not named keeps the profile's value."""
 
-    requests: dict[str, int | str] = Field(default_factory=dict, max_length=32)
-    limits: dict[str, int | str] = Field(default_factory=dict, max_length=32)
+    requests: dict[str, Quantity] = Field(default_factory=dict, max_length=32)
+    """For example `memory: 64Gi`. The accelerator's own resource comes from the plan."""
+    limits: dict[str, Quantity] = Field(default_factory=dict, max_length=32)
+    """None by default but the accelerator's: a memory limit can end an engine while it loads."""
 
 
 class EngineSpec(ApiModel):
     """Overrides of the engine."""
 
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s-][^\s]*$")] | None = None
     """Container image; default: the accelerator profile's."""
     args: dict[str, Annotated[str, Field(max_length=4096)]] = Field(default_factory=dict, max_length=64)
     """Flags of `vllm serve` without dashes: `max-num-seqs: "256"`; an empty value gives a bare flag.
 
     Flags that the operator derives (parallel layout, addresses, ports, model) are refused by name.
     """
-    env: list[KubernetesObject] = Field(default_factory=list, max_length=64)
+    env: Annotated[list[NamedObject], Field(max_length=64), NAMED_ITEMS] = Field(default_factory=list)
     """Environment variables as in a container; names that the operator sets are refused."""
     resources: ResourcesSpec = ResourcesSpec()
+    """Overrides of the engine container's resources."""
     agent: AgentMode = AgentMode.ENABLED
+    """`Enabled`: the operator's agent runs inside the engine; it drains connections, reports the cause of a
+    crash and answers the readiness probe. `Disabled`: the engine as it comes."""
 
 
 class PodTemplateSpec(ApiModel):
     """What platform teams need to add to the pods. What the operator owns is refused by name."""
 
-    labels: dict[str, str] = Field(default_factory=dict, max_length=64)
-    annotations: dict[str, str] = Field(default_factory=dict, max_length=64)
-    tolerations: list[KubernetesObject] = Field(default_factory=list, max_length=32)
-    node_selector: dict[str, str] = Field(default_factory=dict, max_length=32)
+    labels: dict[str, LabelValue] = Field(default_factory=dict, max_length=32)
+    """Added to the pods' labels."""
+    annotations: dict[str, Annotated[str, Field(max_length=16384)]] = Field(
+        default_factory=dict, max_length=32
+    )
+    """Added to the pods' annotations."""
+    tolerations: Annotated[list[KubernetesObject], Field(max_length=32), WHOLE_LIST] = Field(
+        default_factory=list
+    )
+    """Added to the accelerator's usual ones."""
+    node_selector: dict[str, LabelValue] = Field(default_factory=dict, max_length=32)
+    """Narrows the nodes of the accelerator, for the plan too."""
     affinity: KubernetesObject = Field(default_factory=dict)
-    image_pull_secrets: list[KubernetesObject] = Field(default_factory=list, max_length=16)
+    """Combined with what keeps a group on nodes of its accelerator."""
+    image_pull_secrets: Annotated[list[NamedObject], Field(max_length=16), NAMED_ITEMS] = Field(
+        default_factory=list
+    )
+    """Names of Secrets in the same namespace."""
     scheduler_name: Name | None = None
+    """Scheduler that places the pods; default: the cluster's."""
     priority_class_name: Name | None = None
+    """PriorityClass of the pods."""
     runtime_class_name: Name | None = None
-    volumes: list[KubernetesObject] = Field(default_factory=list, max_length=32)
-    volume_mounts: list[KubernetesObject] = Field(default_factory=list, max_length=32)
+    """RuntimeClass of the pods, for example `nvidia`."""
+    volumes: Annotated[list[NamedObject], Field(max_length=32), NAMED_ITEMS] = Field(default_factory=list)
+    """Further volumes of the pods."""
+    volume_mounts: Annotated[
+        list[MountObject],
+        Field(max_length=32),
+        Extend(x_kubernetes_list_type="map", x_kubernetes_list_map_keys=["mountPath"]),
+    ] = Field(default_factory=list)
     """Added to the engine container."""
-    containers: list[KubernetesObject] = Field(default_factory=list, max_length=8)
+    containers: Annotated[list[NamedObject], Field(max_length=8), NAMED_ITEMS] = Field(default_factory=list)
     """Further containers beside the engine."""
 
 
@@ -137,18 +186,18 @@ class RolloutSpec(ApiModel):
     """Groups above the wanted number while a new revision comes up."""
     max_unavailable: Annotated[int, Field(ge=0, le=16)] = 0
     """Groups below the wanted number while a new revision comes up. Not both 0."""
-    drain_deadline: Duration = "5m"
+    drain_deadline: Annotated[Duration, Between("0s", "24h")] = "5m"
     """Longest wait for running requests of a group that is to go."""
 
 
 class RecoverySpec(ApiModel):
     """When a group counts as lost, and is replaced."""
 
-    stall_limit: Duration = "120s"
+    stall_limit: Annotated[Duration, Between("10s", "24h")] = "120s"
     """Requests are running but no token comes for this long: the group hangs."""
-    unready_limit: Duration = "60s"
+    unready_limit: Annotated[Duration, Between("5s", "24h")] = "60s"
     """A group that served has a pod that is not ready (its node is silent, say) for this long."""
-    start_deadline: Duration = "30m"
+    start_deadline: Annotated[Duration, Between("30s", "24h")] = "30m"
     """A new group is not whole after this long."""
 
 
@@ -156,13 +205,22 @@ class ModelDeploymentSpec(ApiModel):
     """The wanted state of a ModelDeployment."""
 
     model: ModelSpec
+    """The model to serve."""
     hardware: HardwareSpec
+    """The accelerators to run on."""
     parallelism: ParallelismSpec = ParallelismSpec()
+    """Overrides the plan's layout."""
     objective: ObjectiveSpec = ObjectiveSpec()
+    """The latency that requests should see on average."""
     scaling: ScalingSpec = ScalingSpec()
+    """How many groups run."""
     replicas: Annotated[int, Field(ge=0, le=256)] = 1
     """Groups in modes External and Advisory (also written by `kubectl scale`, HPA, KEDA); ignored in Auto."""
     engine: EngineSpec = EngineSpec()
+    """Overrides of the engine."""
     pod_template: PodTemplateSpec = PodTemplateSpec()
+    """What platform teams need to add to the pods."""
     rollout: RolloutSpec = RolloutSpec()
+    """How groups move to a new revision, and how a group is drained."""
     recovery: RecoverySpec = RecoverySpec()
+    """When a group counts as lost, and is replaced."""

@@ -4,84 +4,120 @@ from typing import Annotated
 
 from pydantic import Field
 
-from moe_operator.api.base import ApiModel
+from moe_operator.api.base import WHOLE_LIST, ApiModel, Extend
+
+_BY_TYPE = Extend(x_kubernetes_list_type="map", x_kubernetes_list_map_keys=["type"])
 
 
 class Condition(ApiModel):
-    """A metav1.Condition."""
+    """A condition as Kubernetes defines it (metav1.Condition)."""
 
-    type: str
-    status: str
-    reason: str
-    message: str
-    last_transition_time: str
+    type: Annotated[str, Field(max_length=316)]
+    """One of the condition types in the API reference."""
+    status: Annotated[str, Extend(enum=["True", "False", "Unknown"])]
+    """True, False or Unknown."""
+    reason: Annotated[str, Field(min_length=1, max_length=1024)]
+    """One of the reasons in the API reference."""
+    message: Annotated[str, Field(max_length=32768)]
+    """What happened, with the numbers behind it, and what to do."""
+    last_transition_time: Annotated[str, Extend(format="date-time")]
+    """When `status` last changed."""
     observed_generation: int | None = None
+    """Generation of the spec that this was said about."""
 
 
 class PlanStatus(ApiModel):
     """The layout in effect for the wanted revision."""
 
     accelerator: str
+    """Catalogue name."""
     width: int
     """GPUs (ranks x tensor) in a group."""
     pods_per_group: int
+    """Pods, each on a node of its own, that make a group."""
     ranks_per_pod: int
+    """Data-parallel engines in a pod."""
     tensor: int
+    """GPUs of a rank."""
     data: int
+    """Ranks of a group."""
     expert_parallel: int
+    """Over how many GPUs the experts are spread."""
     precision: str | None = None
+    """Precision that is computed in, where the spec says it."""
     context_length: int | None = None
+    """Longest request in tokens, where the spec says it."""
     image: str
+    """Container image of the engine."""
 
 
 class Cause(ApiModel):
     """Why a group was given up."""
 
     reason: str
-    """A constant of `api.reasons`, such as EngineExited."""
+    """One of the causes of lost groups in the API reference, such as EngineExited."""
     message: str
     """What happened, with the engine's own last error line where there is one."""
     pod: str | None = None
+    """The pod that it was seen on."""
     node: str | None = None
+    """The node of that pod."""
     exit_code: int | None = None
+    """The container's exit code. The engine ends with 0 in some failures too."""
 
 
 class UnhealthyGroup(ApiModel):
     """One group that does not serve, and why."""
 
     name: str
+    """Name of the group's LeaderWorkerSet."""
     reason: str
+    """One of the reasons in the API reference."""
     message: str
+    """What is known about it."""
     since: str | None = None
+    """Since when (RFC 3339)."""
 
 
 class GroupsStatus(ApiModel):
     """Counts of groups."""
 
     desired: int = 0
+    """Groups that are wanted."""
     current: int = 0
+    """Groups that exist and are not on their way out."""
     ready: int = 0
+    """Groups that are whole and take traffic."""
     updated: int = 0
+    """Groups of the wanted revision."""
     draining: int = 0
+    """Groups that finish their requests before they go."""
     summary: str = "0/0"
     """`ready/desired`, for the READY column."""
-    unhealthy: Annotated[list[UnhealthyGroup], Field(max_length=8)] = []
+    unhealthy: Annotated[list[UnhealthyGroup], Field(max_length=8), WHOLE_LIST] = Field(default_factory=list)
+    """Groups that do not serve, at most eight of them."""
 
 
 class ThroughputStatus(ApiModel):
     """Tokens per second over the last telemetry window, all serving groups together."""
 
     prompt_tokens_per_second: int = 0
+    """Prompt tokens read."""
     output_tokens_per_second: int = 0
+    """Tokens generated."""
 
 
 class ScalingStatus(ApiModel):
     """The last scaling decision."""
 
     desired: int
+    """Groups that it wants."""
     reason: str
+    """One of the scaling decisions in the API reference."""
     message: str
+    """The numbers behind it."""
     last_change_time: str | None = None
+    """When `desired` last changed (RFC 3339)."""
 
 
 class RecoveryStatus(ApiModel):
@@ -90,11 +126,14 @@ class RecoveryStatus(ApiModel):
     failures: int = 0
     """Groups lost in a row without one having served for long in between."""
     last_failure_time: str | None = None
+    """When a group was last lost (RFC 3339)."""
     next_attempt_time: str | None = None
     """No new group is created before this time."""
     last_cause: Cause | None = None
+    """Why the last one was lost."""
     last_group: str | None = None
-    counted: Annotated[list[str], Field(max_length=16)] = []
+    """Which one it was."""
+    counted: Annotated[list[str], Field(max_length=16), WHOLE_LIST] = Field(default_factory=list)
     """Uids of the newest groups that are counted already, so that none counts twice."""
 
 
@@ -102,17 +141,26 @@ class ModelDeploymentStatus(ApiModel):
     """The observed state of a ModelDeployment."""
 
     observed_generation: int | None = None
-    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    """Generation of the spec that this status is about."""
+    conditions: Annotated[list[Condition], Field(max_length=16), _BY_TYPE] = Field(default_factory=list)
+    """What holds: see the condition types and reasons in the API reference."""
     plan: PlanStatus | None = None
+    """The layout in effect for the wanted revision."""
     revision: str | None = None
-    """Name of the wanted revision."""
+    """Name of the wanted revision, a ControllerRevision."""
     replicas: int = 0
     """Groups that exist and are not on their way out; read by `/scale`."""
     selector: str | None = None
     """Selects one pod of each group (its leader), so that `/scale` counts groups."""
     groups: GroupsStatus = GroupsStatus()
+    """Counts of groups."""
     throughput: ThroughputStatus = ThroughputStatus()
+    """Tokens per second over the last telemetry window, all serving groups together."""
     scaling: ScalingStatus | None = None
+    """The last scaling decision."""
     recovery: RecoveryStatus = RecoveryStatus()
+    """The ledger of failures."""
     endpoint: str | None = None
-    engine_arguments: Annotated[list[str], Field(max_length=128)] = []
+    """URL at which clients in the cluster reach the model."""
+    engine_arguments: Annotated[list[str], Field(max_length=256), WHOLE_LIST] = Field(default_factory=list)
+    """What `vllm serve` is started with."""
