@@ -42,6 +42,8 @@ def _condition(name: str, meaning: str, present: str = "always") -> str:
 
 
 def _reason(group: str, name: str, when: str, remedy: str = "") -> str:
+    if name in _reasons:
+        raise ValueError(f"the reason {name} is declared twice")
     _reasons[name] = Reason(name, group, when, remedy)
     return name
 
@@ -113,11 +115,6 @@ BACKING_OFF = _reason(
     "BackingOff",
     "Groups were lost repeatedly; the next attempt waits until `status.recovery.nextAttemptTime`.",
     "Read `status.recovery.lastCause`. A change of the spec starts the next attempt at once.",
-)
-SCALING = _reason(
-    _GENERAL,
-    "Scaling",
-    "The number of groups is changing; the wanted minimum serves meanwhile.",
 )
 DELETING = _reason(_GENERAL, "Deleting", "The deployment is being deleted; its groups go with it.")
 
@@ -191,12 +188,6 @@ FORBIDDEN = _reason(
     "The API server, an admission policy or a quota refused a write.",
     "Read the message; grant the right, or change what the policy objects to.",
 )
-REFUSED = _reason(
-    _SPEC,
-    "Refused",
-    "The API server does not accept an object that the operator writes.",
-    "Read the message. If a field of the spec is behind it (a volume or a toleration, say), correct it.",
-)
 NAME_CONFLICT = _reason(
     _SPEC,
     "NameConflict",
@@ -233,29 +224,6 @@ QUOTA_EXCEEDED = _reason(
     "QuotaExceeded",
     "A ResourceQuota refuses pods of a group.",
     "Raise the quota, or lower the number of groups.",
-)
-
-# --- Reasons: what happens to a group (Events) ---------------------------------------------------
-
-_EVENT = "Events of groups"
-GROUP_WANTED = _reason(_EVENT, "GroupWanted", "A group was created because one more is wanted.")
-ROLLOUT = _reason(_EVENT, "Rollout", "A group of the new revision was created.")
-ADMITTED = _reason(_EVENT, "Admitted", "A group is whole, every rank answered, and it takes traffic.")
-DRAINING = _reason(_EVENT, "Draining", "A group takes no new requests and finishes those it has.")
-DRAINED = _reason(_EVENT, "Drained", "A group had no requests any more and was deleted.")
-DRAIN_DEADLINE = _reason(
-    _EVENT,
-    "DrainDeadline",
-    "A group still had requests after `rollout.drainDeadline` and was deleted; they were cut off.",
-    "Raise the deadline if requests may take that long.",
-)
-SCALED_DOWN = _reason(_EVENT, "ScaledDown", "A group drains because fewer are wanted.")
-SUPERSEDED = _reason(_EVENT, "Superseded", "A group drains because one of the new revision has taken over.")
-GROUP_LOST = _reason(
-    _EVENT,
-    "GroupLost",
-    "A group was given up and deleted; its cause is in the message.",
-    "See the causes of lost groups.",
 )
 
 # --- Reasons: why a group was given up -----------------------------------------------------------
