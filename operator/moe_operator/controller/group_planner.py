@@ -186,7 +186,7 @@ def plan_groups(wanted: Wanted, groups: Sequence[GroupView], now: float) -> Grou
             _drain(plan, wanted, group, now)
         else:
             live.append(group)
-    draining = sum(g.state is GroupState.DRAINING for g in groups)
+    draining = [g for g in groups if g.state is GroupState.DRAINING]
     for group in _fit(plan, wanted, live, draining, now):
         _admission(plan, group)
     return plan
@@ -241,9 +241,9 @@ def _retire(plan: GroupPlan, group: GroupView, reason: str) -> None:
 
 
 def _fit(
-    plan: GroupPlan, wanted: Wanted, live: Sequence[GroupView], draining: int, now: float
+    plan: GroupPlan, wanted: Wanted, live: Sequence[GroupView], draining: Sequence[GroupView], now: float
 ) -> list[GroupView]:
-    """Bring the live groups to the wanted number of the wanted revision, within the bounds; returns those that stay."""
+    """Bring the live groups to the wanted number of the wanted revision; returns those that stay."""
     if wanted.revision is None:
         return list(live)
     new = [g for g in live if g.facts.revision == wanted.revision]
@@ -253,9 +253,10 @@ def _fit(
         for group in sorted(new, key=_victim_order)[:surplus]:
             _retire(plan, group, reasons.SCALED_DOWN)
             new.remove(group)
-    old = _supersede(plan, wanted, new, old)
-    _create(plan, wanted, new, old, draining, now)
-    return [*new, *old]
+    stay = _supersede(plan, wanted, new, old)
+    leaving = len(old) - len(stay) + sum(g.facts.revision != wanted.revision for g in draining)
+    _create(plan, wanted, new, stay, leaving, now)
+    return [*new, *stay]
 
 
 def _supersede(
@@ -281,14 +282,14 @@ def _create(
     wanted: Wanted,
     new: Sequence[GroupView],
     old: Sequence[GroupView],
-    draining: int,
+    leaving: int,
     now: float,
 ) -> None:
+    """Create what is missing. In a rollout, groups of other revisions hold GPUs until they are gone, `leaving`
+    ones too; outside of one, a loss is replaced at once, whatever drains after a scale-down."""
     missing = wanted.desired - len(new)
-    # Replacing what is missing is bounded by the live groups alone; groups that drain count only against surge.
-    room = wanted.desired - len(new) - len(old)
-    if old:
-        room += max(0, wanted.max_surge - draining)
+    rolling = bool(old) or leaving > 0
+    room = wanted.desired + wanted.max_surge - len(new) - len(old) - leaving if rolling else missing
     count = min(missing, room)
     if count <= 0:
         return
@@ -297,7 +298,7 @@ def _create(
         return
     taken = set(wanted.occupied_slots) | {g.facts.slot for g in (*new, *old)}
     for slot in free_slots(taken, count):
-        plan.actions.append(CreateGroup(slot, reasons.ROLLOUT if old else reasons.GROUP_WANTED))
+        plan.actions.append(CreateGroup(slot, reasons.ROLLOUT if rolling else reasons.GROUP_WANTED))
 
 
 def _served(group: GroupView) -> bool:
