@@ -1,0 +1,136 @@
+"""``/metrics/resource``: memory and processor time of containers, measured from their processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcluster.kubelet import processes
+from localcluster.kubelet.processes import Snapshot, Usage
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One running container: whose it is, its first process, and when it started (Unix seconds)."""
+
+    namespace: str
+    pod: str
+    container: str
+    pid: int
+    started_at: float
+
+
+_HELP = {
+    "container_cpu_usage_seconds_total": ("counter", "Processor time used by the container in seconds"),
+    "container_memory_working_set_bytes": (
+        "gauge",
+        "Memory of the container in bytes, shared pages divided (PSS)",
+    ),
+    "container_start_time_seconds": ("gauge", "Start of the container in Unix seconds"),
+    "node_cpu_usage_seconds_total": ("counter", "Processor time used by the node's containers in seconds"),
+    "node_memory_working_set_bytes": ("gauge", "Memory of the node's containers in bytes"),
+    "pod_cpu_usage_seconds_total": ("counter", "Processor time used by the pod in seconds"),
+    "pod_memory_working_set_bytes": ("gauge", "Memory of the pod in bytes"),
+    "resource_scrape_error": ("gauge", "1 if a container could not be measured"),
+}
+
+
+def render(usages: Mapping[Target, Usage], node_cpu_seconds: float, now_ms: int) -> str:
+    """The page. ``now_ms``: when the figures were taken, Unix milliseconds."""
+    samples: dict[str, list[str]] = {name: [] for name in _HELP}
+
+    def add(name: str, labels: Mapping[str, str], value: float, stamp: bool = True) -> None:
+        inside = ",".join(f'{key}="{text}"' for key, text in labels.items())
+        brackets = f"{{{inside}}}" if inside else ""
+        samples[name].append(f"{name}{brackets} {value:.10g}" + (f" {now_ms}" if stamp else ""))
+
+    pods: dict[tuple[str, str], list[Usage]] = {}
+    for target, usage in usages.items():
+        labels = {"container": target.container, "namespace": target.namespace, "pod": target.pod}
+        add("container_cpu_usage_seconds_total", labels, usage.cpu_seconds)
+        add("container_memory_working_set_bytes", labels, usage.memory_bytes)
+        add("container_start_time_seconds", labels, target.started_at)
+        pods.setdefault((target.namespace, target.pod), []).append(usage)
+    for (namespace, pod), parts in pods.items():
+        labels = {"namespace": namespace, "pod": pod}
+        add("pod_cpu_usage_seconds_total", labels, sum(part.cpu_seconds for part in parts))
+        add("pod_memory_working_set_bytes", labels, sum(part.memory_bytes for part in parts))
+    add("node_cpu_usage_seconds_total", {}, node_cpu_seconds)
+    add("node_memory_working_set_bytes", {}, sum(usage.memory_bytes for usage in usages.values()))
+    add("resource_scrape_error", {}, 0, stamp=False)
+    out: list[str] = []
+    for name, (kind, text) in _HELP.items():
+        if samples[name]:
+            out += [f"# HELP {name} [STABLE] {text}", f"# TYPE {name} {kind}", *samples[name]]
+    return "\n".join(out) + "\n"
+
+
+class Meter:
+    """Measures on demand. Processor time never falls: what ended containers used stays in the node's sum."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, float] = {}
+        self._ended = 0.0
+
+    async def page(self, targets: Iterable[Target]) -> str:
+        """Measure and render; the slow part runs beside the event loop."""
+        wanted = list(targets)
+        usages = await asyncio.to_thread(self._measure, wanted)
+        return render(usages, self._ended + sum(self._last.values()), time.time_ns() // 10**6)
+
+    def _measure(self, targets: list[Target]) -> dict[Target, Usage]:
+        snapshot = Snapshot()
+        out: dict[Target, Usage] = {}
+        for target in targets:
+            usage = processes.usage(target.pid, snapshot)
+            cpu = max(usage.cpu_seconds, self._last.get(target.pid, 0.0))
+            self._last[target.pid] = cpu
+            out[target] = Usage(cpu, usage.memory_bytes)
+        for pid in set(self._last) - {target.pid for target in targets}:
+            self._ended += self._last.pop(pid)
+        return out
+
+
+class KernelLog:
+    """Whom the kernel's out-of-memory killer ended, where its log may be read."""
+
+    def __init__(self) -> None:
+        try:
+            self._descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.lseek(self._descriptor, 0, os.SEEK_END)
+        except OSError:
+            self._descriptor = -1
+        self._killed: set[int] = set()
+
+    def killed(self, pid: int) -> bool:
+        """Whether the killer took ``pid`` (in the machine's own numbering) since this object was made."""
+        while self._descriptor >= 0:
+            try:
+                line = os.read(self._descriptor, 8192)
+            except BlockingIOError:
+                break
+            except OSError:
+                continue  # records were overwritten: go on with the next
+            for marker in (b"Killed process ", b"Kill process "):
+                if marker in line:
+                    number = line.split(marker, 1)[1].split()[0]
+                    if number.isdigit():
+                        self._killed.add(int(number))
+        return pid in self._killed
+
+
+def memory_limit_exceeded(pid: int, limit_bytes: int, snapshot: Snapshot) -> bool:
+    """Whether the container whose first process is ``pid`` holds more than its limit; resident memory, which is cheap
+    to read and never less than the truth, is looked at first."""
+    pids = snapshot.tree(pid)
+    return (
+        Path(f"/proc/{pid}").exists()
+        and snapshot.resident_bytes(pids) > limit_bytes
+        and processes.proportional_bytes(pids) > limit_bytes
+    )
