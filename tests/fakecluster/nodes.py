@@ -1,0 +1,174 @@
+"""Nodes, the scheduler, and what the cluster does about nodes that fall silent."""
+
+from collections.abc import Callable, Iterable
+
+from fakecluster.api_server import ApiServer, Event
+from fakecluster.controller import Controller, Key, Timers
+from fakecluster.objects import is_deleting, is_true, labels_of, with_condition
+from moe_operator.controller.kube import NODE, POD, NotFoundError, Obj
+
+GPU = "nvidia.com/gpu"
+#: Seconds of silence until a node counts as not ready, and until its pods are deleted (the default tolerations).
+MONITOR_GRACE, EVICTION = 40.0, 300.0
+#: Seconds until the pods of a node that no longer exists are removed.
+ORPHAN_QUARANTINE = 40.0
+
+
+def gpu_node(name: str, gpus: int = 8, product: str = "NVIDIA-B200") -> Obj:
+    """A node as GPU Feature Discovery labels it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": {
+                "kubernetes.io/hostname": name,
+                "nvidia.com/gpu.product": product,
+                "nvidia.com/gpu.count": str(gpus),
+            },
+        },
+        "spec": {},
+    }
+
+
+class Nodes:
+    """The machines: which of them answer."""
+
+    def __init__(self, server: ApiServer, timers: Timers) -> None:
+        self._server = server
+        self._timers = timers
+        self._silent: dict[str, int] = {}
+        self._silences = 0
+        self.returned: Callable[[str], None] = lambda name: None
+        self.reachability_changed: Callable[[str], None] = lambda name: None
+
+    def add(self, name: str, gpus: int = 8, product: str = "NVIDIA-B200") -> None:
+        node = self._server.create(NODE, gpu_node(name, gpus, product), "kubelet")
+        capacity = {GPU: str(gpus), "cpu": "192", "memory": "2Ti", "pods": "110"}
+        ready = with_condition(node, "Ready", "True", self._server.clock(), reason="KubeletReady")
+        self._server.set_status(
+            NODE, node, {"capacity": capacity, "allocatable": dict(capacity), "conditions": ready}, "kubelet"
+        )
+
+    def alive(self, name: str) -> bool:
+        """Whether the machine runs and can be reached."""
+        return name not in self._silent and self._server.get(NODE, None, name) is not None
+
+    def silence(self, name: str) -> None:
+        """The machine stops answering; after the monitor's grace the cluster notices."""
+        self._silences += 1
+        mark = self._silent[name] = self._silences
+        self.reachability_changed(name)
+        self._timers.after(MONITOR_GRACE, lambda: self._not_ready(name, mark))
+        self._timers.after(MONITOR_GRACE + EVICTION, lambda: self._evict(name, mark))
+
+    def bring_back(self, name: str) -> None:
+        """The machine answers again, its processes as they were."""
+        if self._silent.pop(name, None) is None:
+            return
+        node = self._server.get(NODE, None, name)
+        if node is not None:
+            ready = with_condition(node, "Ready", "True", self._server.clock(), reason="KubeletReady")
+            self._server.set_status(NODE, node, {"conditions": ready}, "kubelet")
+        self.reachability_changed(name)
+        self.returned(name)
+
+    def remove(self, name: str) -> None:
+        """The machine is gone for good, and its Node object with it."""
+        self._silences += 1
+        self._silent[name] = self._silences
+        self.reachability_changed(name)
+        self._server.delete(NODE, None, name, "cloud")
+        self._timers.after(ORPHAN_QUARANTINE, lambda: self._collect_orphans(name))
+
+    def _not_ready(self, name: str, mark: int) -> None:
+        node = self._server.get(NODE, None, name)
+        if node is None or self._silent.get(name) != mark:
+            return
+        now = self._server.clock()
+        unknown = with_condition(node, "Ready", "Unknown", now, reason="NodeStatusUnknown")
+        self._server.set_status(NODE, node, {"conditions": unknown}, "node-controller")
+        for pod in self._pods(name):
+            if is_true(pod, "Ready"):
+                unready = with_condition(pod, "Ready", "False", now, reason="NodeNotReady")
+                self._server.set_status(POD, pod, {"conditions": unready}, "node-controller")
+
+    def _evict(self, name: str, mark: int) -> None:
+        if self._silent.get(name) != mark:
+            return
+        for pod in self._pods(name):
+            if not is_deleting(pod):
+                meta = pod["metadata"]
+                self._server.delete(POD, meta["namespace"], meta["name"], "node-controller", uid=meta["uid"])
+
+    def _collect_orphans(self, name: str) -> None:
+        for pod in self._pods(name):
+            meta = pod["metadata"]
+            try:
+                self._server.delete(
+                    POD, meta["namespace"], meta["name"], "pod-gc", uid=meta["uid"], grace_seconds=0
+                )
+            except NotFoundError:
+                continue
+
+    def _pods(self, node: str) -> list[Obj]:
+        return [p for p in self._server.list(POD) if p["spec"].get("nodeName") == node]
+
+
+class Scheduler(Controller):
+    """Binds pods to the first node with enough free GPUs. Affinity is not looked at: all nodes here are one domain."""
+
+    latency = 0.05
+
+    def keys(self, event: Event) -> Iterable[Key]:
+        if (
+            event.kind == POD and (event.type == "DELETED" or not event.obj["spec"].get("nodeName"))
+        ) or event.kind == NODE:
+            yield ("", "pending")
+
+    def sync(self, key: Key) -> None:
+        pods = self.server.list(POD)
+        free = self._free(pods)
+        for pod in sorted(pods, key=lambda p: int(p["metadata"]["resourceVersion"])):
+            if pod["spec"].get("nodeName") or is_deleting(pod):
+                continue
+            asked = _gpus(pod)
+            fits = [n for n, left in free.items() if left >= asked and self._selected(pod, n)]
+            now = self.server.clock()
+            if fits:
+                free[fits[0]] -= asked
+                # Binding is a subresource of its own: no generation, no field owner that anybody competes with.
+                bound = {"spec": {"nodeName": fits[0]}}
+                meta = pod["metadata"]
+                fresh = self.server.patch(POD, meta["namespace"], meta["name"], bound, self.name)
+                conditions = with_condition(fresh, "PodScheduled", "True", now)
+            else:
+                message = f"0/{len(free)} nodes are available: insufficient {GPU}"
+                conditions = with_condition(
+                    pod, "PodScheduled", "False", now, reason="Unschedulable", message=message
+                )
+                fresh = pod
+            self.server.set_status(POD, fresh, {"conditions": conditions}, self.name)
+
+    def _free(self, pods: list[Obj]) -> dict[str, int]:
+        free = {}
+        for node in self.server.list(NODE):
+            if is_true(node, "Ready") and not node["spec"].get("unschedulable"):
+                free[node["metadata"]["name"]] = int(node["status"]["allocatable"][GPU])
+        for pod in pods:
+            if pod["spec"].get("nodeName") in free:
+                free[pod["spec"]["nodeName"]] -= _gpus(pod)
+        return free
+
+    def _selected(self, pod: Obj, node: str) -> bool:
+        obj = self.server.get(NODE, None, node)
+        wanted = pod["spec"].get("nodeSelector") or {}
+        return obj is not None and all(labels_of(obj).get(k) == v for k, v in wanted.items())
+
+
+def _gpus(pod: Obj) -> int:
+    total = 0
+    for container in pod["spec"]["containers"]:
+        resources = container.get("resources") or {}
+        total += int((resources.get("limits") or {}).get(GPU, 0))
+    return total

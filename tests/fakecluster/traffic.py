@@ -1,0 +1,158 @@
+"""Services' endpoints, the requests that reach them, and what the operator's telemetry and canaries see of engines."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+
+from fakecluster.api_server import ApiServer, Event
+from fakecluster.controller import Controller, Key, Timers
+from fakecluster.engines import Engine, Engines, State
+from fakecluster.objects import is_deleting, is_true, labels_of
+from moe_operator.controller.kube import POD, SERVICE
+from moe_operator.telemetry.engine import CanaryResult
+from moe_operator.telemetry.observation import PodObservation, Snapshot
+
+#: Seconds that one canary takes.
+CANARY_SECONDS = 0.2
+#: Request slots of a pod.
+SLOTS = 1024
+
+
+class Endpoints(Controller):
+    """Which pods each Service sends requests to: selected, ready, not terminating."""
+
+    latency = 0.05
+
+    def __init__(self, server: ApiServer, timers: Timers, engines: Engines) -> None:
+        super().__init__(server, timers)
+        self._engines = engines
+        self.members: dict[Key, set[str]] = {}
+        """Pod uids by Service."""
+
+    def keys(self, event: Event) -> Iterable[Key]:
+        namespace = event.obj["metadata"].get("namespace") or ""
+        if event.kind == SERVICE:
+            yield (namespace, event.obj["metadata"]["name"])
+        elif event.kind == POD:
+            for service in self.server.list(SERVICE, namespace):
+                yield (namespace, service["metadata"]["name"])
+
+    def sync(self, key: Key) -> None:
+        service = self.server.get(SERVICE, *key)
+        selector: dict[str, str] = (service["spec"].get("selector") or {}) if service else {}
+        members: set[str] = set()
+        for pod in self.server.list(POD, key[0]) if selector else []:
+            labels = labels_of(pod)
+            if (
+                all(labels.get(k) == v for k, v in selector.items())
+                and is_true(pod, "Ready")
+                and not is_deleting(pod)
+            ):
+                members.add(pod["metadata"]["uid"])
+        before, self.members[key] = self.members.get(key, set()), members
+        for uid in sorted(before ^ members):
+            self._route(uid, uid in members)
+
+    def serves(self, uid: str) -> bool:
+        """Whether any Service sends requests to a pod."""
+        return any(uid in members for members in self.members.values())
+
+    def _route(self, uid: str, on: bool) -> None:
+        engine = self._engines.by_pod.get(uid)
+        if engine is None:
+            return
+        self._engines.count(engine)
+        if on:
+            if engine.state is State.UP:
+                engine.running = self._engines.settings.requests
+            return
+
+        def finish() -> None:
+            # What it had is answered by now, unless it computes no more.
+            whole = engine.cohort and not any(e.hung or not self._engines.answers(e) for e in engine.cohort)
+            if whole and not self.serves(uid):
+                self._engines.count(engine)
+                engine.running = 0
+
+        self.timers.after(self._engines.settings.request_seconds, finish)
+
+
+class MemoryEngineClient:
+    """Canaries and drains of in-memory engines."""
+
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
+        self.drained: list[str] = []
+
+    async def canary(
+        self, host: str, port: int, model: str, ranks: int, first_rank: int, *, deadline: float
+    ) -> CanaryResult:
+        await asyncio.sleep(CANARY_SECONDS)
+        engine = self._engines.at(host)
+        settings = self._engines.settings
+        if engine is None or not self._engines.reachable(engine.node) or engine.state is not State.UP:
+            return CanaryResult(False, f"{host}:{port} refused the connection", CANARY_SECONDS)
+        if settings.canary_failure:
+            return CanaryResult(False, settings.canary_failure, CANARY_SECONDS)
+        if not self._engines.whole(engine) or any(e.hung for e in engine.cohort):
+            await asyncio.sleep(deadline)
+            return CanaryResult(False, f"no token from {host}:{port} within {deadline:.0f} s", deadline)
+        engine.canary_passed = True
+        return CanaryResult(True, "", CANARY_SECONDS)
+
+    async def drain(self, host: str, port: int) -> bool:
+        await asyncio.sleep(0.01)
+        engine = self._engines.at(host)
+        if engine is None or not self._engines.reachable(engine.node):
+            return False
+        engine.draining = True
+        self.drained.append(engine.pod)
+        return True
+
+
+class Telemetry:
+    """What scraping the engines would have found. Read at once; a scrape's own age is `interval` at most."""
+
+    interval = 5.0
+
+    def __init__(self, server: ApiServer, engines: Engines) -> None:
+        self._server = server
+        self._engines = engines
+        self._last: dict[str, PodObservation] = {}
+
+    def snapshot(self) -> Snapshot:
+        now = self._server.clock()
+        uids = set()
+        for uid, engine in sorted(self._engines.by_pod.items()):
+            uids.add(uid)
+            if engine.state is State.UP and self._engines.reachable(engine.node):
+                self._last[uid] = self._observe(engine, now)
+        for uid in [u for u in self._last if u not in uids]:
+            del self._last[uid]
+        pods = {}
+        for uid, seen in self._last.items():
+            missed = int((now - seen.at) / self.interval)
+            pods[uid] = seen if missed == 0 else replace(seen, failures=missed)
+        return Snapshot(pods=pods, taken_at=now)
+
+    def _observe(self, engine: Engine, now: float) -> PodObservation:
+        self._engines.count(engine)
+        rate = (
+            self._engines.settings.tokens_per_second if engine.running and engine.progress_at == now else 0.0
+        )
+        return PodObservation(
+            pod_uid=engine.pod_uid,
+            at=now,
+            running=engine.running,
+            waiting=0,
+            in_flight=engine.running if engine.agent else None,
+            kv_usage_percent=min(100.0, float(engine.running)),
+            prompt_tokens_total=2 * engine.tokens,
+            output_tokens_total=engine.tokens,
+            prompt_tokens_per_second=2 * rate,
+            output_tokens_per_second=rate,
+            time_to_first_token=0.2 if rate else None,
+            time_per_output_token=0.02 if rate else None,
+            progress_at=engine.progress_at,
+            request_slots=SLOTS,
+        )

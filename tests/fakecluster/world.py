@@ -1,0 +1,84 @@
+"""The whole cluster but the operator: API server, controllers, machines and engines, and what may go wrong there."""
+
+import asyncio
+
+from fakecluster.api_server import ApiServer
+from fakecluster.clock import Clock
+from fakecluster.collector import GarbageCollector
+from fakecluster.controller import Timers
+from fakecluster.engines import Engine, Engines, EngineSettings
+from fakecluster.kubelet import Kubelets
+from fakecluster.lws import LeaderWorkerSetController
+from fakecluster.nodes import Nodes, Scheduler
+from fakecluster.statefulset import StatefulSetController
+from fakecluster.traffic import Endpoints, MemoryEngineClient, Telemetry
+from moe_operator.controller.kube import POD, Obj
+
+
+class World:
+    """A cluster in virtual time. Must be made inside a running virtual loop."""
+
+    def __init__(self, nodes: int = 6, settings: EngineSettings | None = None) -> None:
+        self.clock = Clock(asyncio.get_running_loop())
+        self.timers = Timers()
+        self.server = ApiServer(self.clock)
+        self.nodes = Nodes(self.server, self.timers)
+        self.engines = Engines(self.timers, self.clock, self.nodes.alive, settings or EngineSettings())
+        self.kubelets = Kubelets(self.server, self.timers, self.engines, self.nodes.alive)
+        self.endpoints = Endpoints(self.server, self.timers, self.engines)
+        self.telemetry = Telemetry(self.server, self.engines)
+        self.engine_client = MemoryEngineClient(self.engines)
+        self.nodes.reachability_changed = self._reachability_changed
+        self.nodes.returned = self.kubelets.wake_node
+        self.controllers = [
+            GarbageCollector(self.server, self.timers),
+            LeaderWorkerSetController(self.server, self.timers),
+            StatefulSetController(self.server, self.timers),
+            Scheduler(self.server, self.timers),
+        ]
+        for index in range(nodes):
+            self.nodes.add(f"node-{index}")
+
+    @property
+    def settings(self) -> EngineSettings:
+        """How engines behave; changes count from now on."""
+        return self.engines.settings
+
+    def stop(self) -> None:
+        """Nothing happens any more."""
+        self.timers.stop()
+
+    # --- knobs ------------------------------------------------------------------------------------
+
+    def engine(self, pod: str, namespace: str = "serving") -> Engine:
+        """The engine that runs in a pod. Raises KeyError if there is none."""
+        obj = self.server.get(POD, namespace, pod)
+        if obj is None:
+            raise KeyError(f"no pod {pod}")
+        return self.engines.by_pod[obj["metadata"]["uid"]]
+
+    def crash_engine(self, pod: str, message: str = "", code: int = 137, reason: str = "Error") -> None:
+        """The engine ends; `message` is what the agent wrote to its termination message."""
+        self.engines.end(self.engine(pod), code, reason, message)
+
+    def hang_engine(self, pod: str) -> None:
+        """The engine computes nothing any more."""
+        self.engines.hang(self.engine(pod))
+
+    def delete_pod(self, pod: str, namespace: str = "serving") -> None:
+        """Somebody runs `kubectl delete pod`."""
+        obj = self.pod(pod, namespace)
+        self.server.delete(POD, namespace, pod, "somebody", uid=obj["metadata"]["uid"])
+
+    def pod(self, name: str, namespace: str = "serving") -> Obj:
+        """A pod. Raises KeyError if there is none."""
+        obj = self.server.get(POD, namespace, name)
+        if obj is None:
+            raise KeyError(f"no pod {name}")
+        return obj
+
+    def _reachability_changed(self, node: str) -> None:
+        for engine in list(self.engines.by_pod.values()):
+            if engine.node == node:
+                for one in engine.cohort:
+                    self.engines.changed(one)
