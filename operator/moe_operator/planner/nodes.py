@@ -1,0 +1,204 @@
+"""Which accelerator a deployment runs on, and how many of its GPUs a node has."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from moe_operator.api import reasons
+from moe_operator.api.spec import ModelDeploymentSpec
+from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog, is_divided
+from moe_operator.planner.inventory import Inventory, NodeFacts
+from moe_operator.planner.plan import Refusal
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a layout is made for."""
+
+    profile: AcceleratorProfile
+    gpus_per_node: int
+    """GPUs that a group may use on one node; on `cpu` ranks of one pod."""
+    notes: tuple[str, ...]
+
+
+def choose_hardware(spec: ModelDeploymentSpec, inventory: Inventory, catalog: Catalog) -> Hardware | Refusal:
+    """The first wanted accelerator that nodes have. With a pinned `gpusPerNode` nodes may be yet to come."""
+    profiles = _wanted(spec, catalog)
+    if isinstance(profiles, Refusal):
+        return profiles
+    if inventory.nodes is None:
+        return _unseen(profiles, spec.hardware.gpus_per_node)
+    nodes = [node for node in inventory.nodes if _selected(node, spec)]
+    for profile in profiles:
+        found = _on_nodes(profile, nodes, spec)
+        if found is not None:
+            return _after(found, passed_over=profiles[: profiles.index(profile)])
+    pin = spec.hardware.gpus_per_node
+    if pin is not None and profiles[0].resource_name is not None:
+        note = f"no node has {profiles[0].name} yet; planned for nodes of {_gpus(pin)} as pinned"
+        return Hardware(profiles[0], pin, (note, *profiles[0].notes))
+    return _no_nodes(profiles, nodes, spec, catalog)
+
+
+def _wanted(spec: ModelDeploymentSpec, catalog: Catalog) -> Sequence[AcceleratorProfile] | Refusal:
+    profiles: list[AcceleratorProfile] = []
+    for name in spec.hardware.accelerators or [spec.hardware.accelerator or ""]:
+        profile = catalog.accelerator(name)
+        if profile is None:
+            return Refusal(
+                reasons.UNKNOWN_ACCELERATOR,
+                f"the catalogue has no accelerator {name!r}; it has {', '.join(catalog.closest(name))}",
+            )
+        if profile not in profiles:
+            profiles.append(profile)
+    return profiles
+
+
+def _selected(node: NodeFacts, spec: ModelDeploymentSpec) -> bool:
+    return all(node.labels.get(key) == value for key, value in spec.pod_template.node_selector.items())
+
+
+def _unseen(profiles: Sequence[AcceleratorProfile], pin: int | None) -> Hardware:
+    profile = profiles[0]
+    if profile.resource_name is None:
+        return Hardware(profile, pin or profile.gpus_per_node, profile.notes)
+    source = "as pinned" if pin else "as the catalogue says"
+    gpus = pin or profile.gpus_per_node
+    note = (
+        f"nodes could not be read: planned for {profile.name} nodes of {_gpus(gpus)} {source}; let the"
+        " operator list nodes, or pin hardware.gpusPerNode"
+    )
+    return Hardware(profile, gpus, (note, *profile.notes))
+
+
+def _on_nodes(
+    profile: AcceleratorProfile, nodes: Iterable[NodeFacts], spec: ModelDeploymentSpec
+) -> Hardware | Refusal | None:
+    """None where no node has it."""
+    pin = spec.hardware.gpus_per_node
+    if profile.resource_name is None:
+        if not any(_open(node, spec) for node in nodes):
+            return None
+        return Hardware(profile, pin or profile.gpus_per_node, profile.notes)
+    sizes = _sizes(profile, nodes)
+    if not sizes:
+        return None
+    largest = max(sizes)
+    if pin is not None:
+        if pin > largest:
+            return Refusal(
+                reasons.INVALID_LAYOUT,
+                f"hardware.gpusPerNode is {pin}, but the {profile.name} nodes have {_or(sizes)} GPUs: set it"
+                f" to at most {largest}, or leave it out",
+                retry=True,
+            )
+        return Hardware(profile, pin, profile.notes)
+    # The size that stands for most GPUs: one odd node must not decide.
+    usual = max(sizes, key=lambda size: (size * sizes[size], size))
+    notes = profile.notes
+    if len(sizes) > 1:
+        notes = (
+            f"{profile.name} nodes have {_or(sizes)} GPUs; planned for {usual}, which most have;"
+            " hardware.gpusPerNode chooses another",
+            *notes,
+        )
+    return Hardware(profile, usual, notes)
+
+
+def _sizes(profile: AcceleratorProfile, nodes: Iterable[NodeFacts]) -> Counter[int]:
+    """How many nodes have how many GPUs of this kind."""
+    counts = (
+        node.gpus.get(profile.resource_name or "", 0) for node in nodes if profile.recognises(node.labels)
+    )
+    return Counter(count for count in counts if count)
+
+
+def _open(node: NodeFacts, spec: ModelDeploymentSpec) -> bool:
+    """Whether ordinary pods of this deployment may run there."""
+    tolerations = spec.pod_template.tolerations
+    return not node.cordoned and all(taint.tolerated_by(tolerations) for taint in node.taints)
+
+
+def _after(found: Hardware | Refusal, passed_over: Sequence[AcceleratorProfile]) -> Hardware | Refusal:
+    if isinstance(found, Refusal) or not passed_over:
+        return found
+    note = f"{found.profile.name} was taken because no node has {_or(p.name for p in passed_over)}"
+    return Hardware(found.profile, found.gpus_per_node, (note, *found.notes))
+
+
+# --- Saying why there is no node -----------------------------------------------------------------
+
+
+def _no_nodes(
+    profiles: Sequence[AcceleratorProfile],
+    nodes: Sequence[NodeFacts],
+    spec: ModelDeploymentSpec,
+    catalog: Catalog,
+) -> Refusal:
+    names = _or(profile.name for profile in profiles)
+    selector = spec.pod_template.node_selector
+    among = f" among those with {_labels(selector.items())}" if selector else ""
+    parts = [f"no node has {names}: {len(nodes)} nodes{among} were looked at"]
+    if all(profile.resource_name is None for profile in profiles):
+        parts.append("all are cordoned or tainted; uncordon one, or add podTemplate.tolerations")
+        return Refusal(reasons.NO_NODES, "; ".join(parts), retry=True)
+    wanted = [f"{key} {_or(values)}" for profile in profiles for key, values in profile.node_labels]
+    parts.append(f"the labels looked for are {', '.join(wanted)}")
+    parts.append(_found(nodes, catalog))
+    parts += _hints(profiles, nodes, catalog)
+    parts.append("where nodes come only when pods ask for them, pin hardware.gpusPerNode")
+    return Refusal(reasons.NO_NODES, "; ".join(parts), retry=True)
+
+
+def _found(nodes: Iterable[NodeFacts], catalog: Catalog) -> str:
+    counts = Counter(label for node in nodes for label in catalog.product_labels(node.labels))
+    if not counts:
+        return "no node says what accelerator it has"
+    return "nodes have " + ", ".join(f"{label} ({count})" for label, count in sorted(counts.items()))
+
+
+def _hints(profiles: Sequence[AcceleratorProfile], nodes: Iterable[NodeFacts], catalog: Catalog) -> list[str]:
+    hints: list[str] = []
+    listed = list(nodes)
+    for profile in profiles:
+        resource = profile.resource_name
+        if resource is None:
+            continue
+        silent = [
+            node.name for node in listed if profile.recognises(node.labels) and resource not in node.gpus
+        ]
+        if silent:
+            hints.append(
+                f"{_some(silent)} carry the label of {profile.name} but offer no {resource}: is its device"
+                " plugin running there?"
+            )
+        nameless = [
+            node.name for node in listed if resource in node.gpus and not catalog.product_labels(node.labels)
+        ]
+        if nameless:
+            keys = profile.label_keys()
+            hints.append(
+                f"{_some(nameless)} offer {resource} without saying which: install the vendor's node labeller"
+                f" (GPU Feature Discovery for NVIDIA), or label them {keys[0]}={profile.node_labels[0][1][0]}"
+            )
+    if any(is_divided(label) for node in listed for label in catalog.product_labels(node.labels)):
+        hints.append("shared or divided GPUs do not count, as a rank needs whole ones")
+    return list(dict.fromkeys(hints))
+
+
+def _gpus(count: int) -> str:
+    return "1 GPU" if count == 1 else f"{count} GPUs"
+
+
+def _labels(items: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in items)
+
+
+def _some(texts: Sequence[str]) -> str:
+    shown = ", ".join(texts[:3])
+    return shown if len(texts) <= 3 else f"{shown} and {len(texts) - 3} more nodes"
+
+
+def _or(texts: Iterable[object]) -> str:
+    listed = [str(text) for text in (sorted(texts) if isinstance(texts, Counter) else texts)]
+    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} or {listed[-1]}"
