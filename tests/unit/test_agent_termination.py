@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.config
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,15 +20,40 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def logger(log: Path) -> Iterator[logging.Logger]:
-    """The `vllm` logger with the handler installed, and as it was afterwards."""
-    found = logging.getLogger("vllm")
-    before, hook = list(found.handlers), sys.excepthook
+def logger(log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+    """One of vLLM's loggers, recorded, with Python's logging as it was afterwards."""
+    monkeypatch.setattr(termination, "_installed", False)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    factory = logging.getLogRecordFactory()
+    root = logging.getLogger("vllm")
+    before = (list(root.handlers), root.level, root.propagate)
     assert termination.install({"MOE_TERMINATION_LOG": str(log)})
     assert termination.install({"MOE_TERMINATION_LOG": str(log)})
     yield logging.getLogger("vllm.v1.engine.core")
-    found.handlers[:] = before
-    sys.excepthook = hook
+    logging.setLogRecordFactory(factory)
+    root.handlers, root.level, root.propagate = before
+
+
+def test_recording_survives_that_vllm_configures_its_logging_anew(log: Path, logger: logging.Logger) -> None:
+    """vLLM does so in the API server after loading plugins: its errors would not be recorded at all."""
+    handlers = {"vllm": {"class": "logging.StreamHandler"}}
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "handlers": handlers,
+            "loggers": {"vllm": {"handlers": ["vllm"], "level": "INFO", "propagate": False}},
+        }
+    )
+    logger.error("EngineCore encountered an issue")
+    assert "EngineCore encountered an issue" in log.read_text()
+
+
+def test_only_the_engines_own_errors_are_recorded(log: Path, logger: logging.Logger) -> None:
+    """Errors of a library that the engine survived would stand where a user looks for the cause."""
+    logging.getLogger("httpx").error("could not reach a telemetry server")
+    logging.getLogger("vllmware").error("not vLLM either")
+    assert not log.exists()
 
 
 def test_errors_are_recorded_once_and_chatter_is_not(log: Path, logger: logging.Logger) -> None:
@@ -112,8 +138,11 @@ def test_an_uncaught_exception_is_recorded(log: Path) -> None:
     assert "uncaught: OSError: address 10.244.0.7:8000 is in use" in log.read_text()
 
 
-def test_without_a_place_to_write_nothing_is_installed(tmp_path: Path) -> None:
+def test_without_a_place_to_write_nothing_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Outside of a container the engine must run as ever."""
+    monkeypatch.setattr(termination, "_installed", False)
     hook = sys.excepthook
     assert not termination.install({"MOE_TERMINATION_LOG": str(tmp_path / "missing" / "log")})
     assert sys.excepthook is hook

@@ -9,15 +9,17 @@ a mount and cannot be replaced.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 LIMIT = 4096
 LINE_LIMIT = 600
@@ -30,40 +32,48 @@ _ROOT = re.compile(
     r"|CUDA error|NCCL|gloo|No available memory|No space left",
     re.IGNORECASE,
 )
+_installed = False  # a forked child has its parent's, and keeps it
 
 
-class TerminationLogHandler(logging.Handler):
-    """Writes errors, and warnings that tell of an engine's death, to the termination log."""
+class _Recorder:
+    """Writes errors, and warnings that tell of an engine's death, to the termination log.
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(logging.WARNING)
+    It sits where records are made and not among a logger's handlers: vLLM configures logging anew after it
+    has loaded its plugins, and that drops every handler it did not set itself.
+    """
+
+    def __init__(self, path: Path, make: Callable[..., logging.LogRecord]) -> None:
         self._path = path
+        self._make = make
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Append one line for the record; a file that cannot be written is left alone, as logging must never
-        fail.
-        """
-        try:
-            text = _one_line(record.getMessage())
-            if record.exc_info and record.exc_info[1] is not None:
-                text += f" [{_describe(record.exc_info[1])}]"
-            if record.levelno >= logging.ERROR or _ROOT.search(text):
-                where = f"{record.processName} {record.filename}:{record.lineno}"
-                append(self._path, f"{_clock(record.created)} {where}: {text}")
-        except Exception:
-            return
+    def __call__(self, *arguments: Any, **named: Any) -> logging.LogRecord:
+        record = self._make(*arguments, **named)
+        if record.levelno >= logging.WARNING and str(record.name).partition(".")[0] == _LOGGER:
+            # A log that cannot be written, or a message whose arguments do not fit, must not disturb the
+            # engine.
+            with contextlib.suppress(Exception):
+                self._consider(record)
+        return record
+
+    def _consider(self, record: logging.LogRecord) -> None:
+        text = _one_line(record.getMessage())
+        if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
+            text += f" [{_describe(record.exc_info[1])}]"
+        if record.levelno >= logging.ERROR or _ROOT.search(text):
+            where = f"{record.processName} {record.filename}:{record.lineno}"
+            append(self._path, f"{_clock(record.created)} {where}: {text}")
 
 
 def install(environ: Mapping[str, str] = os.environ) -> bool:
     """Start recording in this process. Whether the log can be written; called again, it changes nothing."""
+    global _installed
     path = Path(environ.get("MOE_TERMINATION_LOG") or _DEFAULT_LOG)
     if not os.access(path, os.W_OK) and not (not path.exists() and os.access(path.parent, os.W_OK)):
         return False
-    logger = logging.getLogger(_LOGGER)
-    if any(isinstance(handler, TerminationLogHandler) for handler in logger.handlers):
-        return True
-    logger.addHandler(TerminationLogHandler(path))
-    _record_uncaught(path)
+    if not _installed:
+        _installed = True
+        logging.setLogRecordFactory(_Recorder(path, logging.getLogRecordFactory()))
+        _record_uncaught(path)
     return True
 
 
