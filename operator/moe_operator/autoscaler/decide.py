@@ -1,11 +1,12 @@
 """How many groups: one decision at a time, with a typed reason and the numbers behind it.
 
-The rule is a threshold with time: one group more when requests wait on every group, or the objective is missed,
-for `UP_AFTER`; one group fewer when the load would have fitted in one fewer for `DOWN_AFTER`. It holds while
-groups start or drain (they are the answer to an earlier decision), and without figures it never goes down.
-Times are seconds; `now` is an argument.
+The rule is a threshold with time. One group more when requests wait on every group, or the objective is
+missed, for `UP_AFTER`; one group fewer when the load would have fitted in one fewer for `DOWN_AFTER`. Nothing
+changes while groups start, as they are the answer to an earlier decision, and nothing goes down without
+current figures of every group. Times are seconds; `now` is an argument.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from moe_operator.api.reasons import ScalingReason
@@ -15,7 +16,8 @@ from moe_operator.api.spec import ScalingMode
 UP_AFTER = 30.0
 #: A surplus must last this long: a group given up too early costs a cold start.
 DOWN_AFTER = 300.0
-#: Share of the request slots that the remaining groups may fill for a group to go.
+#: Share of the request slots that the remaining groups may fill for a group to go. The rest is for the load
+#: that comes while a new group would start.
 DOWN_FILL = 0.7
 #: Ceiling in modes External and Advisory where `maxGroups` is not set.
 UNLIMITED = 256
@@ -56,7 +58,10 @@ class ScalingInputs:
 
 @dataclass(frozen=True)
 class ScalingState:
-    """What is remembered between decisions: since when a shortage or a surplus lasts. Losing it delays, no more."""
+    """What is remembered between decisions: since when a shortage or a surplus lasts.
+
+    Losing it delays a change, no more.
+    """
 
     short_since: float | None = None
     spare_since: float | None = None
@@ -72,13 +77,20 @@ class ScalingDecision:
     state: ScalingState
     recheck_after: float | None = None
     """Seconds until time alone may change the decision."""
+    advised: int | None = None
+    """Mode Advisory: what Auto would have."""
 
 
 def limits(inputs: ScalingInputs) -> tuple[int, int]:
-    """Floor and ceiling. Without `maxGroups` Auto stays at the floor; the other modes are free."""
-    free = UNLIMITED if inputs.mode is not ScalingMode.AUTO else inputs.min_groups
-    ceiling = inputs.max_groups if inputs.max_groups is not None else free
-    return inputs.min_groups, max(inputs.min_groups, ceiling)
+    """Floor and ceiling.
+
+    Auto keeps at least one group, unless `maxGroups` is 0: with none there is nothing to measure, and nothing
+    would ever bring one back. Without `maxGroups` Auto stays at the floor; the other modes are free.
+    """
+    auto = inputs.mode is ScalingMode.AUTO
+    floor = max(inputs.min_groups, 1) if auto and inputs.max_groups != 0 else inputs.min_groups
+    ceiling = inputs.max_groups if inputs.max_groups is not None else floor if auto else UNLIMITED
+    return floor, max(floor, ceiling)
 
 
 def decide(inputs: ScalingInputs, state: ScalingState) -> ScalingDecision:
@@ -86,13 +98,7 @@ def decide(inputs: ScalingInputs, state: ScalingState) -> ScalingDecision:
     if inputs.mode is ScalingMode.AUTO:
         return _auto(inputs, state)
     decision = _replicas(inputs)
-    if inputs.mode is ScalingMode.ADVISORY:
-        floor, ceiling = limits(inputs)
-        advice = _auto(replace(inputs, mode=ScalingMode.AUTO, min_groups=floor, max_groups=ceiling,
-                               current=decision.desired), state)  # fmt: skip
-        text = f"{decision.message}; Auto would have {advice.desired} ({advice.reason}: {advice.message})"
-        return replace(decision, message=text, state=advice.state, recheck_after=advice.recheck_after)
-    return decision
+    return decision if inputs.mode is ScalingMode.EXTERNAL else _advise(decision, inputs, state)
 
 
 def _replicas(inputs: ScalingInputs) -> ScalingDecision:
@@ -104,99 +110,163 @@ def _replicas(inputs: ScalingInputs) -> ScalingDecision:
     return ScalingDecision(desired, ScalingReason.REPLICAS_LIMITED, text, ScalingState())
 
 
+def _advise(decision: ScalingDecision, inputs: ScalingInputs, state: ScalingState) -> ScalingDecision:
+    """The decision with what Auto would do from there."""
+    _, ceiling = limits(inputs)
+    auto = replace(inputs, mode=ScalingMode.AUTO, max_groups=ceiling, current=decision.desired)
+    advice = _auto(auto, state)
+    changes = advice.desired != decision.desired
+    return replace(
+        decision,
+        message=f"{decision.message}; Auto would have {advice.desired} ({advice.reason}: {advice.message})",
+        # Nobody follows the advice at once: it holds for as long as what led to it.
+        state=state if changes else advice.state,
+        recheck_after=advice.recheck_after,
+        advised=advice.desired,
+    )
+
+
+# --- Auto ----------------------------------------------------------------------------------------
+
+
 def _auto(inputs: ScalingInputs, state: ScalingState) -> ScalingDecision:
     floor, ceiling = limits(inputs)
     current = min(max(inputs.current, floor), ceiling)
     if current != inputs.current:
         text = f"{inputs.current} groups are outside the limits {floor} to {ceiling}"
         return ScalingDecision(current, ScalingReason.LIMITS_CHANGED, text, ScalingState())
+    blocked = _blocked(inputs, floor, ceiling)
+    if blocked is not None:
+        return blocked
+    loads = [load for load in inputs.serving if load is not None]
+    shortage = _shortage(inputs, loads)
+    if shortage is not None:
+        return _grow(inputs, state, ceiling, *shortage)
+    surplus = _surplus(inputs, loads)
+    if surplus is not None:
+        return _shrink(inputs, state, floor, surplus)
+    return _hold(inputs, ScalingReason.WITHIN_OBJECTIVE, _load_text(loads))
 
-    def hold(
-        reason: ScalingReason, text: str, state: ScalingState, recheck: float | None = None
-    ) -> ScalingDecision:
-        return ScalingDecision(current, reason, text, state, recheck)
 
+def _hold(
+    inputs: ScalingInputs,
+    reason: ScalingReason,
+    text: str,
+    state: ScalingState | None = None,
+    recheck_after: float | None = None,
+) -> ScalingDecision:
+    """As many as before. Without a state, whatever lasted ends here."""
+    return ScalingDecision(inputs.current, reason, text, state or ScalingState(), recheck_after)
+
+
+def _blocked(inputs: ScalingInputs, floor: int, ceiling: int) -> ScalingDecision | None:
+    """A decision that does not depend on the load, because there is no choice or nothing to judge by."""
     if floor == ceiling:
-        reason = ScalingReason.WITHIN_OBJECTIVE
-        return hold(reason, f"minGroups and maxGroups are both {floor}", ScalingState())
+        return _hold(inputs, ScalingReason.WITHIN_OBJECTIVE, f"the limits leave {floor} as the only number")
+    if inputs.starting:
+        # What is measured now was measured without them.
+        text = f"{inputs.starting} of {inputs.current} groups start"
+        return _hold(inputs, ScalingReason.GROUPS_STARTING, text)
     if not inputs.serving:
-        return hold(ScalingReason.NO_GROUP_SERVES, "no group serves yet", ScalingState())
+        return _hold(inputs, ScalingReason.NO_GROUP_SERVES, f"none of {inputs.current} groups serves yet")
+    if len(inputs.serving) < inputs.current:
+        text = f"{len(inputs.serving)} of {inputs.current} groups serve, the others are yet to start"
+        return _hold(inputs, ScalingReason.GROUPS_STARTING, text)
     blind = sum(load is None for load in inputs.serving)
     if blind:
         text = f"{blind} of {len(inputs.serving)} groups give no current figures"
-        return hold(ScalingReason.TELEMETRY_MISSING, text, ScalingState())
-    loads = [load for load in inputs.serving if load is not None]
-    shortage = _shortage(inputs, loads)
-    if shortage:
-        reason, text = shortage
-        since = state.short_since if state.short_since is not None else inputs.now
-        held = ScalingState(short_since=since)
-        if inputs.starting:
-            return hold(ScalingReason.GROUPS_STARTING, f"{text}; {inputs.starting} groups start", held)
-        lasted = inputs.now - since
-        if lasted < UP_AFTER:
-            text = f"{text} for {lasted:.0f} s; one group more after {UP_AFTER:.0f} s"
-            return hold(ScalingReason.OBSERVING, text, held, UP_AFTER - lasted)
-        if current >= ceiling:
-            return hold(ScalingReason.AT_MAXIMUM, f"{text}, but maxGroups is {ceiling}", held)
-        return ScalingDecision(current + 1, reason, f"{text} for {lasted:.0f} s", ScalingState())
-    return _surplus(inputs, state, loads, current, floor)
+        return _hold(inputs, ScalingReason.TELEMETRY_MISSING, text)
+    return None
 
 
-def _shortage(inputs: ScalingInputs, loads: list[GroupLoad]) -> tuple[ScalingReason, str] | None:
-    waiting = sum(load.waiting for load in loads)
+def _grow(
+    inputs: ScalingInputs, state: ScalingState, ceiling: int, reason: ScalingReason, text: str
+) -> ScalingDecision:
+    since = inputs.now if state.short_since is None else min(state.short_since, inputs.now)
+    lasted, held = inputs.now - since, ScalingState(short_since=since)
+    if lasted < UP_AFTER:
+        return _hold(inputs, ScalingReason.OBSERVING, f"{text}, not yet for long", held, UP_AFTER - lasted)
+    if inputs.current >= ceiling:
+        return _hold(inputs, ScalingReason.AT_MAXIMUM, f"{text}, but maxGroups is {ceiling}", held)
+    return ScalingDecision(inputs.current + 1, reason, f"{text} for {lasted:.0f} s", ScalingState())
+
+
+def _shrink(inputs: ScalingInputs, state: ScalingState, floor: int, text: str) -> ScalingDecision:
+    since = inputs.now if state.spare_since is None else min(state.spare_since, inputs.now)
+    lasted, held = inputs.now - since, ScalingState(spare_since=since)
+    if inputs.draining:
+        return _hold(inputs, ScalingReason.GROUPS_DRAINING, f"{inputs.draining} groups drain", held)
+    if lasted < DOWN_AFTER:
+        return _hold(inputs, ScalingReason.OBSERVING, f"{text}, not yet for long", held, DOWN_AFTER - lasted)
+    if inputs.current <= floor:
+        return _hold(inputs, ScalingReason.AT_MINIMUM, f"{text}, but the least is {floor}", held)
+    text = f"{text} for {lasted:.0f} s"
+    return ScalingDecision(inputs.current - 1, ScalingReason.LOAD_FITS_IN_FEWER, text, ScalingState())
+
+
+# --- Judging the load ----------------------------------------------------------------------------
+
+
+def _shortage(inputs: ScalingInputs, loads: Sequence[GroupLoad]) -> tuple[ScalingReason, str] | None:
     if all(load.waiting > 0 for load in loads):
+        waiting = sum(load.waiting for load in loads)
         return ScalingReason.REQUESTS_WAITING, f"{waiting} requests wait on {len(loads)} groups"
-    for reason, objective, what, measured in (
-        (ScalingReason.TIME_TO_FIRST_TOKEN_MISSED, inputs.time_to_first_token, "time to first token",
-         [load.time_to_first_token for load in loads]),
-        (ScalingReason.TIME_PER_OUTPUT_TOKEN_MISSED, inputs.time_per_output_token, "time per output token",
-         [load.time_per_output_token for load in loads]),
-    ):  # fmt: skip
-        known = [value for value in measured if value is not None]
-        if objective is None or not known:
-            continue
-        mean = sum(known) / len(known)
+    if not any(load.running or load.waiting for load in loads):
+        return None
+    for reason, what, objective, mean in _latencies(inputs, loads):
         if mean > objective:
             return reason, f"the mean {what} is {mean * 1e3:.0f} ms, the objective {objective * 1e3:.0f} ms"
     return None
 
 
-def _surplus(
-    inputs: ScalingInputs, state: ScalingState, loads: list[GroupLoad], current: int, floor: int
-) -> ScalingDecision:
-    running, slots = sum(load.running for load in loads), [load.slots for load in loads]
-    rest = sum(slots) - max(slots)
-    fits = (
-        all(slots)
-        and len(loads) > 1
-        and not any(load.waiting for load in loads)
-        and running <= DOWN_FILL * rest
+def _surplus(inputs: ScalingInputs, loads: Sequence[GroupLoad]) -> str | None:
+    """Words for it where the load would fit in one group fewer than wanted."""
+    remaining = inputs.current - 1
+    if remaining < 1 or any(load.waiting or not load.slots for load in loads):
+        return None
+    running = sum(load.running for load in loads)
+    rest = sum(sorted(load.slots for load in loads)[:remaining])
+    if running > DOWN_FILL * rest:
+        return None
+    # Latency grows at most in proportion to the load per group: so it must keep to the objective.
+    share = len(loads) / remaining
+    if any(mean * share > objective for _, _, objective, mean in _latencies(inputs, loads)):
+        return None
+    slots = (
+        f"{remaining} group with {rest} slots" if remaining == 1 else f"{remaining} groups with {rest} slots"
     )
-    idle_to_zero = len(loads) == 1 and floor == 0 and running == 0
-    if not (fits or idle_to_zero):
-        text = f"{running} requests run in {len(loads)} groups"
-        return ScalingDecision(current, ScalingReason.WITHIN_OBJECTIVE, text, ScalingState())
-    text = f"{running} requests would fit in {len(loads) - 1} groups with {rest} slots"
-    if inputs.starting:
-        return ScalingDecision(
-            current, ScalingReason.GROUPS_STARTING, f"{inputs.starting} groups start", ScalingState()
-        )
-    if inputs.draining:
-        held = ScalingState(spare_since=state.spare_since)
-        return ScalingDecision(
-            current, ScalingReason.GROUPS_DRAINING, f"{inputs.draining} groups drain", held
-        )
-    if current <= floor:
-        return ScalingDecision(
-            current, ScalingReason.AT_MINIMUM, f"{text}, but minGroups is {floor}", ScalingState()
-        )
-    since = state.spare_since if state.spare_since is not None else inputs.now
-    lasted = inputs.now - since
-    held = ScalingState(spare_since=since)
-    if lasted < DOWN_AFTER:
-        text = f"{text} for {lasted:.0f} s; one group fewer after {DOWN_AFTER:.0f} s"
-        return ScalingDecision(current, ScalingReason.OBSERVING, text, held, DOWN_AFTER - lasted)
-    return ScalingDecision(
-        current - 1, ScalingReason.LOAD_FITS_IN_FEWER, f"{text} for {lasted:.0f} s", ScalingState()
+    return f"{running} running requests fit in {slots}"
+
+
+def _latencies(
+    inputs: ScalingInputs, loads: Sequence[GroupLoad]
+) -> list[tuple[ScalingReason, str, float, float]]:
+    """(reason, words, objective, mean over the groups) where both are known."""
+    first = _mean([load.time_to_first_token for load in loads])
+    later = _mean([load.time_per_output_token for load in loads])
+    missed_first, missed_later = (
+        ScalingReason.TIME_TO_FIRST_TOKEN_MISSED,
+        ScalingReason.TIME_PER_OUTPUT_TOKEN_MISSED,
     )
+    found = (
+        (missed_first, "time to first token", inputs.time_to_first_token, first),
+        (missed_later, "time per output token", inputs.time_per_output_token, later),
+    )
+    return [
+        (reason, what, objective, mean)
+        for reason, what, objective, mean in found
+        if objective is not None and mean is not None
+    ]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _load_text(loads: Sequence[GroupLoad]) -> str:
+    running, waiting = sum(load.running for load in loads), sum(load.waiting for load in loads)
+    text = f"{running} requests run and {waiting} wait in {len(loads)} groups"
+    if not all(load.slots for load in loads):
+        text += "; their request slots are unknown, so none is given up: set engine.args max-num-seqs"
+    return text
