@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 RANK_HEADER = "X-data-parallel-rank"
@@ -91,17 +90,3 @@ def metric(page: str, name: str, **labels: str) -> float | None:
         if head.partition("{")[0] == name and all(f'{key}="{text}"' in head for key, text in labels.items()):
             found = (found or 0.0) + float(value)
     return found
-
-
-def until(condition: Callable[[], bool], seconds: float, what: str, interval: float = 0.2) -> float:
-    """Wait for a condition and return the seconds it took.
-
-    Raises:
-        TimeoutError: if it does not hold within `seconds`; the message names `what`.
-    """
-    began = time.monotonic()
-    while not condition():
-        if time.monotonic() - began > seconds:
-            raise TimeoutError(f"{what}: not within {seconds:g} s")
-        time.sleep(interval)
-    return time.monotonic() - began

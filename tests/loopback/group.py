@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e.engine_helpers import get, until
+from e2e.engine_helpers import get
 from engine.install import vllm_command
 from engine.tiny_model import tiny_model
+from harness.wait import wait_for
 from moe_operator.resources.agent_bundle import MIDDLEWARE, agent_files
 
 PORT = 8000
@@ -68,16 +69,15 @@ class Group:
 
     pods: list[Pod] = field(default_factory=list)
 
-    def wait_ready(self, path: str = "/moe/v1/ready", seconds: float = 240.0) -> float:
-        """Wait until every pod answers 200 at `path`; the seconds it took."""
+    def wait_ready(self, seconds: float = 300.0) -> None:
+        """Wait until every pod says that it and its peers can serve."""
 
         def ready() -> bool:
             for pod in self.pods:
-                if pod.process.poll() is not None:
-                    raise RuntimeError(f"{pod.name} ended while starting:\n{pod.log[-4000:]}")
-            return all(get(pod.url, path)[0] == 200 for pod in self.pods)
+                assert pod.process.poll() is None, f"{pod.name} ended while starting:\n{pod.log[-4000:]}"
+            return all(get(pod.url, "/moe/v1/ready")[0] == 200 for pod in self.pods)
 
-        return until(ready, seconds, f"{len(self.pods)} pods ready")
+        wait_for(f"{len(self.pods)} pods ready", ready, seconds=seconds)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,127 @@
+"""The agent inside real vLLM processes: readiness by peers, drain of pooled clients, the cause of an engine's death."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import threading
+import time
+import urllib.error
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.engine_helpers import get, get_json, post_json
+from harness.wait import wait_for
+from loopback.group import PORT, Group, Layout, Pod, group
+
+KEY = {"Authorization": "Bearer secret"}
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Group]:
+    """Two pods of one rank that ask clients for a key."""
+    with group(Layout(2, 1, "127.30.2"), arguments=["--api-key", "secret"]) as made:
+        made.wait_ready()
+        yield made
+
+
+def completion(pod: Pod, tokens: int) -> None:
+    body = {"model": "tiny", "prompt": "count", "max_tokens": tokens, "ignore_eos": True}
+    post_json(pod.url, "/v1/completions", body, headers=KEY)
+
+
+def in_flight(pod: Pod) -> int | None:
+    found: int | None = get_json(pod.url, "/moe/v1/state").get("in_flight")
+    return found
+
+
+def test_probes_need_no_key(served: Group) -> None:
+    """A kubelet has none: the pods of every deployment with a key would never become ready."""
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        post_json(served.pods[0].url, "/v1/completions", {"model": "tiny", "prompt": "x", "max_tokens": 1})
+    for pod in served.pods:
+        assert get(pod.url, "/moe/v1/ready")[0] == 200
+        assert get(pod.url, "/moe/v1/alive")[0] == 200
+
+
+def test_probes_are_not_in_the_access_log(served: Group) -> None:
+    """A line a second and peer would bury what a user looks for."""
+    assert get(served.pods[0].url, "/version")[0] == 200
+    wait_for("an ordinary request in the log", lambda: "/version" in served.pods[0].log, seconds=10)
+    assert "/moe/v1/" not in served.pods[0].log
+
+
+def test_a_drain_moves_a_pooled_client_without_a_failed_request(served: Group) -> None:
+    """Clients with keep-alive connections would stay with a group until its pods are deleted under them."""
+    pod = served.pods[0]
+    streams = [threading.Thread(target=completion, args=(pod, 300)) for _ in range(2)]
+    for stream in streams:
+        stream.start()
+    wait_for("two requests in flight", lambda: in_flight(pod) == 2, seconds=30)
+    client = http.client.HTTPConnection(pod.address, PORT, timeout=60)
+    try:
+        assert _pooled_request(client) == (200, None)
+        kept = client.sock
+        assert kept is not None
+        answer = post_json(pod.url, "/moe/v1/drain", {"reason": "test"})
+        assert answer["in_flight"] == 2
+        assert _pooled_request(client) == (200, "close")
+        assert client.sock is None
+    finally:
+        client.close()
+    for stream in streams:
+        stream.join()
+    wait_for("no request in flight", lambda: in_flight(pod) == 0, seconds=30)
+    assert get_json(served.pods[1].url, "/moe/v1/state")["draining"] is None
+
+
+def test_a_killed_engine_takes_its_group_out_and_leaves_its_cause(served: Group) -> None:
+    """The other half would go on taking requests that it cannot answer, and nobody could say why it died."""
+    survivor, victim = served.pods
+    (core,) = victim.processes("EngineCore")
+    os.kill(core, signal.SIGKILL)
+    began = time.monotonic()
+    wait_for("the survivor not ready", lambda: get(survivor.url, "/moe/v1/ready")[0] == 503, seconds=10)
+    assert time.monotonic() - began < 5
+    assert get(survivor.url, "/health")[0] == 200
+    (reason,) = get_json(survivor.url, "/moe/v1/ready")["reasons"]
+    assert reason.startswith(f"peer {victim.address}:{PORT} ")
+    victim.process.wait(timeout=30)
+    assert "engine core exited unexpectedly" in victim.termination_message
+
+
+def test_a_killed_worker_leaves_its_cause() -> None:
+    """vLLM then exits with code 0: without the message, the pod's status says that all went well."""
+    with group(Layout(subnet="127.30.3")) as single:
+        single.wait_ready()
+        (pod,) = single.pods
+        (worker,) = pod.processes("Worker")
+        os.kill(worker, signal.SIGKILL)
+        pod.process.wait(timeout=30)
+        assert "died unexpectedly" in pod.termination_message
+        assert len(pod.termination_message.encode()) <= 4096
+
+
+def test_an_engine_that_cannot_start_leaves_its_cause() -> None:
+    """The commonest failure of all, a model that does not fit, would show as exit code 1 and nothing else."""
+    layout = Layout(subnet="127.30.4")
+    with group(
+        layout, environment={"VLLM_CPU_KVCACHE_SPACE": "0.001"}, arguments=["--max-model-len", "32768"]
+    ) as one:
+        (pod,) = one.pods
+        assert pod.process.wait(timeout=240) != 0
+        assert "ValueError" in pod.termination_message, pod.log[-2000:]
+        assert "KV cache" in pod.termination_message
+
+
+def _pooled_request(client: http.client.HTTPConnection) -> tuple[int, str | None]:
+    body = json.dumps({"model": "tiny", "prompt": "x", "max_tokens": 1})
+    client.request("POST", "/v1/completions", body, {"Content-Type": "application/json", **KEY})
+    answer = client.getresponse()
+    answer.read()
+    return answer.status, answer.getheader("connection")
