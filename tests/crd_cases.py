@@ -1,0 +1,294 @@
+"""What a ModelDeployment may be and may not: one table for the API server and for the Python that reads it.
+
+`tests/unit` holds the models and rules against it, `tests/cluster` a real API server with the CRD installed.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+Spec = dict[str, Any]
+
+BASE: Spec = {"model": {"name": "org/model"}, "hardware": {"accelerator": "B200"}}
+
+#: Removes a field of BASE.
+ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One object: BASE with `spec` merged into it."""
+
+    id: str
+    spec: Spec = field(default_factory=dict)
+    refused: str = ""
+    """Part of the message that refuses it; empty where it is accepted."""
+    name: str = "model"
+    server_only: bool = False
+    """Python reads it all the same, as it must not stop over an object that is stored."""
+
+    def manifest(self) -> dict[str, Any]:
+        """The whole object."""
+        return manifest(merged(BASE, self.spec), self.name)
+
+
+def manifest(spec: Spec, name: str = "model", namespace: str = "default") -> dict[str, Any]:
+    """A ModelDeployment as a user writes it."""
+    return {
+        "apiVersion": "moe-operator.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
+
+
+def merged(base: Spec, patch: Spec) -> Spec:
+    """`base` with `patch` over it, field by field; lists are replaced."""
+    result = copy.deepcopy(base)
+    for key, value in patch.items():
+        if value is ABSENT:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def _args(**flags: str) -> Spec:
+    return {"engine": {"args": {flag.replace("_", "-"): value for flag, value in flags.items()}}}
+
+
+def _arg(flag: str, value: str = "1") -> Spec:
+    return {"engine": {"args": {flag: value}}}
+
+
+def _env(name: str) -> Spec:
+    return {"engine": {"env": [{"name": name, "value": "x"}]}}
+
+
+def _pod(**fields: Any) -> Spec:
+    return {"podTemplate": fields}
+
+
+def _hardware(**fields: Any) -> Spec:
+    return {"hardware": fields}
+
+
+ACCEPTED: tuple[Case, ...] = (
+    Case("minimal"),
+    Case(
+        "useful",
+        {
+            "model": {"name": "Qwen/Qwen3.5-397B-A17B", "precision": "bfloat16", "contextLength": 131072},
+            "objective": {"timeToFirstToken": "2s", "timePerOutputToken": "50ms"},
+            "scaling": {"minGroups": 1, "maxGroups": 6},
+        },
+    ),
+    Case("name of 45 characters", name="a" * 45),
+    Case("name with a g and a digit inside", name="qwen-g1-x"),
+    Case("name ending in a g", name="gem-g"),
+    Case("accelerators", _hardware(accelerator=ABSENT, accelerators=["B200", "H200"])),
+    Case("cpu two by two", _hardware(accelerator="cpu", gpusPerGroup=4, gpusPerNode=2)),
+    Case("half a node", _hardware(gpusPerGroup=4, gpusPerNode=8)),
+    Case("two nodes", _hardware(gpusPerGroup=16, gpusPerNode=8)),
+    Case("layout spelt out", {**_hardware(gpusPerGroup=16), "parallelism": {"tensor": 2, "data": 8}}),
+    Case("no width, but parallelism", {"parallelism": {"tensor": 2, "data": 3}}),
+    Case("weights on a claim", {"model": {"source": "pvc://weights/qwen/397b"}}),
+    Case("weights from the hub", {"model": {"source": "hf://org/model", "revision": "main"}}),
+    Case("a path as a name", {"model": {"name": "/models/mine", "servedName": "mine"}}),
+    Case("no groups", {"scaling": {"mode": "External", "minGroups": 0}, "replicas": 0}),
+    Case("advisory", {"scaling": {"mode": "Advisory", "maxGroups": 4}, "replicas": 3}),
+    Case("maximum equals minimum", {"scaling": {"minGroups": 2, "maxGroups": 2}}),
+    Case("rollout without surge", {"rollout": {"maxSurge": 0, "maxUnavailable": 1}}),
+    Case("drain at once", {"rollout": {"drainDeadline": "0s"}}),
+    Case("long durations", {"recovery": {"startDeadline": "1h30m", "stallLimit": "24h"}}),
+    Case("ordinary flags", _args(max_num_seqs="256", enable_prefix_caching="", gpu_memory_utilization="0.9")),
+    Case("flag in underscores", _arg("max_num_seqs")),
+    Case("negated flag", _arg("no-enable-prefix-caching", "")),
+    Case("flag with a dot", _arg("speculative-config.method", "mtp")),
+    Case("flag that begins like a reserved one", _arg("model-loader-extra-config", "{}")),
+    Case("flag beside a reserved prefix", _arg("distributed-timeout-seconds", "600")),
+    Case(
+        "middleware without the agent", {"engine": {"agent": "Disabled", "args": {"middleware": "my.Thing"}}}
+    ),
+    Case("python path without the agent", {"engine": {"agent": "Disabled", "env": [{"name": "PYTHONPATH"}]}}),
+    Case(
+        "ordinary variables",
+        {
+            "engine": {
+                "env": [
+                    {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+                    {"name": "GLOO_SOCKET_IFNAME", "value": "eth0"},
+                    {"name": "OMP_NUM_THREADS", "value": "4"},
+                ]
+            }
+        },
+    ),
+    Case(
+        "resources",
+        {
+            "engine": {
+                "resources": {
+                    "requests": {"cpu": 16, "memory": "200Gi", "rdma/ib": "1"},
+                    "limits": {"memory": "1.5e12"},
+                }
+            }
+        },
+    ),
+    Case(
+        "pod template",
+        _pod(
+            labels={"team": "search", "app.kubernetes.io/part-of": "chat"},
+            annotations={"prometheus.io/scrape": "true", "example.com/note": "x" * 5000},
+            tolerations=[{"key": "gpu", "operator": "Exists"}, {"key": "spot", "value": "true"}],
+            nodeSelector={"pool": "a"},
+            affinity={
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [
+                            {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}
+                        ]
+                    }
+                }
+            },
+            imagePullSecrets=[{"name": "registry"}],
+            schedulerName="volcano",
+            priorityClassName="serving",
+            runtimeClassName="nvidia",
+            volumes=[{"name": "kernels", "persistentVolumeClaim": {"claimName": "kernels"}}],
+            volumeMounts=[{"name": "kernels", "mountPath": "/var/cache/moe-operator/vllm"}],
+            containers=[{"name": "logs", "image": "example.com/logs:1", "args": ["-f"]}],
+        ),
+    ),
+)
+
+REFUSED: tuple[Case, ...] = (
+    # Names.
+    Case("name of 46 characters", refused="at most 45 characters", name="a" * 46),
+    Case("name with a dot", refused="lower-case letters, digits and dashes", name="a.b"),
+    Case("name that begins with a digit", refused="begin with a letter", name="1a"),
+    Case("name of a group", refused="must not end in -g and a number", name="qwen-g0"),
+    Case("name of a group, two digits", refused="must not end in -g and a number", name="qwen-g12"),
+    # Single fields.
+    Case("no model", {"model": ABSENT}, "model"),
+    Case("no model name", {"model": {"name": ABSENT}}, "name"),
+    Case("no hardware", {"hardware": ABSENT}, "hardware"),
+    Case("model name like a flag", {"model": {"name": "--host"}}, "model.name"),
+    Case("model name with a blank", {"model": {"name": "a b"}}, "model.name"),
+    Case("served name like a flag", {"model": {"servedName": "-x"}}, "model.servedName"),
+    Case("unknown source", {"model": {"source": "ftp://x/y"}}, "model.source"),
+    Case("unknown precision", {"model": {"precision": "nvfp4"}}, "model.precision"),
+    Case("no context", {"model": {"contextLength": 0}}, "model.contextLength"),
+    Case("duration without a unit", {"objective": {"timeToFirstToken": "20"}}, "timeToFirstToken"),
+    Case("duration in another order", {"objective": {"timeToFirstToken": "5s1m"}}, "timeToFirstToken"),
+    Case("no time to first token", {"objective": {"timeToFirstToken": "0s"}}, "between 1ms and 1h"),
+    Case("stall limit of a step", {"recovery": {"stallLimit": "5s"}}, "between 10s and 24h"),
+    Case("start deadline of a blink", {"recovery": {"startDeadline": "100ms"}}, "between 30s and 24h"),
+    Case("drain for ever", {"rollout": {"drainDeadline": "25h"}}, "between 0s and 24h"),
+    Case("negative replicas", {"replicas": -1}, "replicas"),
+    Case("too many replicas", {"replicas": 257}, "replicas"),
+    Case("unknown mode", {"scaling": {"mode": "Manual"}}, "scaling.mode"),
+    Case("groups as text", {"scaling": {"minGroups": "1"}}, "scaling.minGroups", server_only=True),
+    Case("image with a blank", {"engine": {"image": "vllm vllm"}}, "engine.image"),
+    Case("no quantity", {"engine": {"resources": {"requests": {"memory": "lots"}}}}, "requests"),
+    Case("variable without a name", {"engine": {"env": [{"value": "x"}]}}, "name"),
+    Case("variable twice", {"engine": {"env": [{"name": "A"}, {"name": "A"}]}}, "Duplicate value",
+         server_only=True),
+    Case("mount without a path", _pod(volumeMounts=[{"name": "x"}]), "mountPath"),
+    Case("label value too long", _pod(labels={"a": "x" * 64}), "podTemplate.labels"),
+    # Several fields.
+    Case("no accelerator", _hardware(accelerator=ABSENT), "exactly one of accelerator and accelerators"),
+    Case("both accelerators", _hardware(accelerators=["H200"]), "exactly one of accelerator and accelerators"),
+    Case("uneven nodes", _hardware(gpusPerGroup=12, gpusPerNode=8), "must be a multiple of gpusPerNode"),
+    Case("layout that contradicts itself", {**_hardware(gpusPerGroup=16), "parallelism": {"tensor": 2, "data": 4}},
+         "leave one of the three out"),
+    Case("ranks that leave GPUs over", {**_hardware(gpusPerGroup=16), "parallelism": {"tensor": 3}},
+         "parallelism.tensor must divide"),
+    Case("more ranks than fit evenly", {**_hardware(gpusPerGroup=16), "parallelism": {"data": 5}},
+         "parallelism.data must divide"),
+    Case("limits the wrong way round", {"scaling": {"minGroups": 3, "maxGroups": 2}}, "raise maxGroups too"),
+    Case("maximum below the default minimum", {"scaling": {"maxGroups": 0}}, "raise maxGroups too"),
+    Case("nothing may move", {"rollout": {"maxSurge": 0}}, "must not both be 0"),
+    # Flags that the operator derives.
+    Case("flag: model", _arg("model"), "use spec.model.name"),
+    Case("flag: served model name", _arg("served-model-name"), "use spec.model.servedName"),
+    Case("flag: context", _arg("max-model-len"), "use spec.model.contextLength"),
+    Case("flag: precision", _arg("dtype", "half"), "use spec.model.precision"),
+    Case("flag: revision", _arg("revision"), "use spec.model.revision"),
+    Case("flag: tensor parallel", _arg("tensor-parallel-size"), "use spec.parallelism.tensor"),
+    Case("flag: tensor parallel in underscores", _arg("tensor_parallel_size"), "use spec.parallelism.tensor"),
+    Case("flag: tensor parallel abbreviated", _arg("tensor-parallel-siz"), "use spec.parallelism.tensor"),
+    Case("flag: tensor parallel abbreviated to a word", _arg("tensor"), "use spec.parallelism.tensor"),
+    Case("flag: tensor parallel, short", _arg("tp"), "use spec.parallelism.tensor"),
+    Case("flag: data parallel", _arg("data-parallel-size"), "or spec.parallelism.data"),
+    Case("flag: data parallel, any", _arg("data_parallel_rpc_port"), "or spec.parallelism.data"),
+    Case("flag: data parallel abbreviated", _arg("data-par"), "or spec.parallelism.data"),
+    Case("flag: data parallel negated", _arg("no-data-parallel-hybrid-lb", ""), "or spec.parallelism.data"),
+    Case("flag: expert parallel off", _arg("no-enable-expert-parallel", ""), "always runs with it"),
+    Case("flag: pipeline", _arg("pipeline-parallel-size"), "laid out by spec.hardware"),
+    Case("flag: nodes", _arg("nnodes"), "laid out by spec.hardware"),
+    Case("flag: master", _arg("master-addr"), "laid out by spec.hardware"),
+    Case("flag: headless", _arg("headless", ""), "laid out by spec.hardware"),
+    Case("flag: API servers", _arg("api-server-count"), "laid out by spec.hardware"),
+    Case("flag: host", _arg("host", "0.0.0.0"), "plain HTTP on port 8000"),
+    Case("flag: port", _arg("port"), "plain HTTP on port 8000"),
+    Case("flag: TLS", _arg("ssl-keyfile"), "plain HTTP on port 8000"),
+    Case("flag: API key", _arg("api-key"), "at the gateway"),
+    Case("flag: shutdown", _arg("shutdown-timeout"), "spec.rollout.drainDeadline"),
+    Case("flag: figures off", _arg("disable-log-stats", ""), "reads the engine's figures"),
+    Case("flag: file of flags", _arg("config", "/f.yaml"), "into spec.engine.args"),
+    Case("flag: middleware", _arg("middleware", "my.Thing"), "spec.engine.agent: Disabled"),
+    Case("flag with dashes", _arg("--max-num-seqs"), "without leading dashes"),
+    Case("flag with its value", _arg("max-num-seqs=4", ""), "without leading dashes"),
+    Case("flag that is empty", _arg(""), "without leading dashes"),
+    # Environment.
+    Case("variable: address", _env("VLLM_HOST_IP"), "engine.env must not set"),
+    Case("variable: LeaderWorkerSet", _env("LWS_LEADER_ADDRESS"), "LeaderWorkerSet sets these"),
+    Case("variable: ranks", _env("VLLM_DP_RANK"), "laid out by spec.hardware"),
+    Case("variable: API key", _env("VLLM_API_KEY"), "at the gateway"),
+    Case("variable: python path", _env("PYTHONPATH"), "spec.engine.agent: Disabled"),
+    Case("variable: agent", _env("MOE_AGENT_DIR"), "spec.engine.agent: Disabled"),
+    # What the operator owns of the pods.
+    Case("request of GPUs", {"engine": {"resources": {"requests": {"nvidia.com/gpu": 4}}}}, "gpusPerNode"),
+    Case("limit of GPUs", {"engine": {"resources": {"limits": {"amd.com/gpu": "4"}}}}, "gpusPerNode"),
+    Case("label: ours", _pod(labels={"moe-operator.dev/traffic": "on"}), "podTemplate.labels must not set"),
+    Case("label: instance", _pod(labels={"app.kubernetes.io/instance": "x"}), "podTemplate.labels must not set"),
+    Case("label: manager", _pod(labels={"app.kubernetes.io/managed-by": "x"}), "podTemplate.labels must not set"),
+    Case("label: LeaderWorkerSet", _pod(labels={"leaderworkerset.sigs.k8s.io/name": "x"}),
+         "podTemplate.labels must not set"),
+    Case("annotation: ours", _pod(annotations={"moe-operator.dev/incarnation": "x"}),
+         "podTemplate.annotations must not set"),
+    Case("annotation: exclusive topology",
+         _pod(annotations={"leaderworkerset.sigs.k8s.io/exclusive-topology": "x"}),
+         "podTemplate.annotations must not set"),
+    Case("volume: shared memory", _pod(volumes=[{"name": "shm", "emptyDir": {}}]), "podTemplate.volumes must not set"),
+    Case("volume: ours", _pod(volumes=[{"name": "moe-agent", "emptyDir": {}}]), "podTemplate.volumes must not set"),
+    Case("mount: shared memory", _pod(volumeMounts=[{"name": "x", "mountPath": "/dev/shm"}]),
+         "podTemplate.volumeMounts must not set"),
+    Case("mount: with a slash", _pod(volumeMounts=[{"name": "x", "mountPath": "/opt/moe-agent/"}]),
+         "podTemplate.volumeMounts must not set"),
+    Case("container: engine", _pod(containers=[{"name": "engine", "image": "x"}]),
+         "podTemplate.containers must not set"),
+)  # fmt: skip
+
+CASES = (*ACCEPTED, *REFUSED)
+
+
+@dataclass(frozen=True)
+class Change:
+    """An accepted object and what a user then makes of it."""
+
+    id: str
+    before: Spec
+    after: Spec
+    refused: str = ""
+
+
+CHANGES: tuple[Change, ...] = (
+    Change("another width", {}, _hardware(gpusPerGroup=16)),
+    Change("another accelerator", {}, _hardware(accelerator=ABSENT, accelerators=["H200"])),
+    Change("another image", {}, {"engine": {"image": "example.com/vllm:1"}}),
+    Change("another revision of the model", {"model": {"revision": "a"}}, {"model": {"revision": "b"}}),
+    Change("another model", {}, {"model": {"name": "org/other"}}, "create another ModelDeployment"),
+)
