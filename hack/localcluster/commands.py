@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from localcluster import existing, lifecycle
+from localcluster import existing, lifecycle, linux
 from localcluster.errors import LocalClusterError
 from localcluster.layout import ClusterDirs, cache_root, hack_root
 from localcluster.lifecycle import Options, require_running
@@ -75,7 +75,7 @@ def run(name: str | None, options: Options, argv: Sequence[str], say: Say) -> in
     try:
         lifeline = lifecycle.up(dirs, options, say, ephemeral=True)
         try:
-            status = _run_in_child(dirs, argv)
+            status = _run_in_child(dirs, argv, lifeline)
             kept = status != 0
             return status
         finally:
@@ -91,7 +91,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _run_in_child(dirs: ClusterDirs, argv: Sequence[str]) -> int:
+def _run_in_child(dirs: ClusterDirs, argv: Sequence[str], lifeline: int) -> int:
     """Entering the namespaces is for good, so a child does it; signals are handed on to it and from it to
     the command.
     """
@@ -100,6 +100,9 @@ def _run_in_child(dirs: ClusterDirs, argv: Sequence[str]) -> int:
     if child == 0:
         status = 1
         try:
+            # The lifeline must have one holder, and the child must not outlive it.
+            os.close(lifeline)
+            linux.die_with_parent()
             status = run_inside(dirs, record, argv)
         except LocalClusterError as error:
             to_stderr(str(error))

@@ -93,10 +93,17 @@ def main() -> None:
     except OSError as error:
         os.write(progress, f"failed {refused(error)}\n".encode())
         sys.exit(1)
+    recorded, let_go = os.pipe()
     child = os.fork()
     if child == 0:
+        # Both share one mount namespace: with the child's /proc mounted, the parent could not look the child up.
+        os.close(let_go)
+        if os.read(recorded, 1) == b"":
+            os._exit(1)
+        os.close(recorded)
         run_as_first(root, progress, sys.argv[1:])
     Record.of(child, user_namespace=user_namespace).write(root / "cluster.json")
+    os.write(let_go, b".")
 
 
 def refused(error: OSError) -> str:
