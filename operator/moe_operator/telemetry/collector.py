@@ -1,0 +1,140 @@
+"""The telemetry loop: scrapes the engines of all groups at their pods' addresses, beside the reconciles."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import aiohttp
+
+from moe_operator.telemetry.metrics_page import EngineMetrics, parse_metrics
+from moe_operator.telemetry.observation import PodObservation, Snapshot
+from moe_operator.telemetry.window import PodWindow
+
+#: Seconds between two rounds, and between two rounds while a group drains.
+INTERVAL = 5.0
+FAST_INTERVAL = 1.0
+_TIMEOUT = 2.0
+_AT_ONCE = 32
+#: Share by which a rate must move to be news.
+_NEWS = 0.01
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One pod to scrape."""
+
+    key: Key
+    """Its ModelDeployment."""
+    pod_uid: str
+    host: str
+    port: int
+    request_slots: int = 0
+    agent: bool = True
+    """Whether the agent runs in it."""
+    urgent: bool = False
+    """A reconcile waits for its figures: the group drains."""
+
+
+class Collector:
+    """Keeps a window per pod. `snapshot` is what reconciles see."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        targets: Callable[[], Iterable[Target]],
+        on_news: Callable[[Key], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`on_news` is called with deployments whose figures changed in a way that a decision may need."""
+        self._session = session
+        self._targets = targets
+        self._on_news = on_news
+        self._clock = clock
+        self._windows: dict[str, PodWindow] = {}
+        self._limit = asyncio.Semaphore(_AT_ONCE)
+        self.last_round: float | None = None
+        """When the last round ended."""
+
+    def snapshot(self) -> Snapshot:
+        """The newest observations."""
+        found = {uid: seen for uid, window in self._windows.items() if (seen := window.observation())}
+        return Snapshot(pods=found, taken_at=self._clock())
+
+    async def run(self) -> None:
+        """Scrape for ever; ends only by cancellation."""
+        while True:
+            urgent = await self.round()
+            await asyncio.sleep(FAST_INTERVAL if urgent else INTERVAL)
+
+    async def round(self) -> bool:
+        """Scrape every target once. True if one of them is urgent."""
+        targets = list(self._targets())
+        wanted = {t.pod_uid for t in targets}
+        for uid in [u for u in self._windows if u not in wanted]:
+            del self._windows[uid]
+        before = self.snapshot().pods
+        await asyncio.gather(*(self._scrape(t) for t in targets))
+        after = self.snapshot().pods
+        for key in {t.key for t in targets if t.urgent or _news(before.get(t.pod_uid), after.get(t.pod_uid))}:
+            self._on_news(key)
+        self.last_round = self._clock()
+        return any(t.urgent for t in targets)
+
+    async def _scrape(self, target: Target) -> None:
+        window = self._windows.setdefault(target.pod_uid, PodWindow(target.pod_uid))
+        window.slots = target.request_slots
+        async with self._limit:
+            metrics = await self._metrics(target)
+            in_flight = await self._in_flight(target) if metrics and target.agent else None
+        if metrics is None:
+            window.failed()
+        else:
+            window.add(self._clock(), metrics, in_flight)
+
+    async def _metrics(self, target: Target) -> EngineMetrics | None:
+        page = await self._get(target, "/metrics")
+        return parse_metrics(page) if page is not None else None
+
+    async def _in_flight(self, target: Target) -> int | None:
+        """Requests that the agent counts: an engine that is stopped cannot tell of those that wait for it."""
+        page = await self._get(target, "/moe/v1/state")
+        if page is None:
+            return None
+        try:
+            return int(json.loads(page)["in_flight"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    async def _get(self, target: Target, path: str) -> bytes | None:
+        url = f"http://{_host(target.host)}:{target.port}{path}"
+        try:
+            async with self._session.get(url, timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as answer:
+                return await answer.read() if answer.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return None
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _news(before: PodObservation | None, after: PodObservation | None) -> bool:
+    """Whether a decision or the status may want to know: load, failures, or a rate that moved."""
+    if before is None or after is None:
+        return before is not after
+    if (before.busy, before.waiting > 0, before.failures > 1) != (
+        after.busy,
+        after.waiting > 0,
+        after.failures > 1,
+    ):
+        return True
+    if after.busy:
+        return True  # the stall limit and the autoscaler's clocks run
+    pairs = (
+        (before.output_tokens_per_second, after.output_tokens_per_second),
+        (before.prompt_tokens_per_second, after.prompt_tokens_per_second),
+    )
+    return any(abs(a - b) > _NEWS * max(abs(a), abs(b)) for a, b in pairs)

@@ -1,0 +1,77 @@
+"""Turns scrapes of one pod into an observation: rates over a window, and when work last made progress. Pure."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from moe_operator.telemetry.metrics_page import EngineMetrics
+from moe_operator.telemetry.observation import PodObservation
+
+#: Seconds that rates and means look back.
+WINDOW = 30.0
+
+
+@dataclass
+class PodWindow:
+    """The scrapes of one pod within the window. Times are seconds of a monotonic clock."""
+
+    pod_uid: str
+    slots: int = 0
+    """Requests that the pod can compute at once."""
+    _scrapes: deque[tuple[float, EngineMetrics]] = field(default_factory=deque)
+    _progress_at: float | None = None
+    _failures: int = 0
+    _in_flight: int | None = None
+
+    def failed(self) -> None:
+        """A scrape got no answer."""
+        self._failures += 1
+
+    def add(self, at: float, metrics: EngineMetrics, in_flight: int | None) -> None:
+        """Take up a scrape. Counters that fell were reset: what came before them does not count."""
+        last = self._scrapes[-1][1] if self._scrapes else None
+        if last and (
+            metrics.output_tokens < last.output_tokens or metrics.prompt_tokens < last.prompt_tokens
+        ):
+            self._scrapes.clear()
+            last = None
+        moved = last is None or metrics.output_tokens > last.output_tokens
+        idle = metrics.running == 0 and metrics.waiting == 0 and not in_flight
+        if moved or idle or self._progress_at is None:
+            self._progress_at = at
+        self._failures = 0
+        self._in_flight = in_flight
+        self._scrapes.append((at, metrics))
+        while len(self._scrapes) > 2 and self._scrapes[1][0] <= at - WINDOW:
+            self._scrapes.popleft()
+
+    def observation(self) -> PodObservation | None:
+        """What is known now; None before the first scrape."""
+        if not self._scrapes or self._progress_at is None:
+            return None
+        (began, first), (at, last) = self._scrapes[0], self._scrapes[-1]
+        span = at - began
+        return PodObservation(
+            pod_uid=self.pod_uid,
+            at=at,
+            running=last.running,
+            waiting=last.waiting,
+            in_flight=self._in_flight,
+            kv_usage_percent=last.kv_usage * 100,
+            prompt_tokens_total=last.prompt_tokens,
+            output_tokens_total=last.output_tokens,
+            prompt_tokens_per_second=(last.prompt_tokens - first.prompt_tokens) / span if span else 0.0,
+            output_tokens_per_second=(last.output_tokens - first.output_tokens) / span if span else 0.0,
+            time_to_first_token=_mean(
+                last.first_token_sum - first.first_token_sum, last.first_token_count - first.first_token_count
+            ),
+            time_per_output_token=_mean(
+                last.per_token_sum - first.per_token_sum, last.per_token_count - first.per_token_count
+            ),
+            progress_at=self._progress_at,
+            failures=self._failures,
+            request_slots=self.slots,
+        )
+
+
+def _mean(total: float, count: float) -> float | None:
+    return total / count if count > 0 else None
