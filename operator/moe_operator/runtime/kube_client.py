@@ -15,7 +15,7 @@ from moe_operator.controller.kube import (
     NotFoundError,
     Obj,
 )
-from moe_operator.runtime.transport import Transport, loads
+from moe_operator.runtime.transport import Query, Transport, loads
 
 #: The verb `list` hides the built-in type inside the class.
 Objects = list[Obj]
@@ -76,17 +76,7 @@ class AioKubeClient:
 
     async def patch(self, kind: Kind, namespace: str | None, name: str, patch: Obj) -> Obj:
         query = [("fieldManager", names.FIELD_MANAGER)]
-        path = kind.path(namespace, name)
-        try:
-            raw = await self._transport.send(
-                "PATCH", "patch", kind.kind, path, query, patch, content_type=_MERGE_PATCH
-            )
-        except InvalidError as error:
-            # The API server may word a uid that is another's as a change of an immutable field.
-            if "uid" in (patch.get("metadata") or {}) and "metadata.uid" in error.message:
-                raise ConflictError(409, "Conflict", error.message) from error
-            raise
-        return loads(raw)
+        return await self._patch("patch", kind, kind.path(namespace, name), query, patch, _MERGE_PATCH)
 
     async def delete(
         self,
@@ -122,9 +112,20 @@ class AioKubeClient:
         path = kind.path(meta.get("namespace"), meta["name"], subresource)
         query = [("fieldManager", manager), ("force", "true")]
         verb = "apply" if subresource is None else f"apply_{subresource}"
-        raw = await self._transport.send(
-            "PATCH", verb, kind.kind, path, query, body, content_type=_APPLY_PATCH
-        )
+        return await self._patch(verb, kind, path, query, body, _APPLY_PATCH)
+
+    async def _patch(
+        self, verb: str, kind: Kind, path: str, query: Query, body: Obj, content_type: str
+    ) -> Obj:
+        try:
+            raw = await self._transport.send(
+                "PATCH", verb, kind.kind, path, query, body, content_type=content_type
+            )
+        except InvalidError as error:
+            # The API server words a uid that is another's as the change of an immutable field.
+            if "uid" in (body.get("metadata") or {}) and "metadata.uid" in error.message:
+                raise ConflictError(409, "Conflict", error.message) from error
+            raise
         return loads(raw)
 
     # --- lists ----------------------------------------------------------------------------------------

@@ -1,0 +1,196 @@
+"""The operator's own metrics, in a registry of their own. `docs/reference/metrics.md` is generated from them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
+
+#: From a cached decision to a reconcile that waits for a slow API server.
+_RECONCILE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 60, 240)
+_REQUEST_BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
+
+M = TypeVar("M", bound=MetricWrapperBase)
+
+Sample = tuple[tuple[str, ...], float]
+
+
+class _Computed(Collector):
+    """A gauge whose values are computed when they are asked for."""
+
+    def __init__(
+        self, name: str, documentation: str, labels: tuple[str, ...], read: Callable[[], Iterable[Sample]]
+    ) -> None:
+        self.name, self.documentation, self.labels = name, documentation, labels
+        self.read = read
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(self.name, self.documentation, labels=self.labels)
+        for labels, value in self.read():
+            family.add_metric(labels, value)
+        yield family
+
+
+class Metrics:
+    """Everything the operator counts. Implements the observer protocols of the other parts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._described: list[tuple[str, str, str, tuple[str, ...]]] = []
+
+        self._reconciles = self._counter(
+            "reconciles", "Reconciles by outcome: success, requeue, error or timeout.", "outcome"
+        )
+        self._reconcile_seconds = self._histogram(
+            "reconcile_seconds", "Duration of one reconcile.", _RECONCILE_BUCKETS
+        )
+        self._queue_wait = self._histogram(
+            "queue_wait_seconds", "Time from a key's event to the begin of its reconcile.", _RECONCILE_BUCKETS
+        )
+        self._requests = self._counter(
+            "api_requests",
+            "Requests to the API server; code 0 means no answer. "
+            "Those with the verbs create, apply, apply_status, patch and delete are writes.",
+            "verb",
+            "kind",
+            "code",
+        )
+        self._request_seconds = self._histogram(
+            "api_request_seconds", "Duration of requests to the API server.", _REQUEST_BUCKETS, "verb"
+        )
+        self._watch_events = self._counter(
+            "watch_events", "Events that the watches delivered.", "kind", "type"
+        )
+        self._watch_starts = self._counter(
+            "watch_starts", "Times the watches were started: once, and again after each failure."
+        )
+        self._lost_deletions = self._counter(
+            "lost_deletions",
+            "Objects that a LIST showed to be gone without the watch having said so.",
+            "kind",
+        )
+        self._resyncs = self._counter("resyncs", "Resyncs by outcome: success or error.", "outcome")
+        self._resync_seconds = self._histogram(
+            "resync_seconds", "Duration of one resync.", _RECONCILE_BUCKETS
+        )
+        self._leader = self._gauge("leader", "1 on the replica that holds the lease, 0 on the others.")
+        self._canaries = self._counter(
+            "canaries", "Canaries sent to the pods of a group, by result: passed or failed.", "result"
+        )
+        self._scrapes = self._counter(
+            "telemetry_scrapes", "Scrapes of engines by outcome: success or error.", "outcome"
+        )
+        self._events = self._counter(
+            "events_posted",
+            "Kubernetes Events by outcome: posted, counted (added to a series), dropped, error.",
+            "outcome",
+        )
+        self._gauge("build_info", "1; the label says which version runs.", "version").labels(
+            version("moe-operator")
+        ).set(1)
+
+    # --- values that are computed when asked for ------------------------------------------------------
+
+    def watch_values(
+        self,
+        *,
+        queue_depth: Callable[[], int],
+        overdue: Callable[[], Iterable[Sample]],
+        telemetry_age: Callable[[], float],
+        groups: Callable[[], Iterable[Sample]],
+        ready: Callable[[], Iterable[Sample]],
+    ) -> None:
+        """Say where the values come from that others keep."""
+        self._computed(
+            "queue_depth", "ModelDeployments that wait to be reconciled.", (), lambda: [((), queue_depth())]
+        )
+        self._computed(
+            "watch_overdue_seconds",
+            "How long the watch of a kind has been owing a change that a LIST has shown; 0 when it owes none.",
+            ("kind",),
+            overdue,
+        )
+        self._computed(
+            "telemetry_age_seconds",
+            "Age of the oldest observation of a pod that is scraped; 0 without pods.",
+            (),
+            lambda: [((), telemetry_age())],
+        )
+        self._computed(
+            "groups",
+            "Groups of a ModelDeployment: desired, current, ready, updated, draining. From the leader only.",
+            ("namespace", "name", "state"),
+            groups,
+        )
+        self._computed(
+            "deployment_ready",
+            "1 when the ModelDeployment's condition Ready is True, else 0. From the leader only.",
+            ("namespace", "name"),
+            ready,
+        )
+
+    # --- observers ------------------------------------------------------------------------------------
+
+    def reconciled(self, outcome: str, seconds: float, waited: float) -> None:
+        self._reconciles.labels(outcome).inc()
+        self._reconcile_seconds.observe(seconds)
+        self._queue_wait.observe(waited)
+
+    def request(self, verb: str, kind: str, code: int, seconds: float) -> None:
+        self._requests.labels(verb, kind, str(code)).inc()
+        self._request_seconds.labels(verb).observe(seconds)
+
+    def watch_event(self, kind: str, type_: str) -> None:
+        self._watch_events.labels(kind, type_).inc()
+
+    def watch_started(self) -> None:
+        self._watch_starts.inc()
+
+    def lost_deletions(self, kind: str, count: int) -> None:
+        self._lost_deletions.labels(kind).inc(count)
+
+    def resynced(self, outcome: str, seconds: float) -> None:
+        self._resyncs.labels(outcome).inc()
+        self._resync_seconds.observe(seconds)
+
+    def leading(self, leads: bool) -> None:
+        self._leader.set(1 if leads else 0)
+
+    def canary(self, passed: bool) -> None:
+        self._canaries.labels("passed" if passed else "failed").inc()
+
+    def scraped(self, success: bool) -> None:
+        self._scrapes.labels("success" if success else "error").inc()
+
+    def event(self, outcome: str) -> None:
+        self._events.labels(outcome).inc()
+
+    # --- reference --------------------------------------------------------------------------------------
+
+    def described(self) -> list[tuple[str, str, str, tuple[str, ...]]]:
+        """Name on the wire, type, help and labels of every metric, by name."""
+        return sorted(self._described)
+
+    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
+        return self._made(Counter, name, f"moe_operator_{name}_total", help_, labels)
+
+    def _gauge(self, name: str, help_: str, *labels: str) -> Gauge:
+        return self._made(Gauge, name, f"moe_operator_{name}", help_, labels)
+
+    def _histogram(self, name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return self._made(Histogram, name, f"moe_operator_{name}", help_, labels, buckets=buckets)
+
+    def _made(
+        self, type_: type[M], name: str, wire: str, help_: str, labels: tuple[str, ...], **more: Any
+    ) -> M:
+        self._described.append((wire, type_.__name__.lower(), help_, labels))
+        return type_(f"moe_operator_{name}", help_, labels, registry=self.registry, **more)
+
+    def _computed(
+        self, name: str, help_: str, labels: tuple[str, ...], read: Callable[[], Iterable[Sample]]
+    ) -> None:
+        self._described.append((f"moe_operator_{name}", "gauge", help_, labels))
+        self.registry.register(_Computed(f"moe_operator_{name}", help_, labels, read))
