@@ -19,6 +19,7 @@ with the kubelet: nothing a container starts can outlive it.
 
 from __future__ import annotations
 
+import array
 import errno
 import json
 import os
@@ -32,6 +33,7 @@ from localcluster.kubelet import rootfs, syscalls
 
 _POD_NAMESPACES = (("uts", syscalls.CLONE_NEWUTS), ("ipc", syscalls.CLONE_NEWIPC))
 PACKET = 65536
+_MAX_FDS = 8
 #: Dispositions that Python or this program changed; a program must find the defaults.
 _CHANGED_SIGNALS = (
     signal.SIGCHLD,
@@ -87,7 +89,7 @@ class Launcher:
 
     def _receive(self) -> bool:
         try:
-            data, fds, _, _ = socket.recv_fds(self._channel, PACKET, 8, socket.MSG_CMSG_CLOEXEC)
+            data, fds = _receive(self._channel)
         except ConnectionResetError:
             return False
         if not data:
@@ -245,6 +247,18 @@ class Launcher:
         except BaseException as error:
             os.write(error_pipe, json.dumps({"stage": stage, "message": str(error)}).encode())
         os._exit(128)
+
+
+def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """One packet and its descriptors, closed on exec (socket.recv_fds ignores the flag in Python 3.11)."""
+    numbers = array.array("i")
+    data, ancillary, _, _ = channel.recvmsg(
+        PACKET, socket.CMSG_LEN(_MAX_FDS * numbers.itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    for level, kind, body in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers.frombytes(body[: len(body) - len(body) % numbers.itemsize])
+    return data, list(numbers)
 
 
 def read_spec(descriptor: int) -> ProcessSpec:

@@ -64,9 +64,7 @@ class StatusWriter:
                 self._idle.set()
                 continue
             try:
-                answer = await self._client.patch(
-                    self._path, {"metadata": {"uid": self._uid}, "status": wanted}
-                )
+                answer = await self._client.patch(self._path, _patch(self._uid, wanted))
             except ApiError as error:
                 if error.status in (404, 409):
                     self._gone = True  # deleted, or another pod has its name by now
@@ -76,8 +74,19 @@ class StatusWriter:
                 pause = min(2 * pause, 5.0)
                 self._wake.set()
                 continue
-            pause = 0.2
             version = int(answer["metadata"]["resourceVersion"])
             if version >= self._version:
                 self._version, self._shown = version, answer.get("status")
+            if podstatus.same(wanted, answer.get("status")):
+                pause = 0.2
+            else:
+                # The API server keeps something that we would write otherwise: writing at once would never end.
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 30.0)
             self._wake.set()
+
+
+def _patch(uid: str, status: Obj) -> Obj:
+    """Conditions are merged by type: what a condition no longer says must be taken back by name."""
+    conditions = [{"reason": None, "message": None, **entry} for entry in status["conditions"]]
+    return {"metadata": {"uid": uid}, "status": {**status, "conditions": conditions}}
