@@ -88,9 +88,9 @@ def test_a_killed_engine_takes_its_group_out_and_leaves_its_cause(served: Group)
     began = time.monotonic()
     wait_for("the survivor not ready", lambda: get(survivor.url, "/moe/v1/ready")[0] == 503, seconds=10)
     assert time.monotonic() - began < 5
-    assert get(survivor.url, "/health")[0] == 200
-    (reason,) = get_json(survivor.url, "/moe/v1/ready")["reasons"]
-    assert reason.startswith(f"peer {victim.address}:{PORT} ")
+    # A rank that computes when its peer dies ends too; an idle one goes on, with its own /health at 200.
+    reasons = get_json(survivor.url, "/moe/v1/ready")["reasons"]
+    assert any(reason.startswith((f"peer {victim.address}:{PORT} ", "this pod: ")) for reason in reasons)
     victim.process.wait(timeout=30)
     assert "engine core exited unexpectedly" in victim.termination_message
 
@@ -110,9 +110,7 @@ def test_a_killed_worker_leaves_its_cause() -> None:
 def test_an_engine_that_cannot_start_leaves_its_cause() -> None:
     """The commonest failure of all, a model that does not fit, would show as exit code 1 and nothing else."""
     layout = Layout(subnet="127.30.4")
-    with group(
-        layout, environment={"VLLM_CPU_KVCACHE_SPACE": "0.001"}, arguments=["--max-model-len", "32768"]
-    ) as one:
+    with group(layout, arguments=["--kv-cache-memory-bytes", "1M"]) as one:
         (pod,) = one.pods
         assert pod.process.wait(timeout=240) != 0
         assert "ValueError" in pod.termination_message, pod.log[-2000:]

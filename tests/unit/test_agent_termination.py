@@ -86,7 +86,21 @@ def test_an_exception_is_recorded_with_what_it_stems_from(log: Path, logger: log
         "EngineCore failed to start. [RuntimeError: Engine core initialization failed; from ValueError:"
         in line
     )
-    assert "max_model_len 262144 is larger than the KV cache holds … (131072)" in line
+    assert "max_model_len 262144 is larger than the KV cache holds (131072)" in line
+
+
+def test_a_long_error_is_recorded_with_its_point(log: Path, logger: logging.Logger) -> None:
+    """What is wrong stands in the middle of some messages, and at the end of a traceback."""
+    logger.error(
+        "1 validation error for VllmConfig\n  invalid literal '0.001'\n    For further information visit x"
+    )
+    logger.error(
+        'failed:\nTraceback (most recent call last):\n  File "core.py"\n    run()\nOSError: no device'
+    )
+    assert [line.partition(": ")[2] for line in log.read_text().splitlines()] == [
+        "1 validation error for VllmConfig invalid literal '0.001'",
+        "failed: OSError: no device",
+    ]
 
 
 def test_the_message_stays_within_what_kubernetes_keeps(log: Path, logger: logging.Logger) -> None:

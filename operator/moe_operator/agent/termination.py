@@ -139,11 +139,14 @@ def _describe(error: BaseException) -> str:
 
 
 def _one_line(text: str) -> str:
-    """First and last line of a message: of a traceback these are what was tried and what went wrong."""
+    """A message in one line. Of a traceback, the lines before it and the last: what was tried, what went
+    wrong.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) < 2:
-        return "".join(lines)
-    return f"{lines[0]} … {lines[-1]}"
+    trace = next((index for index, line in enumerate(lines) if line.startswith("Traceback (most")), None)
+    if trace is not None:
+        lines = [*lines[:trace], lines[-1]]
+    return " ".join(line for line in lines if not line.startswith("For further information visit"))
 
 
 def _cut(line: str) -> str:
