@@ -288,7 +288,8 @@ class ApiServer:
             raise ConflictError(
                 409,
                 "Conflict",
-                f'{kind.plural} "{obj["metadata"]["name"]}": the uid in the precondition is {uid}, the object\'s {obj["metadata"]["uid"]}',
+                f"{kind.plural} {obj['metadata']['name']}: the precondition's uid is {uid}, "
+                f"the object's {obj['metadata']['uid']}",
             )
 
     @staticmethod

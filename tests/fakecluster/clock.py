@@ -75,9 +75,17 @@ class Clock:
         return self._loop.time()
 
 
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a task ended with that nobody asked; a crash that was meant is no news."""
+    error = context.get("exception")
+    if error is None or isinstance(error, Exception):
+        loop.default_exception_handler(context)
+
+
 def run_virtual(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end in a new virtual loop; whatever it left running is cancelled."""
     loop = VirtualLoop()
+    loop.set_exception_handler(_complain)
     try:
         return loop.run_until_complete(main())
     finally:

@@ -181,9 +181,10 @@ class Invariants:
                 and not _alone(engine, engines.reachable)
             ):
                 broken[uid] = self._broken_for.get(uid, now)
-                if now - broken[uid] > BROKEN_ENDPOINT_LIMIT + (self.lag if silent else 0.0):
+                since = now - broken[uid]
+                if since > BROKEN_ENDPOINT_LIMIT + (self.lag if silent else 0.0):
                     self._broke(
-                        f"a Service points to pod {engine.pod} of half a group for {now - broken[uid]:.1f} s: {_states(engine)}"
+                        f"a Service points to pod {engine.pod} of half a group for {since:.1f} s: {_states(engine)}"
                     )
             pod = self.world.server.get(POD, engine.namespace, engine.pod)
             carries = pod is not None and labels_of(pod).get(names.LABEL_TRAFFIC) == names.TRAFFIC_ON
@@ -209,6 +210,5 @@ def _alone(engine: Engine, reachable: Callable[[str], bool]) -> bool:
 
 def _states(engine: Engine) -> str:
     return ", ".join(
-        f"{e.pod} {e.state if e.state is not State.UP or not e.hung else 'Hung'}"
-        for e in engine.cohort or (engine,)
+        f"{e.pod} {'Hung' if e.hung and e.state is State.UP else e.state}" for e in engine.cohort or (engine,)
     )

@@ -40,13 +40,12 @@ class LeaderWorkerSetController(Controller):
                 STATEFUL_SET, self._stateful_set(lws, lws, name, leader_template, 1, 0), self.name
             )
         leader = self.server.get(POD, namespace, f"{name}-0")
-        if leader is not None and not is_deleting(leader):
-            # One that an earlier leader owns is still on its way out: the name is taken until it is gone.
-            if group["size"] > 1 and self.server.get(STATEFUL_SET, namespace, f"{name}-0") is None:
-                workers = self._stateful_set(
-                    lws, leader, f"{name}-0", group["workerTemplate"], group["size"] - 1, 1
-                )
-                self.server.create(STATEFUL_SET, workers, self.name)
+        # While the workers of an earlier leader are on their way out, their name is taken.
+        free = self.server.get(STATEFUL_SET, namespace, f"{name}-0") is None
+        if leader is not None and not is_deleting(leader) and free and group["size"] > 1:
+            template, size = group["workerTemplate"], group["size"]
+            workers = self._stateful_set(lws, leader, f"{name}-0", template, size - 1, 1)
+            self.server.create(STATEFUL_SET, workers, self.name)
         self._status(lws, leader)
 
     def _stateful_set(self, lws: Obj, owner: Obj, name: str, template: Obj, replicas: int, start: int) -> Obj:

@@ -67,7 +67,8 @@ class Ownership:
 
     def changed(self, manager: Manager, before: Obj, after: Obj) -> None:
         """Take note of a create, patch or update: what it changed is its own now."""
-        old, new = dict(leaves(before)), dict(leaves(after))
+        old = dict(leaves(before, other=after))
+        new = dict(leaves(after, other=before))
         touched = {p for p, value in new.items() if p not in old or old[p] != value}
         self._take(touched, manager, gone={p for p in old if p not in new})
         self.fields.setdefault(manager, set()).update(touched)
@@ -98,13 +99,20 @@ def _keyed(path: Path, value: list[Any]) -> bool:
     )
 
 
-def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every field that can be owned with its value; an item of a keyed list is itself one, with value True."""
-    if path in _IDENTITY:
+_NOTHING = object()
+
+
+def leaves(value: Any, path: Path = (), other: Any = _NOTHING) -> Iterator[tuple[Path, Any]]:
+    """Every field that can be owned with its value; an item of a keyed list is itself one, with value True.
+
+    Branches that are equal in `other` are left out.
+    """
+    if path in _IDENTITY or (other is not _NOTHING and value == other):
         return
     if isinstance(value, dict) and value:
+        others = other if isinstance(other, dict) else {}
         for name, inner in value.items():
-            yield from leaves(inner, (*path, name))
+            yield from leaves(inner, (*path, name), others.get(name, _NOTHING))
     elif isinstance(value, list) and value and _keyed(path, value):
         for item in value:
             at = (*path, item_key(path[-1], item))
