@@ -274,6 +274,10 @@ class _Pass:
             await self._do(off)
         if await self._count_failures(seen.plan):
             await self._write_status(trouble, seen)
+            due = parse_time(self._ledger.next_attempt_time)
+            if due is not None and self._now < due:
+                # Planned before these failures were counted: the successor waits for its back-off.
+                seen.plan.actions[:] = [a for a in seen.plan.actions if not isinstance(a, CreateGroup)]
         await self._ensure_children()
         for action in seen.plan.actions:
             if action not in first:

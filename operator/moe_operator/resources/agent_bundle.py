@@ -25,11 +25,12 @@ def agent_hash() -> str:
     return digest.hexdigest()[:12]
 
 
+@cache
 def agent_files() -> dict[str, str]:
     """Path below the mount point -> content: the package `moe_agent`, and the metadata by which vLLM finds
     its plugin.
 
-    The mount point must be on PYTHONPATH. Paths hold slashes; see `config_map_key` for a ConfigMap's flat
+    Read once and shared: not to be changed. The mount point must be on PYTHONPATH. Paths hold slashes; see `config_map_key` for a ConfigMap's flat
     keys.
 
     Raises:
@@ -52,6 +53,7 @@ def config_map_key(path: str) -> str:
     return path.replace("/", "--")
 
 
+@cache
 def _sources() -> dict[str, str]:
     package = resources.files("moe_operator.agent")
     return {
