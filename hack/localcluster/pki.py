@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from localcluster.network import DOMAIN, KUBERNETES_IP, LOOPBACK
+from localcluster.network import DOMAIN, KUBERNETES_IP, LOOPBACK, POD_CIDR
 
 _LIFETIME = datetime.timedelta(days=365)
 #: Clocks of a machine that was just resumed may be behind.
@@ -20,6 +20,10 @@ _BACKDATE = datetime.timedelta(hours=1)
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
+#: Every address that a node may have: the first of each /24 of the pods' range but the first /24.
+_NODE_ADDRESSES = tuple(
+    str(share[1]) for share in [*ipaddress.ip_network(POD_CIDR).subnets(new_prefix=24)][1:]
+)
 #: Server certificates: file name -> names and addresses they are valid for.
 SERVERS: dict[str, tuple[str, ...]] = {
     "apiserver": (
@@ -31,7 +35,7 @@ SERVERS: dict[str, tuple[str, ...]] = {
         "kubernetes.default.svc",
         f"kubernetes.default.svc.{DOMAIN}",
     ),
-    "kubelet": (LOOPBACK, "localhost"),
+    "kubelet": (LOOPBACK, "localhost", *_NODE_ADDRESSES),
     "lws": (LOOPBACK, "localhost"),
 }
 #: Client certificates: file name -> (user, group). RBAC knows these names from the API server's bootstrap

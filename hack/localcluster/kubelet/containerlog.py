@@ -171,6 +171,10 @@ def read(path: Path, options: LogOptions) -> Iterator[bytes]:
     yield from reversed(kept)
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def _blocks(lines: Iterator[bytes]) -> Iterator[bytes]:
     held: list[bytes] = []
     size = 0
@@ -186,7 +190,7 @@ def _blocks(lines: Iterator[bytes]) -> Iterator[bytes]:
 async def stream(path: Path, live: ContainerLog | None, options: LogOptions) -> AsyncIterator[bytes]:
     """Chunks for a client; with ``follow`` until the container has ended (``live`` is closed)."""
     left = options.limit
-    size = path.stat().st_size if path.exists() else 0
+    size = _size(path)
     # Materialised before the first yield: what is written meanwhile belongs to the part that follows.
     held = b"".join(read(path, options)) if options.tail is not None else b""
     for chunk in [held] if options.tail is not None else _blocks(read(path, options)):
@@ -204,7 +208,7 @@ async def stream(path: Path, live: ContainerLog | None, options: LogOptions) -> 
     while True:
         waiting = asyncio.ensure_future(live.changed())
         try:
-            now = path.stat().st_size
+            now = _size(path)
             if now < position:
                 position = 0  # the log started a new file
             if now > position:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,14 @@ class ControlError(Exception):
     """The request cannot be carried out; the text says why."""
 
 
+def _private_listener(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    return listener
+
+
 class Control:
     """Serves the socket for all nodes of one kubelet."""
 
@@ -41,9 +50,8 @@ class Control:
         self._server: asyncio.Server | None = None
 
     async def start(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, str(path))
-        path.chmod(0o600)
+        listener = _private_listener(path)
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener)
 
     async def stop(self) -> None:
         if self._server is not None:

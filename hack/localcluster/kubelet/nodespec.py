@@ -172,8 +172,9 @@ def node_status(
         "allocatable": spec.allocatable,
         "addresses": [
             {"type": "InternalIP", "address": network.host_ip},
-            # Not the node's name: the API server reaches the node by this, and verifies its certificate for it.
-            {"type": "Hostname", "address": "localhost"},
+            # Not the node's name, which the API server would have to resolve; not localhost, which it refuses to
+            # reach through a node's proxy subresource.
+            {"type": "Hostname", "address": network.host_ip},
         ],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": network.port}},
         "nodeInfo": {

@@ -110,7 +110,7 @@ class Provisioner:
         task.add_done_callback(self._jobs.discard)
 
     async def _create(self, claim: Obj, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         with contextlib.suppress(ApiError):  # it exists already, or the next event tries again
             await self._client.post("/api/v1/persistentvolumes", volume_for(claim, folder))
 

@@ -170,7 +170,7 @@ class Kubelet:
     async def _announce(self, ready: Path) -> None:
         for agent in self._nodes.values():
             await agent.registered.wait()
-        ready.write_text("\n".join(self._nodes) + "\n")
+        await asyncio.to_thread(ready.write_text, "\n".join(self._nodes) + "\n")
         print(f"ready: {len(self._nodes)} nodes registered", flush=True)
 
     async def _watch_memory(self) -> None:
@@ -223,6 +223,5 @@ async def _server_version(client: ApiClient) -> str:
 
 async def _forget_processes(pods: Path) -> None:
     """Containers of an earlier kubelet died with it: drop their layers. Volumes and logs are kept for their pods."""
-    for directory in pods.iterdir():
-        if (directory / "containers").exists():
-            await remove_tree(directory / "containers")
+    for left in await asyncio.to_thread(lambda: [*pods.glob("*/containers")]):
+        await remove_tree(left)
