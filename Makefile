@@ -83,4 +83,6 @@ kind-demo: ## The demo on kind, for people who have Docker
 
 .PHONY: generate
 generate: install ## Write the CRD, the API reference, the CRD chart and install.yaml again
-	@$(BIN)/python -m generate
+	@$(BIN)/python -m moe_operator.api.crd > .generated && mv .generated crds/moe-operator.dev_modeldeployments.yaml
+	@$(BIN)/python -m moe_operator.api.reference > .generated && mv .generated docs/reference/api.md
+	@$(BIN)/python -m render_manifests

@@ -15,7 +15,7 @@ MODEL_CLAIM = "tiny-moe"
 def install_operator(*, replicas: int = 2, values: tuple[str, ...] = (), timeout: int = 180) -> None:
     """helm upgrade --install of both charts; returns when the operator's pods are ready."""
     helm("upgrade", "--install", "moe-operator-crds", str(CHARTS / "moe-operator-crds"), "-n", OPERATOR_NAMESPACE,
-         "--create-namespace", "--wait", f"--timeout={timeout}s")  # fmt: skip
+         "--create-namespace", "--take-ownership", "--wait", f"--timeout={timeout}s")  # fmt: skip
     settings = [
         f"replicas={replicas}",
         f"image.repository={IMAGE_REPOSITORY}",

@@ -1,0 +1,145 @@
+"""Bad input on a real API server, with the operator in the cluster: said clearly, nothing half-done, correctable."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness.deployments import CHILDREN, condition, deployment
+from harness.install import install_operator, namespace
+from harness.kubectl import apply, get, items, kubectl
+from harness.wait import wait_for
+from moe_operator.api import names, reasons
+
+NAMESPACE = "bad-input"
+
+pytestmark = [
+    pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="needs a cluster: make test-cluster"),
+    pytest.mark.timeout(240),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def operator() -> Iterator[None]:
+    install_operator(replicas=1)
+    namespace(NAMESPACE)
+    yield
+    kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def manifest(name: str, hardware: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "model": {"name": "tiny-moe", "source": "pvc://tiny-moe"},
+            "hardware": hardware,
+            # Pods need not run here: no node has this label.
+            "podTemplate": {"nodeSelector": {"nowhere": "true"}},
+            **spec,
+        },
+    }
+
+
+def stalled(name: str, reason: str) -> str:
+    """The message of `Stalled` once it is there for this reason."""
+
+    def found() -> str | None:
+        one = condition(deployment(name, NAMESPACE), reasons.STALLED)
+        return one["message"] if one and one["status"] == "True" and one["reason"] == reason else None
+
+    return wait_for(f"{name} Stalled/{reason}", found, seconds=30)
+
+
+def children(name: str) -> list[str]:
+    found = items(CHILDREN, NAMESPACE, f"{names.LABEL_DEPLOYMENT}={name}")
+    return [f"{o['kind']}/{o['metadata']['name']}" for o in found]
+
+
+def wait_group(name: str) -> dict[str, Any]:
+    return wait_for(
+        f"a group of {name}", lambda: get("leaderworkersets", f"{name}-g0", NAMESPACE), seconds=30
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hardware", "reason", "fragments"),
+    [
+        ("unknown", {"accelerator": "B2000"}, reasons.UNKNOWN_ACCELERATOR, ["B2000", "B200"]),
+        ("uneven", {"accelerator": "B200", "gpusPerGroup": 12, "gpusPerNode": 8}, "", []),
+        ("uneven-cpu", {"accelerator": "cpu", "gpusPerGroup": 3, "gpusPerNode": 2}, "", []),
+        ("odd", {"accelerators": ["nonsense", "cpu"]}, reasons.UNKNOWN_ACCELERATOR, ["nonsense"]),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_or_stalled_and_nothing_is_created(
+    name: str, hardware: dict[str, Any], reason: str, fragments: list[str]
+) -> None:
+    if not reason:  # a rule over two fields of the spec: the API server itself refuses
+        with pytest.raises(RuntimeError, match="gpusPerGroup must be a multiple"):
+            apply(manifest(name, hardware))
+        return
+    apply(manifest(name, hardware))
+    message = stalled(name, reason)
+    for fragment in fragments:
+        assert fragment in message
+    assert children(name) == []
+
+
+def test_a_width_that_does_not_fit_the_nodes_says_which_do_and_a_correction_is_taken_up() -> None:
+    apply(manifest("wide", {"accelerator": "cpu"}, parallelism={"tensor": 2}), manager="user")
+    assert "tensor" in stalled("wide", reasons.INVALID_LAYOUT)
+    assert children("wide") == []
+    apply(manifest("wide", {"accelerator": "cpu"}), manager="user")
+    wait_group("wide")
+    wait_for(
+        "no longer Stalled",
+        lambda: condition(deployment("wide", NAMESPACE), reasons.STALLED) is None,
+        seconds=15,
+    )
+
+
+def test_a_foreign_service_of_the_same_name_is_never_written_to() -> None:
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "taken", "namespace": NAMESPACE},
+        "spec": {"selector": {"app": "somebody-elses"}, "ports": [{"port": 1234}]},
+    }
+    apply(foreign, manager="somebody")
+    before = get("service", "taken", NAMESPACE)
+    apply(manifest("taken", {"accelerator": "cpu"}))
+    assert "taken" in stalled("taken", reasons.NAME_CONFLICT)
+    assert get("service", "taken", NAMESPACE) == before
+    assert get("leaderworkersets", "taken-g0", NAMESPACE) is None
+    kubectl("delete", "service", "taken", "-n", NAMESPACE)
+    wait_group("taken")
+
+
+def test_a_foreign_group_of_the_same_name_is_never_written_to() -> None:
+    pod = {"spec": {"containers": [{"name": "c", "image": "x"}], "nodeSelector": {"nowhere": "true"}}}
+    foreign = {
+        "apiVersion": "leaderworkerset.x-k8s.io/v1",
+        "kind": "LeaderWorkerSet",
+        "metadata": {"name": "squat-g0", "namespace": NAMESPACE},
+        "spec": {"replicas": 1, "leaderWorkerTemplate": {"size": 1, "workerTemplate": pod}},
+    }
+    apply(foreign, manager="somebody")
+    apply(manifest("squat", {"accelerator": "cpu"}))
+    assert "squat-g0" in stalled("squat", reasons.NAME_CONFLICT)
+    found = get("leaderworkersets", "squat-g0", NAMESPACE)
+    assert found is not None
+    assert "ownerReferences" not in found["metadata"]
+
+
+def test_an_object_that_the_api_server_refuses_is_stalled_with_its_words() -> None:
+    bad = manifest("refused", {"accelerator": "cpu"})
+    bad["spec"]["podTemplate"]["tolerations"] = [{"key": "x", "operator": "Sometimes"}]
+    apply(bad)
+    message = wait_for(
+        "refused is Stalled",
+        lambda: (c := condition(deployment("refused", NAMESPACE), reasons.STALLED)) and c["message"],
+        seconds=30,
+    )
+    assert "Sometimes" in message or "toleration" in message.lower()
