@@ -162,7 +162,7 @@ def test_the_operator_may_do_what_it_does_and_nothing_else() -> None:
     lease = _sorted(
         {
             "leases.coordination.k8s.io": "create",
-            f"leases.coordination.k8s.io {ACCOUNT_NAME}": "get update patch",
+            f"leases.coordination.k8s.io {ACCOUNT_NAME}": "get patch",
         }
     )
     assert _rights(ELSEWHERE) == everywhere

@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parents[1] / "unit" / "golden"
 
 
 def check_golden(name: str, rendered: Any) -> None:
-    """Compare with tests/unit/golden/<name>.yaml. With UPDATE_GOLDEN=1 write it instead: read the diff then."""
+    """Compare with tests/unit/golden/<name>.yaml. UPDATE_GOLDEN=1 writes it instead: read the diff then."""
     path = FOLDER / f"{name}.yaml"
     text = yaml.safe_dump(rendered, sort_keys=True, width=110)
     if os.environ.get("UPDATE_GOLDEN") == "1":

@@ -233,13 +233,21 @@ class TestEngineContainer:
         assert resources["requests"] == {"cpu": "64", "memory": "131072Mi", "nvidia.com/gpu": "8"}
         assert resources["limits"] == {"memory": "512Gi", "nvidia.com/gpu": "8"}
 
-    def test_the_users_environment_replaces_the_profiles_once(self) -> None:
-        deployment = model_deployment(engine={"env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "4"}]})
+    def test_the_users_environment_replaces_ours_once(self) -> None:
+        """A name that is there twice is refused by the API server: the group could never be created."""
+        deployment = model_deployment(
+            engine={
+                "env": [
+                    {"name": "VLLM_CPU_KVCACHE_SPACE", "value": "4"},
+                    {"name": "HF_HOME", "value": "/var/cache/moe-operator/own"},
+                ]
+            }
+        )
         env = _engine(_group(deployment, group_plan()))["env"]
-        assert [e["value"] for e in env if e["name"] == "VLLM_CPU_KVCACHE_SPACE"] == ["4"]
         own = [e["name"] for e in env]
-        assert own.index("POD_IP") < own.index("VLLM_HOST_IP"), "a variable can refer only to earlier ones"
         assert len(own) == len(set(own))
+        assert [e["value"] for e in env if e["name"] == "VLLM_CPU_KVCACHE_SPACE"] == ["4"]
+        assert own.index("POD_IP") < own.index("VLLM_HOST_IP"), "a variable can refer only to earlier ones"
 
     def test_the_command_is_no_shell(self) -> None:
         """A shell would not pass SIGTERM on, and would expand what a user writes into a flag."""

@@ -105,7 +105,7 @@ def _engine(
 def _env(
     deployment: ModelDeployment, profile: AcceleratorProfile, source: ModelSource
 ) -> list[dict[str, Any]]:
-    """Ours, then the profile's, then the user's, who may replace what the profile set.
+    """Ours, then the profile's, then the user's, who may replace any that is not reserved.
 
     A variable can refer only to those before it: ours come first, and what LeaderWorkerSet adds before all.
     """
@@ -120,13 +120,10 @@ def _env(
         own.append({"name": "HF_HUB_OFFLINE", "value": "1"})
     if deployment.spec.engine.agent is AgentMode.ENABLED:
         own += agent_config.agent_env()
+    own += [{"name": name, "value": value} for name, value in profile.env]
     user = deployment.spec.engine.env
     replaced = {entry.get("name") for entry in user}
-    return [
-        *own,
-        *({"name": name, "value": value} for name, value in profile.env if name not in replaced),
-        *user,
-    ]
+    return [*(entry for entry in own if entry["name"] not in replaced), *user]
 
 
 def _resources(deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile) -> dict[str, Any]:
