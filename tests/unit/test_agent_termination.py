@@ -61,6 +61,8 @@ def test_errors_are_recorded_once_and_chatter_is_not(log: Path, logger: logging.
     logger.warning("This model is slow")
     logger.info("EngineCore failed to start would be odd at this level")
     logger.error("NCCL error in %s", "all_gather")
+    logger.error("Dumping input data for V1 LLM engine (v0.32.0) with config: %s", "x" * 900)
+    logger.error("Dumping scheduler output for model execution: SchedulerOutput(prompt_token_ids=[1, 2])")
     lines = log.read_text().splitlines()
     assert len(lines) == 1
     assert lines[0].endswith("NCCL error in all_gather")

@@ -32,6 +32,9 @@ _ROOT = re.compile(
     r"|CUDA error|NCCL|gloo|No available memory|No space left",
     re.IGNORECASE,
 )
+# vLLM's dumps of configuration and scheduler beside a fatal error: long, no cause, and partly the users'
+# content.
+_DUMPS = ("Dumping input data", "Dumping scheduler")
 _installed = False  # a forked child has its parent's, and keeps it
 
 
@@ -57,6 +60,8 @@ class _Recorder:
 
     def _consider(self, record: logging.LogRecord) -> None:
         text = _one_line(record.getMessage())
+        if text.startswith(_DUMPS):
+            return
         if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
             text += f" [{_describe(record.exc_info[1])}]"
         if record.levelno >= logging.ERROR or _ROOT.search(text):
