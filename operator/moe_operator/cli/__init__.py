@@ -1,0 +1,1 @@
+"""The commands: the operator's entry point and the kubectl plugin."""

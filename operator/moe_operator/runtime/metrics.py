@@ -80,9 +80,6 @@ class Metrics:
         self._canaries = self._counter(
             "canaries", "Canaries sent to the pods of a group, by result: passed or failed.", "result"
         )
-        self._scrapes = self._counter(
-            "telemetry_scrapes", "Scrapes of engines by outcome: success or error.", "outcome"
-        )
         self._events = self._counter(
             "events_posted",
             "Kubernetes Events by outcome: posted, counted (added to a series), dropped, error.",
@@ -100,6 +97,7 @@ class Metrics:
         queue_depth: Callable[[], int],
         overdue: Callable[[], Iterable[Sample]],
         telemetry_age: Callable[[], float],
+        telemetry_pods: Callable[[], Iterable[Sample]],
         groups: Callable[[], Iterable[Sample]],
         ready: Callable[[], Iterable[Sample]],
     ) -> None:
@@ -118,6 +116,12 @@ class Metrics:
             "Age of the oldest observation of a pod that is scraped; 0 without pods.",
             (),
             lambda: [((), telemetry_age())],
+        )
+        self._computed(
+            "telemetry_pods",
+            "Pods that are scraped, by state: ok, or failing when the last scrape got no answer.",
+            ("state",),
+            telemetry_pods,
         )
         self._computed(
             "groups",
@@ -161,9 +165,6 @@ class Metrics:
 
     def canary(self, passed: bool) -> None:
         self._canaries.labels("passed" if passed else "failed").inc()
-
-    def scraped(self, success: bool) -> None:
-        self._scrapes.labels("success" if success else "error").inc()
 
     def event(self, outcome: str) -> None:
         self._events.labels(outcome).inc()

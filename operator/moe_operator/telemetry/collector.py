@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -11,11 +12,15 @@ from moe_operator.telemetry.metrics_page import EngineMetrics, parse_metrics
 from moe_operator.telemetry.observation import PodObservation, Snapshot
 from moe_operator.telemetry.window import PodWindow
 
+log = logging.getLogger(__name__)
+
 #: Seconds between two rounds, and between two rounds while a group drains.
 INTERVAL = 5.0
 FAST_INTERVAL = 1.0
 _TIMEOUT = 2.0
 _AT_ONCE = 32
+#: Bytes of a page that are read; vLLM's has some 50 KB per rank.
+_LONGEST_PAGE = 8 * 2**20
 #: Share by which a rate must move to be news.
 _NEWS = 0.01
 
@@ -96,7 +101,12 @@ class Collector:
 
     async def _metrics(self, target: Target) -> EngineMetrics | None:
         page = await self._get(target, "/metrics")
-        return parse_metrics(page) if page is not None else None
+        try:
+            return parse_metrics(page) if page is not None else None
+        except (ValueError, OverflowError) as error:
+            # Whatever a container answers, it must not end the loop for all others.
+            log.warning("metrics of %s:%d cannot be read: %s", target.host, target.port, error)
+            return None
 
     async def _in_flight(self, target: Target) -> int | None:
         """Requests that the agent counts: an engine that is stopped cannot tell of those that wait for it."""
@@ -112,7 +122,12 @@ class Collector:
         url = f"http://{_host(target.host)}:{target.port}{path}"
         try:
             async with self._session.get(url, timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as answer:
-                return await answer.read() if answer.status == 200 else None
+                if answer.status != 200:
+                    return None
+                page = await answer.content.read(_LONGEST_PAGE)
+                while len(page) < _LONGEST_PAGE and not answer.content.at_eof():
+                    page += await answer.content.read(_LONGEST_PAGE - len(page))
+                return page
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None
 

@@ -1,0 +1,298 @@
+"""The operator's process: every replica watches and answers for its health; the one that holds the lease works."""
+
+import asyncio
+import logging
+import random
+import signal
+import time
+import uuid
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from moe_operator.catalog.accelerators import load_catalog
+from moe_operator.controller.reconcile import Reconciler
+from moe_operator.controller.store import Key, Store
+from moe_operator.runtime.capabilities import LeaderWorkerSetCheck
+from moe_operator.runtime.connection import load_configuration
+from moe_operator.runtime.events import EventPoster
+from moe_operator.runtime.fence import FencedClient
+from moe_operator.runtime.freshness import Freshness, FreshnessCheck
+from moe_operator.runtime.health import DEAF_RESTART, HealthServer, Vitals
+from moe_operator.runtime.intake import Intake
+from moe_operator.runtime.kopf_source import KopfSource
+from moe_operator.runtime.kube_client import AioKubeClient
+from moe_operator.runtime.lease import Lease
+from moe_operator.runtime.metrics import Metrics
+from moe_operator.runtime.queue import KeyedQueue
+from moe_operator.runtime.reporting import CountedEngine, LastAnswer, group_counts, oldest, readiness, scraped
+from moe_operator.runtime.resync import INTERVAL, Resync
+from moe_operator.runtime.source import WATCHED_KINDS
+from moe_operator.runtime.targets import targets
+from moe_operator.runtime.transport import Transport
+from moe_operator.runtime.watching import Watching
+from moe_operator.runtime.workers import Workers
+from moe_operator.telemetry.collector import Collector
+from moe_operator.telemetry.engine_http import HttpEngineClient
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a running reconcile gets when the process is asked to end. With giving back the lease, which is
+#: bounded too, the whole takes at most two.
+_GRACE = 0.8
+#: A cache that was listed within this many seconds is good enough to begin to lead with.
+_FRESH = 5.0
+#: Seconds that the LISTs before leading are tried for.
+_LIST_AGAIN = 30.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to serve; empty for all."""
+    lease_namespace: str = "default"
+    lease_name: str = "moe-operator"
+    identity: str = "moe-operator"
+    """Name of this replica; the process adds what makes it unique."""
+    host: str = "0.0.0.0"
+    health_port: int = 8080
+    metrics_port: int = 9090
+    kubeconfig: str | None = None
+    workers: int = 8
+    resync: tuple[float, float] = INTERVAL
+    """Seconds between two resyncs, drawn between the two."""
+
+
+class Process:
+    """All parts of one replica, wired up."""
+
+    def __init__(
+        self,
+        options: Options,
+        client: AioKubeClient,
+        engines: aiohttp.ClientSession,
+        metrics: Metrics,
+        api: LastAnswer,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        draw = random.random
+        identity = f"{options.identity}_{uuid.uuid4().hex[:8]}"
+        self._options = options
+        self._api = api
+        self._metrics = metrics
+        self._leads = False
+        self._synced_at: float | None = None
+        self._restarted_at = float("-inf")
+
+        self.store = Store()
+        self.queue: KeyedQueue[Key] = KeyedQueue()
+        self.freshness = Freshness(loop.time)
+        self.resync = Resync(
+            client,
+            self.store,
+            self.freshness,
+            self.queue.add,
+            namespaces=options.namespaces,
+            observer=self,
+            draw=draw,
+            interval=options.resync,
+            changed=lambda: self.watching.restart(),
+        )
+        intake = Intake(self.store, self.queue.add, self.freshness, metrics, self.resync.request)
+        self.watching = Watching(
+            KopfSource(lambda: load_configuration(options.kubeconfig), options.namespaces),
+            intake.deliver,
+            self.resync.watchable,
+            resync=self.resync.request,
+            observer=metrics,
+            jitter=draw,
+        )
+        self._check = FreshnessCheck(
+            client,
+            self.store,
+            self.freshness,
+            kinds=lambda: self.watching.watched,
+            namespaces=options.namespaces,
+            jitter=draw,
+        )
+        self.lease = Lease(
+            client,
+            namespace=options.lease_namespace,
+            name=options.lease_name,
+            identity=identity,
+            wall_clock=time.time,
+            draw=draw,
+        )
+        fenced = FencedClient(client, self.lease.holds)
+        self._events = EventPoster(
+            fenced, instance=identity, observer=metrics, clock=loop.time, wall_clock=time.time
+        )
+        self.collector = Collector(engines, lambda: targets(self.store), self.queue.add, loop.time)
+        self._reconciler = Reconciler(
+            fenced,
+            self.store,
+            load_catalog(),
+            CountedEngine(HttpEngineClient(engines), metrics),
+            self._events,
+            snapshot=self.collector.snapshot,
+            leader_worker_set=LeaderWorkerSetCheck(client, loop.time),
+            enqueue=self.queue.add,
+            clock=time.time,
+        )
+        self._workers = Workers(
+            self.queue, self._reconciler.reconcile, count=options.workers, jitter=draw, observer=metrics
+        )
+        self._health = HealthServer(self._vitals, metrics.registry)
+        metrics.watch_values(
+            queue_depth=lambda: len(self.queue),
+            overdue=lambda: [((k.kind,), self.freshness.overdue(k)) for k in WATCHED_KINDS],
+            telemetry_age=lambda: oldest(self.collector.snapshot()),
+            telemetry_pods=lambda: scraped(self.collector.snapshot()),
+            groups=lambda: group_counts(self.store) if self._leads else (),
+            ready=lambda: readiness(self.store) if self._leads else (),
+        )
+
+    # --- life -----------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Run until asked to stop, or until the lease is lost. Returns the exit code."""
+        await self._health.start(self._options.host, self._options.health_port, self._options.metrics_port)
+        log.info("health on port %d, metrics on port %d", *self._health.ports)
+        beside = [
+            self._task("resync", self.resync.run()),
+            self._task("watching", self.watching.run()),
+            self._task("freshness", self._check.run()),
+            self._task("deaf watches", self._restart_deaf()),
+            self._task("events", self._events.run()),
+        ]
+        leading = self._task("lead", self._lead())
+        stopping = self._task("stop", stop.wait())
+        await asyncio.wait([*beside, leading, stopping], return_when=asyncio.FIRST_COMPLETED)
+        code = self._verdict(stopping, leading, beside)
+        for task in (*beside, leading):
+            task.cancel()
+        # A leader that lost its lease must not write: what runs is cancelled at once.
+        await self._workers.stop(_GRACE if self.lease.holds() else 0.0)
+        await self._reconciler.close()
+        await self.lease.give_back()
+        self._metrics.leading(False)
+        return code
+
+    async def close(self) -> None:
+        """Stop listening. The rest is ended by `run`, or ends with the process."""
+        await self._health.stop()
+
+    def _verdict(
+        self, stopping: "asyncio.Task[Any]", leading: "asyncio.Task[str]", beside: "list[asyncio.Task[Any]]"
+    ) -> int:
+        if stopping.done():
+            log.info("asked to stop")
+            return 0
+        for task in (leading, *beside):
+            if task.done() and task.exception():
+                log.critical("%s failed, ending", task.get_name(), exc_info=task.exception())
+                return 1
+        why = leading.result() if leading.done() else "a part of the process ended"
+        log.error("no longer leading, ending: %s", why)
+        return 1
+
+    async def _lead(self) -> str:
+        """Wait for the cache and the lease, work, and return why the lease was lost."""
+        await self.resync.ready.wait()
+        await self.lease.acquire()
+        self._leads = True
+        self._metrics.leading(True)
+        holding = self._task("lease", self.lease.hold())
+        working = self._task("work", self._work())
+        try:
+            await asyncio.wait([holding, working], return_when=asyncio.FIRST_COMPLETED)
+            why: str = holding.result() if holding.done() else working.result()
+            return why
+        finally:
+            self._leads = False
+            working.cancel()
+            holding.cancel()
+
+    async def _work(self) -> str:
+        """What only the leader does."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        # The last leader's last writes may be newer than what our watches have delivered.
+        while self._synced_at is None or self._synced_at < begun - _FRESH:
+            if not await self.resync.once():
+                if loop.time() - begun > _LIST_AGAIN:
+                    log.warning("beginning to lead although some LISTs fail")
+                    break
+                await asyncio.sleep(1.0)
+        self._workers.start()
+        await self.collector.run()
+        return "telemetry ended"
+
+    async def _restart_deaf(self) -> None:
+        """Start the watches anew when one of them is deaf."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(5.0)
+            deaf = [k.kind for k in self.watching.watched if self.freshness.overdue(k) > DEAF_RESTART]
+            if deaf and loop.time() - self._restarted_at > DEAF_RESTART:
+                log.warning("the watch of %s is deaf, starting all watches anew", ", ".join(deaf))
+                self._restarted_at = loop.time()
+                self.watching.restart()
+
+    @staticmethod
+    def _task(name: str, what: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        return asyncio.create_task(what, name=name)
+
+    # --- reports --------------------------------------------------------------------------------------
+
+    def resynced(self, outcome: str, seconds: float) -> None:
+        """A resync ended."""
+        self._metrics.resynced(outcome, seconds)
+        if outcome == "success":
+            self._synced_at = asyncio.get_running_loop().time() - seconds
+
+    def lost_deletions(self, kind: str, count: int) -> None:
+        """A resync found what a watch had lost."""
+        log.info("%d objects of kind %s were gone without a word", count, kind)
+        self._metrics.lost_deletions(kind, count)
+
+    def _vitals(self) -> Vitals:
+        longest = self._workers.longest()
+        last_round = self.collector.last_round
+        silent = None
+        if self._leads and last_round is not None:
+            silent = asyncio.get_running_loop().time() - last_round
+        return Vitals(
+            overdue={k.kind: self.freshness.overdue(k) for k in self.watching.watched},
+            longest=("/".join(longest[0]), longest[1]) if longest else None,
+            source_down=self.watching.down_for(),
+            api_silent=self._api.silent(),
+            telemetry_silent=silent,
+            synced=self.resync.ready.is_set(),
+            leads=self._leads,
+        )
+
+
+async def run(options: Options) -> int:
+    """Run one replica until SIGTERM, SIGINT or the loss of the lease. Returns the exit code.
+
+    Raises NoConnectionError when there is no API server to talk to.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    metrics = Metrics()
+    api = LastAnswer(metrics, loop.time)
+    client = AioKubeClient(Transport(await load_configuration(options.kubeconfig), observer=api))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as engines:
+        process = Process(options, client, engines, metrics, api)
+        try:
+            return await process.run(stop)
+        finally:
+            await process.close()
+            await client.close()

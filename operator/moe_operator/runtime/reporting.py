@@ -1,0 +1,79 @@
+"""Values that metrics and health read from the parts that keep them."""
+
+from collections.abc import Callable, Iterator
+
+from moe_operator.api import reasons
+from moe_operator.controller.kube import MODEL_DEPLOYMENT
+from moe_operator.controller.store import Store
+from moe_operator.runtime.metrics import Metrics, Sample
+from moe_operator.telemetry.engine import CanaryResult, EngineClient
+from moe_operator.telemetry.observation import Snapshot
+
+_STATES = ("desired", "current", "ready", "updated", "draining")
+
+
+def group_counts(store: Store) -> Iterator[Sample]:
+    """Groups by deployment and state, as the status says."""
+    for obj in store.all(MODEL_DEPLOYMENT):
+        meta = obj["metadata"]
+        groups = (obj.get("status") or {}).get("groups") or {}
+        for state in _STATES:
+            yield (meta["namespace"], meta["name"], state), float(groups.get(state) or 0)
+
+
+def readiness(store: Store) -> Iterator[Sample]:
+    """1 for each deployment that is Ready, else 0."""
+    for obj in store.all(MODEL_DEPLOYMENT):
+        meta = obj["metadata"]
+        conditions = (obj.get("status") or {}).get("conditions") or []
+        ready = any(c.get("type") == reasons.READY and c.get("status") == "True" for c in conditions)
+        yield (meta["namespace"], meta["name"]), float(ready)
+
+
+def oldest(snapshot: Snapshot) -> float:
+    """Seconds since the oldest of the newest observations."""
+    return max((snapshot.taken_at - seen.at for seen in snapshot.pods.values()), default=0.0)
+
+
+def scraped(snapshot: Snapshot) -> Iterator[Sample]:
+    """Pods by whether their last scrape was answered."""
+    failing = sum(1 for seen in snapshot.pods.values() if seen.failures)
+    yield ("ok",), float(len(snapshot.pods) - failing)
+    yield ("failing",), float(failing)
+
+
+class CountedEngine:
+    """An EngineClient that counts its canaries."""
+
+    def __init__(self, engine: EngineClient, metrics: Metrics) -> None:
+        self._engine = engine
+        self._metrics = metrics
+
+    async def canary(
+        self, host: str, port: int, model: str, ranks: int, first_rank: int, *, deadline: float
+    ) -> CanaryResult:
+        result = await self._engine.canary(host, port, model, ranks, first_rank, deadline=deadline)
+        self._metrics.canary(result.passed)
+        return result
+
+    async def drain(self, host: str, port: int) -> bool:
+        return await self._engine.drain(host, port)
+
+
+class LastAnswer:
+    """Passes requests on to the metrics, and remembers when the API server answered last."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._at: float | None = None
+
+    def request(self, verb: str, kind: str, code: int, seconds: float) -> None:
+        """One request ended; code 0: without an answer."""
+        self._metrics.request(verb, kind, code, seconds)
+        if 0 < code < 500:
+            self._at = self._clock()
+
+    def silent(self) -> float | None:
+        """Seconds since the last answer; None if there never was one."""
+        return None if self._at is None else self._clock() - self._at
