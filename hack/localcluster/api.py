@@ -73,6 +73,10 @@ class Api:
     async def get(self, path: str, **parameters: str) -> Object:
         return await self._json("GET", path, params=parameters)
 
+    async def create(self, path: str, body: Object) -> Object:
+        """POST to a collection. Raises ApiError 409 for what exists."""
+        return await self._json("POST", path, json=body, params={"fieldManager": _FIELD_MANAGER})
+
     async def apply(self, path: str, body: Object) -> Object:
         """Server-side apply; creates what is missing. Taking fields from other managers is intended."""
         headers = {"Content-Type": "application/apply-patch+yaml"}

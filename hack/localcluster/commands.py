@@ -21,6 +21,7 @@ from localcluster.say import Say, to_stderr
 
 _FOLLOW_S = 0.3
 _CONTROL_TIMEOUT_S = 30.0
+_TIDY_UP_S = 30.0
 
 
 def up(name: str, options: Options, say: Say) -> int:
@@ -111,11 +112,25 @@ def _run_in_child(dirs: ClusterDirs, argv: Sequence[str], lifeline: int) -> int:
     try:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     except KeyboardInterrupt:
-        # From a terminal the command got its SIGINT already; otherwise it is told now, and given time to tidy
-        # up.
-        os.kill(child, signal.SIGTERM)
-        os.waitpid(child, 0)
+        _let_finish(child)
         raise
+
+
+def _let_finish(child: int) -> None:
+    """Give an interrupted command time to tidy up. From a terminal it got the interruption itself; else
+    it is told.
+    """
+    if not os.isatty(0):
+        os.kill(child, signal.SIGTERM)
+    deadline = time.monotonic() + _TIDY_UP_S
+    try:
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+            time.sleep(0.02)
+    except (KeyboardInterrupt, TimeoutError):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def build(say: Say) -> int:

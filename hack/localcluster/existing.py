@@ -24,9 +24,10 @@ def check() -> str:
     """Make sure that the cluster can be used; returns its version. Raises LocalClusterError saying what
     is missing.
     """
-    if not os.environ.get("KUBECONFIG") and not (Path.home() / ".kube" / "config").exists():
+    named = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    if not any(Path(each).is_file() for each in named.split(os.pathsep)):
         raise LocalClusterError(
-            "USE_EXISTING_CLUSTER=true, but neither KUBECONFIG nor ~/.kube/config says which cluster."
+            f"USE_EXISTING_CLUSTER=true, but there is no kubeconfig at {named}: set KUBECONFIG to the cluster's."
         )
     if shutil.which("kubectl") is None:
         raise LocalClusterError(

@@ -76,7 +76,8 @@ def run_as_first(root: Path, progress: int, arguments: list[str]) -> NoReturn:
     try:
         furnish(root)
     except OSError as error:
-        os.write(progress, f"failed cannot set up the cluster's namespaces: {error}\n".encode())
+        hint = "Inside a container, run the container privileged." if error.errno == errno.EPERM else ""
+        os.write(progress, f"failed cannot set up the cluster's namespaces: {error}. {hint}\n".encode())
         os._exit(1)
     supervisor = os.fork()
     if supervisor == 0:
@@ -96,7 +97,8 @@ def main() -> None:
     recorded, let_go = os.pipe()
     child = os.fork()
     if child == 0:
-        # Both share one mount namespace: with the child's /proc mounted, the parent could not look the child up.
+        # Both share one mount namespace: with the child's /proc mounted, the parent could not look the child
+        # up.
         os.close(let_go)
         if os.read(recorded, 1) == b"":
             os._exit(1)

@@ -111,9 +111,8 @@ class Supervisor:
         manifests = Path(self._config.lws_manifests)
         crds = await asyncio.to_thread(lws.crds, manifests)
         for crd in crds:
-            await api.apply(
-                f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}", crd
-            )
+            # Not applied: for objects of this size that costs the API server seconds.
+            await api.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
         for crd in crds:
             name, group = crd["spec"]["names"]["plural"], crd["spec"]["group"]
             version = crd["spec"]["versions"][0]["name"]
@@ -139,6 +138,10 @@ class Supervisor:
         destination = self._dirs.root / "components.json"
         while True:
             table = {
+                "first process": {"pid": 1, "restarts": 0},
+                "supervisor": {"pid": os.getpid(), "restarts": 0},
+            }
+            table |= {
                 name: {"pid": each.process.pid, "restarts": each.restarts}
                 for name, each in self._components.items()
                 if each.process is not None
