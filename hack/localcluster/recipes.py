@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KUBERNETES_VERSION = "1.36.3"
+HELM_VERSION = "4.3.1"
 #: Raised when the layout of a finished build changes, so that old caches are not mistaken for new ones.
 _LAYOUT = "1"
 _BASE_FLAGS = ("-trimpath", "-buildvcs=false")
@@ -83,7 +84,7 @@ def add_ons(hack: Path) -> Recipe:
         name="addons",
         module=hack / "addons",
         targets=(Target("sigs.k8s.io/lws/cmd", "lws-manager"), Target("helm.sh/helm/v4/cmd/helm", "helm")),
-        flags=(*_BASE_FLAGS, "-ldflags=-s -w"),
+        flags=(*_BASE_FLAGS, f"-ldflags=-s -w -X helm.sh/helm/v4/internal/version.version=v{HELM_VERSION}"),
         assets=(
             ("sigs.k8s.io/lws", "config/crd/bases", "lws/crds"),
             ("sigs.k8s.io/lws", "config/webhook/manifests.yaml", "lws/webhooks.yaml"),

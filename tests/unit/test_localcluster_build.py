@@ -62,7 +62,9 @@ def test_the_modules_pin_the_versions_that_are_promised() -> None:
     replaced = {line.split()[0] for line in text.splitlines() if "=>" in line}
     assert len(replaced) == 33
     assert all(line.endswith(staging) for line in text.splitlines() if "=>" in line)
-    assert "sigs.k8s.io/lws v0.9.0" in (hack_root() / "addons" / "go.mod").read_text()
+    add_ons = (hack_root() / "addons" / "go.mod").read_text()
+    assert "sigs.k8s.io/lws v0.9.0" in add_ons
+    assert f"helm.sh/helm/v4 v{recipes.HELM_VERSION}" in add_ons
 
 
 def test_the_version_stamp_reaches_both_packages_that_report_it() -> None:
