@@ -13,6 +13,7 @@ import render_manifests
 from factories.deployments import group_plan, model_deployment, profile_of
 from harness.kubectl import CommandError, apply, helm, kubectl
 from harness.wait import wait_for
+from moe_operator.cli import operator as operator_command
 from moe_operator.resources.group import build_group, render_template
 from moe_operator.resources.revision import new_revision
 
@@ -267,6 +268,25 @@ def test_install_yaml_is_accepted() -> None:
     path = str(render_manifests.INSTALL)
     kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", path)
     assert not re.search(r"helm\.sh|managed-by: Helm", render_manifests.INSTALL.read_text())
+
+
+def test_the_operator_understands_what_the_chart_tells_it() -> None:
+    """An argument that it does not know ends every replica at once."""
+    values = {"$(POD_NAME)": "operator-0", "$(POD_NAMESPACE)": NAMESPACE, "$(POD_IP)": "10.0.0.1"}
+    container = _operator_pod("--set", "watch.namespaces={a,b},log.format=console,ports.metrics=9191")[
+        "containers"
+    ][0]
+    assert container["command"] == ["moe-operator", "run"]
+    arguments = container["args"]
+    for name, value in values.items():
+        arguments = [argument.replace(name, value) for argument in arguments]
+    options = operator_command.options(operator_command._parser().parse_args(["run", *arguments]))
+    assert options.namespaces == ("a", "b")
+    assert (options.lease_namespace, options.lease_name) == (NAMESPACE, ACCOUNT_NAME)
+    assert (options.identity, options.host) == ("operator-0", "10.0.0.1")
+    assert (options.health_port, options.metrics_port) == (8080, 9191)
+    declared = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert declared == {"health": 8080, "metrics": 9191}
 
 
 def test_everything_optional_renders() -> None:
