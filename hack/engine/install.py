@@ -105,7 +105,10 @@ def _build(folder: Path) -> None:
     else:
         say(f"torch {TORCH_VERSION}+cpu is not on offer here; taking the plain build (about 6 GB in all)")
         arguments += ["-r", str(_TORCH)]
-    _run([*_uv(folder), "install", "--no-deps", *arguments], folder, "installing vLLM and PyTorch", env)
+    # Compiled once here: each rank starts three Python processes, and where PYTHONDONTWRITEBYTECODE is set they
+    # would compile thousands of modules at every start.
+    install_all = [*_uv(folder), "install", "--no-deps", "--compile-bytecode", *arguments]
+    _run(install_all, folder, "installing vLLM and PyTorch", env)
     _name_the_distribution(folder)
     _run([str(folder / "bin" / "vllm"), "--version"], folder, "trying the vllm command")
     say(f"done in {time.monotonic() - began:.0f} s")
