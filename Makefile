@@ -85,4 +85,5 @@ kind-demo: ## The demo on kind, for people who have Docker
 generate: install ## Write the CRD, the API reference, the CRD chart and install.yaml again
 	@$(BIN)/python -m moe_operator.api.crd > .generated && mv .generated crds/moe-operator.dev_modeldeployments.yaml
 	@$(BIN)/python -m moe_operator.api.reference > .generated && mv .generated docs/reference/api.md
+	@$(BIN)/python -m moe_operator.catalog.reference > .generated && mv .generated docs/reference/accelerators.md
 	@$(BIN)/python -m render_manifests

@@ -196,6 +196,7 @@ REFUSED: tuple[Case, ...] = (
     Case("variable twice", {"engine": {"env": [{"name": "A"}, {"name": "A"}]}}, "Duplicate value",
          server_only=True),
     Case("mount without a path", _pod(volumeMounts=[{"name": "x"}]), "mountPath"),
+    Case("label value with a blank", _pod(labels={"a": "x y"}), "podTemplate.labels"),
     Case("label value too long", _pod(labels={"a": "x" * 64}), "podTemplate.labels"),
     # Several fields.
     Case("no accelerator", _hardware(accelerator=ABSENT), "exactly one of accelerator and accelerators"),

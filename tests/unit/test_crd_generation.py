@@ -19,11 +19,14 @@ from moe_operator.api.structural import (
     to_structural,
     walk,
 )
+from moe_operator.catalog import reference as accelerators
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("module", [crd, reference], ids=["CRD", "API reference"])
+@pytest.mark.parametrize(
+    "module", [crd, reference, accelerators], ids=["CRD", "API reference", "accelerators"]
+)
 def test_what_is_committed_is_what_the_code_generates(module: Any) -> None:
     """Else users install, or read of, another API than the operator's."""
     committed = (ROOT / module.FILE).read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ from moe_operator.api.base import (
 )
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
-LabelValue = Annotated[str, Field(max_length=63)]
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
 Accelerator = Annotated[str, Field(min_length=1, max_length=63)]
 
 #: A word in the engine's arguments: no blanks, and no leading dash that would make it a flag.
