@@ -52,3 +52,5 @@ def configure(level: str, format_: Format) -> None:
     # kopf tells of every event at INFO, aiohttp of every probe.
     for chatty in ("kopf", "aiohttp.access", "kubernetes", "asyncio"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    # That it leaves the process's signals alone is what we want of it.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -1,0 +1,224 @@
+"""The operator's real process, twice: handing over, answering for its health, telling what happened."""
+
+import asyncio
+import functools
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from cluster.runtime_helpers import (
+    HAS_CLUSTER,
+    NO_CLUSTER,
+    deployment,
+    drop_namespace,
+    ensure_crd,
+    make_namespace,
+    new_client,
+    until,
+)
+from moe_operator.controller.kube import EVENT, LEASE, MODEL_DEPLOYMENT
+from moe_operator.runtime.capabilities import LeaderWorkerSetCheck
+from moe_operator.runtime.kube_client import AioKubeClient
+
+pytestmark = pytest.mark.skipif(not HAS_CLUSTER, reason=NO_CLUSTER)
+
+
+class Replica:
+    """One process of the operator."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    @classmethod
+    async def start(cls, namespace: str, name: str, folder: Path, *more: str) -> "Replica":
+        log = folder / f"{name}.log"
+        with log.open("wb") as sink:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "moe_operator.cli.operator",
+                "run",
+                f"--namespace={namespace}",
+                f"--lease-namespace={namespace}",
+                f"--identity={name}",
+                "--host=127.0.0.1",
+                "--health-port=0",
+                "--metrics-port=0",
+                *more,
+                stderr=sink,
+            )
+        return cls(process, log)
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def said(self, text: str) -> dict[str, Any] | None:
+        return next((line for line in self.lines() if text in line["message"]), None)
+
+    async def ports(self) -> tuple[int, int]:
+        line = await until(lambda: self.said("health on port"), "it listens")
+        words = line["message"].replace(",", "").split()
+        return int(words[3]), int(words[-1])
+
+    async def page(self, path: str, metrics: bool = False) -> tuple[int, str]:
+        health, other = await self.ports()
+        url = f"http://127.0.0.1:{other if metrics else health}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return answer.status, await answer.text()
+
+    async def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+
+@asynccontextmanager
+async def replicas(namespace: str, folder: Path, *names: str) -> AsyncIterator[list[Replica]]:
+    """Replicas in their order of taking the lease; none is left behind."""
+    running: list[Replica] = []
+    text = "leading as"
+    try:
+        for name in names:
+            replica = await Replica.start(namespace, name, folder)
+            running.append(replica)
+            await until(functools.partial(replica.said, text), f"{name} is up", 60)
+            text = "standing by"
+        yield running
+    finally:
+        for replica in running:
+            await replica.kill()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[AioKubeClient]:
+    client = await new_client()
+    await ensure_crd(client)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def namespace(client: AioKubeClient) -> AsyncIterator[str]:
+    name = await make_namespace(client)
+    yield name
+    await drop_namespace(client, name)
+
+
+async def holder(client: AioKubeClient, namespace: str) -> str:
+    lease = await client.get(LEASE, namespace, "moe-operator")
+    return str((lease or {"spec": {}})["spec"].get("holderIdentity") or "")
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def written(client: AioKubeClient, namespace: str, name: str) -> None:
+    """Make a deployment and wait until the operator says something about it."""
+    await client.create(MODEL_DEPLOYMENT, deployment(namespace, name))
+
+    async def has_status() -> Any:
+        found = await client.get(MODEL_DEPLOYMENT, namespace, name)
+        return found and found.get("status", {}).get("conditions")
+
+    await until(has_status, "the status is written", 30)
+
+
+async def test_a_clean_stop_hands_over_within_two_seconds(
+    client: AioKubeClient, namespace: str, tmp_path: Path
+) -> None:
+    """An upgrade of the operator must not cost a quarter of a minute without failure handling."""
+    async with replicas(namespace, tmp_path, "first", "second") as (first, second):
+        await written(client, namespace, "a")
+        begun = now()
+        first.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(first.process.wait(), 5) == 0, first.log.read_text()
+        ended = now() - begun
+        assert ended <= 2, f"the process took {ended:.1f} s to end"
+        assert not (await holder(client, namespace)).startswith("first")
+
+        async def follows() -> bool:
+            return (await holder(client, namespace)).startswith("second")
+
+        await until(follows, "the second holds the lease", 5)
+        assert now() - begun <= 2, f"handed over after {now() - begun:.1f} s"
+        await written(client, namespace, "b")
+        assert second.said("leading as")
+
+
+async def test_a_killed_leader_is_followed_within_twenty_seconds(
+    client: AioKubeClient, namespace: str, tmp_path: Path
+) -> None:
+    async with replicas(namespace, tmp_path, "first", "second") as (first, _):
+        begun = now()
+        await first.kill()
+
+        async def follows() -> bool:
+            return (await holder(client, namespace)).startswith("second")
+
+        await until(follows, "the second holds the lease", 25)
+        assert 8 < now() - begun <= 20, f"followed after {now() - begun:.1f} s"
+        await written(client, namespace, "a")
+
+
+async def test_a_leader_that_was_frozen_ends_instead_of_writing_on(
+    client: AioKubeClient, namespace: str, tmp_path: Path
+) -> None:
+    """A machine that hangs for half a minute must not come back as a second leader."""
+    async with replicas(namespace, tmp_path, "first", "second") as (first, second):
+        first.process.send_signal(signal.SIGSTOP)
+        await until(lambda: second.said("leading as"), "the second leads", 25)
+        first.process.send_signal(signal.SIGCONT)
+        assert await asyncio.wait_for(first.process.wait(), 10) == 1
+        assert first.said("no longer leading"), first.log.read_text()
+        assert (await holder(client, namespace)).startswith("second")
+
+
+async def test_both_replicas_answer_for_their_health_and_one_is_the_leader(
+    client: AioKubeClient, namespace: str, tmp_path: Path
+) -> None:
+    async with replicas(namespace, tmp_path, "first", "second") as both:
+        await written(client, namespace, "a")
+        leaders = []
+        for replica in both:
+            assert (await replica.page("/readyz"))[0] == 200
+            status, text = await replica.page("/healthz")
+            assert status == 200, text
+            assert json.loads(text)["problems"] == []
+            _, metrics = await replica.page("/metrics", metrics=True)
+            leaders.append("moe_operator_leader 1.0" in metrics)
+            shows = f'moe_operator_groups{{name="a",namespace="{namespace}",state="desired"}} 1.0' in metrics
+            assert shows == leaders[-1], "groups are counted once, by the leader"
+        assert leaders == [True, False]
+
+
+async def test_the_last_leaders_end_is_told_and_its_events_are_posted(
+    client: AioKubeClient, namespace: str, tmp_path: Path
+) -> None:
+    """`kubectl describe` is where people look first."""
+    async with replicas(namespace, tmp_path, "only") as (only,):
+        broken = deployment(namespace, "odd")
+        broken["spec"]["hardware"]["accelerator"] = "no-such-thing"
+        await client.create(MODEL_DEPLOYMENT, broken)
+
+        async def event() -> Any:
+            return [e for e in await client.list(EVENT, namespace) if e["regarding"].get("name") == "odd"]
+
+        found = await until(event, "an Event is posted", 30)
+        assert found[0]["type"] == "Warning"
+        assert "no-such-thing" in found[0]["note"]
+        assert found[0]["reportingController"] == "moe-operator.dev/operator"
+        line = only.lines()[-1]
+        assert {"time", "level", "logger", "message"} <= set(line)
+
+
+async def test_leader_worker_set_is_recognised_with_the_rights_of_any_account(client: AioKubeClient) -> None:
+    assert await LeaderWorkerSetCheck(client, lambda: 0.0)() is None
