@@ -89,16 +89,25 @@ def stale() -> list[Path]:
     ]
 
 
-def write() -> None:
-    """Bring all of it up to date."""
+def write() -> list[Path]:
+    """Bring all of it up to date; returns what changed."""
     CRD_FILES.mkdir(parents=True, exist_ok=True)
     wanted = crd_chart_files()
-    for path in CRD_FILES.glob("*"):
-        if path not in wanted:
-            path.unlink()
-    for path, text in wanted.items():
-        path.write_text(text, encoding="utf-8")
-    INSTALL.write_text(install_manifest(), encoding="utf-8")
+    changed = [path for path in sorted(CRD_FILES.glob("*")) if path not in wanted]
+    for path in changed:
+        path.unlink()
+    changed += [path for path, text in wanted.items() if _update(path, text)]
+    # The chart renders the copies: only now can it be asked.
+    if _update(INSTALL, install_manifest()):
+        changed.append(INSTALL)
+    return changed
+
+
+def _update(path: Path, text: str) -> bool:
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    path.write_text(text, encoding="utf-8")
+    return True
 
 
 def main() -> int:

@@ -1,0 +1,36 @@
+"""`python -m generate`: write everything again that is derived and committed.
+
+The CRD and the reference pages come from the operator's sources; from the CRD and the charts come the CRD chart's
+copies and install.yaml. Tests compare each with what is committed.
+"""
+
+from collections.abc import Callable
+
+import render_manifests
+from moe_operator.api import crd
+from moe_operator.api import reference as api_reference
+from moe_operator.catalog import reference as accelerators_reference
+from moe_operator.runtime import metrics_reference
+
+_PAGES: dict[str, Callable[[], str]] = {
+    crd.FILE: crd.render,
+    api_reference.FILE: api_reference.render,
+    accelerators_reference.FILE: accelerators_reference.render,
+    "docs/reference/metrics.md": metrics_reference.render,
+}
+
+
+def main() -> None:
+    """Write all files; say which changed."""
+    for name, render in _PAGES.items():
+        path, text = render_manifests.ROOT / name, render()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            print(f"wrote {name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    for path in render_manifests.write():
+        print(f"wrote {path.relative_to(render_manifests.ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
