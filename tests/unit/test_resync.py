@@ -116,6 +116,21 @@ async def test_workers_wait_for_an_answer_about_every_kind() -> None:
 
 
 @pytest.mark.looptime
+async def test_without_the_right_to_read_pods_nothing_begins_until_it_is_granted() -> None:
+    """Without pods every group would look like one that never started, and be replaced again and again."""
+    world = World()
+    world.server.answers = {POD: ForbiddenError(403, "Forbidden", "pods")}
+    task = asyncio.create_task(world.resync.run())
+    await asyncio.sleep(120)
+    assert not world.resync.ready.is_set()
+    assert world.resync.lacking() == [POD]
+    world.server.answers = {}
+    await asyncio.wait_for(world.resync.ready.wait(), 25)
+    assert world.resync.lacking() == []
+    task.cancel()
+
+
+@pytest.mark.looptime
 async def test_a_kind_that_is_installed_later_is_taken_up_within_seconds() -> None:
     world = World()
     world.server.answers = {

@@ -24,6 +24,7 @@ WELL = Vitals(
     api_silent=1.0,
     telemetry_silent=4.0,
     synced=True,
+    lacking=(),
     leads=True,
 )
 
@@ -82,6 +83,11 @@ async def test_the_probes_answer_what_the_vitals_say(server: Server) -> None:
     status, text = await server.get("/readyz")
     assert status == 503
     assert "first LIST" in text
+    server.vitals = replace(WELL, lacking=("Pod",))
+    status, text = await server.get("/readyz")
+    assert status == 503
+    assert json.loads(text)["problems"] == ["Pod may not be listed: grant the operator's account the right"]
+    assert (await server.get("/healthz"))[0] == 200, "a restart does not grant rights"
 
 
 async def test_metrics_are_served_on_their_own_port(server: Server) -> None:

@@ -13,7 +13,7 @@ from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse
 from moe_operator.api.rules import violations
 from moe_operator.catalog.accelerators import Catalog, load_catalog
 from moe_operator.cli.render import describe_deployment, describe_plan
-from moe_operator.controller.kube import MODEL_DEPLOYMENT, NODE, POD, KubeError
+from moe_operator.controller.kube import MODEL_DEPLOYMENT, NODE, POD, ForbiddenError, KubeError
 from moe_operator.controller.revisions import render
 from moe_operator.planner.inventory import Inventory, inventory_from_nodes
 from moe_operator.planner.layout import plan as plan_layout
@@ -68,8 +68,16 @@ async def _plan(arguments: argparse.Namespace) -> int:
                 if obj is None:
                     raise UsageError(f"there is no ModelDeployment {arguments.namespace}/{arguments.name}")
             if nodes is None:
-                nodes = inventory_from_nodes(await client.list(NODE))
+                nodes = await _cluster_nodes(client)
     return print_plan(obj, nodes, load_catalog(), print)
+
+
+async def _cluster_nodes(client: AioKubeClient) -> Inventory:
+    """As the operator sees them: without the right to read nodes the plan says what it assumes."""
+    try:
+        return inventory_from_nodes(await client.list(NODE))
+    except ForbiddenError:
+        return Inventory(nodes=None)
 
 
 def print_plan(obj: dict[str, Any], nodes: Inventory, catalog: Catalog, out: Callable[[str], None]) -> int:

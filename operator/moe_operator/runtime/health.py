@@ -44,6 +44,8 @@ class Vitals:
     telemetry_silent: float | None
     """Since the last round of scrapes ended, on the leader."""
     synced: bool
+    lacking: tuple[str, ...]
+    """Kinds that must be listed and may not be."""
     leads: bool
 
 
@@ -118,8 +120,12 @@ class HealthServer:
 
     async def _ready(self, _: web.Request) -> web.Response:
         vitals = self._vitals()
-        waits = [] if vitals.synced else ["the first LIST of some kind has not been answered yet"]
-        return _answer(vitals.synced, {"problems": waits, "leader": vitals.leads})
+        waits = [
+            f"{kind} may not be listed: grant the operator's account the right" for kind in vitals.lacking
+        ]
+        if not vitals.synced and not waits:
+            waits = ["the first LIST of some kind has not been answered yet"]
+        return _answer(not waits, {"problems": waits, "leader": vitals.leads})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encoder, content_type = choose_encoder(request.headers.get("Accept", ""))

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 from moe_operator.catalog.accelerators import load_catalog
-from moe_operator.controller.reconcile import Reconciler
+from moe_operator.controller.reconcile import Reconciler, Result
 from moe_operator.controller.store import Key, Store
 from moe_operator.runtime.capabilities import LeaderWorkerSetCheck
 from moe_operator.runtime.connection import load_configuration
@@ -28,7 +28,7 @@ from moe_operator.runtime.lease import Lease
 from moe_operator.runtime.metrics import Metrics
 from moe_operator.runtime.queue import KeyedQueue
 from moe_operator.runtime.reporting import CountedEngine, LastAnswer, group_counts, oldest, readiness, scraped
-from moe_operator.runtime.resync import INTERVAL, Resync
+from moe_operator.runtime.resync import INTERVAL, RECHECK, Resync
 from moe_operator.runtime.source import WATCHED_KINDS
 from moe_operator.runtime.targets import targets
 from moe_operator.runtime.transport import Transport
@@ -100,7 +100,7 @@ class Process:
             observer=self,
             draw=draw,
             interval=options.resync,
-            changed=lambda: self.watching.restart(),
+            changed=self._watch_others,
         )
         intake = Intake(self.store, self.queue.add, self.freshness, metrics, self.resync.request)
         self.watching = Watching(
@@ -144,7 +144,7 @@ class Process:
             clock=time.time,
         )
         self._workers = Workers(
-            self.queue, self._reconciler.reconcile, count=options.workers, jitter=draw, observer=metrics
+            self.queue, self._reconcile, count=options.workers, jitter=draw, observer=metrics
         )
         self._health = HealthServer(self._vitals, metrics.registry)
         metrics.watch_values(
@@ -247,6 +247,17 @@ class Process:
     def _task(name: str, what: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         return asyncio.create_task(what, name=name)
 
+    def _watch_others(self) -> None:
+        """Other kinds can be watched than before."""
+        self.freshness.forget(set(WATCHED_KINDS) - set(self.resync.watchable()))
+        self.watching.restart()
+
+    async def _reconcile(self, key: Key) -> Result:
+        if self.resync.lacking():
+            # Judged by a cache that nobody keeps up to date, groups would be replaced for nothing.
+            return Result(requeue_after=RECHECK)
+        return await self._reconciler.reconcile(key)
+
     # --- reports --------------------------------------------------------------------------------------
 
     def resynced(self, outcome: str, seconds: float) -> None:
@@ -273,6 +284,7 @@ class Process:
             api_silent=self._api.silent(),
             telemetry_silent=silent,
             synced=self.resync.ready.is_set(),
+            lacking=tuple(k.kind for k in self.resync.lacking()),
             leads=self._leads,
         )
 

@@ -9,7 +9,16 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from moe_operator.controller.kube import ForbiddenError, Kind, KubeClient, KubeError, NotFoundError, Obj
+from moe_operator.controller.kube import (
+    MODEL_DEPLOYMENT,
+    NODE,
+    ForbiddenError,
+    Kind,
+    KubeClient,
+    KubeError,
+    NotFoundError,
+    Obj,
+)
 from moe_operator.controller.store import Key, Store
 from moe_operator.runtime.freshness import Freshness
 from moe_operator.runtime.source import WATCHED_KINDS, selector
@@ -18,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds until the next resync, drawn between the two.
 INTERVAL = (300.0, 600.0)
+#: Kinds that the operator can do without: it then assumes what it cannot read.
+OPTIONAL = frozenset({NODE})
 #: Seconds until the next look at kinds that were absent or forbidden, and after a LIST that failed.
 RECHECK = 15.0
 
@@ -66,11 +77,15 @@ class Resync:
         self._wanted = asyncio.Event()
         self._wanted_at: float | None = None
         self.ready = asyncio.Event()
-        """Set once every kind has an answer: listed, absent or forbidden."""
+        """Set once every kind has an answer: listed, absent, or (nodes only) forbidden."""
 
     def watchable(self) -> list[Kind]:
         """The kinds that exist and may be read."""
         return [k for k in self._kinds if k in self._store.synced and not self._barred(k)]
+
+    def lacking(self) -> list[Kind]:
+        """Kinds that may not be listed although nothing can be judged without them."""
+        return [k for k in self._kinds if k in self._store.forbidden and k not in OPTIONAL]
 
     def request(self, delay: float = 0.0) -> None:
         """Have a resync in `delay` seconds at the latest."""
@@ -115,8 +130,7 @@ class Resync:
             complete &= await self._list(kind)
         self._enqueue_all()
         self._observer.resynced("success" if complete else "error", loop.time() - started)
-        if all(k in self._store.synced or self._barred(k) for k in self._kinds):
-            self.ready.set()
+        self._answered()
         if set(self.watchable()) != before:
             self._changed()
         return complete
@@ -129,11 +143,16 @@ class Resync:
         if any(not self._barred(k) for k in barred):
             self._enqueue_all()
             self._changed()
+            self._answered()
 
     def _enqueue_all(self) -> None:
         keys = self._store.keys()
         for key in keys:
             self._enqueue(key)
+
+    def _answered(self) -> None:
+        if not self.lacking() and all(k in self._store.synced or self._barred(k) for k in self._kinds):
+            self.ready.set()
 
     def _barred(self, kind: Kind) -> bool:
         return kind in self._store.absent or kind in self._store.forbidden
@@ -150,7 +169,8 @@ class Resync:
             return self._absent(kind)
         except ForbiddenError as error:
             if kind not in self._store.forbidden:
-                log.warning("%s may not be listed, going on without: %s", kind.kind, error.message)
+                what = "going on without" if kind in OPTIONAL else "nothing is done until it is granted"
+                log.warning("%s may not be listed, %s: %s", kind.kind, what, error.message)
             self._store.forbidden.add(kind)
             self._store.absent.discard(kind)
             return True
@@ -167,9 +187,8 @@ class Resync:
 
     def _absent(self, kind: Kind) -> bool:
         if kind not in self._store.absent:
-            log.warning(
-                "the API server does not serve %s (%s), going on without", kind.kind, kind.api_version
-            )
+            hint = ": install the chart moe-operator-crds" if kind is MODEL_DEPLOYMENT else ""
+            log.warning("the API server does not serve %s (%s)%s", kind.kind, kind.api_version, hint)
         self._store.absent.add(kind)
         self._store.forbidden.discard(kind)
         if kind in self._missed or not self._store.all(kind):
