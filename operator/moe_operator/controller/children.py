@@ -1,6 +1,6 @@
 """Children that are applied as a whole: written only when they differ, and only when they are ours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from moe_operator.api import names
@@ -12,11 +12,28 @@ from moe_operator.controller.store import Store
 class NameConflictError(Exception):
     """An object that is not ours has the name of a child; it is left alone."""
 
-    def __init__(self, kind: Kind, name: str) -> None:
+    def __init__(self, kind: Kind, obj: Mapping[str, Any], deployment: ModelDeployment) -> None:
+        meta = obj["metadata"]
+        self.passing = bool(meta.get("deletionTimestamp")) or _of_predecessor(obj, deployment)
+        """Whether it is on its way out: then there is nothing to do but wait."""
+        what = f"{kind.kind} {meta['name']}"
         super().__init__(
-            f"{kind.kind} {name} exists and does not belong to this ModelDeployment: "
+            f"waiting until {what} of an earlier ModelDeployment of this name is gone"
+            if self.passing
+            else f"{what} exists and does not belong to this ModelDeployment: "
             f"delete or rename it, or give the ModelDeployment another name"
         )
+
+
+def _of_predecessor(obj: Mapping[str, Any], deployment: ModelDeployment) -> bool:
+    """Whether a deleted ModelDeployment of the same name controls it: the garbage collector is about to take it."""
+    references = obj["metadata"].get("ownerReferences") or []
+    return any(
+        r.get("controller")
+        and (r.get("kind"), r.get("name")) == (names.KIND, deployment.name)
+        and r.get("uid") != deployment.uid
+        for r in references
+    )
 
 
 def is_ours(obj: Mapping[str, Any], deployment: ModelDeployment) -> bool:
@@ -43,11 +60,17 @@ def covers(live: Any, wanted: Any) -> bool:
 
 
 async def ensure(
-    client: KubeClient, store: Store, deployment: ModelDeployment, kind: Kind, wanted: Sequence[Obj]
+    client: KubeClient,
+    store: Store,
+    deployment: ModelDeployment,
+    kind: Kind,
+    wanted: Sequence[Obj],
+    before_create: Callable[[], Awaitable[None]],
 ) -> int:
     """Make the objects of one kind as wanted; returns the number of writes.
 
-    Raises NameConflictError, without having written to it, when another's object has the name.
+    Whatever `before_create` raises keeps an object from being made. Raises NameConflictError, without having
+    written to it, when another's object has the name.
     """
     writes = 0
     cached = {o["metadata"]["name"]: o for o in store.children(deployment.key, kind)}
@@ -58,12 +81,18 @@ async def ensure(
             continue
         live = await client.get(kind, deployment.namespace, name)
         if live is None:
+            await before_create()
             try:
                 fresh = await client.create(kind, obj)
             except ConflictError:
-                raise NameConflictError(kind, name) from None
+                found = await client.get(kind, deployment.namespace, name)
+                if found is None:
+                    raise
+                if not is_ours(found, deployment):
+                    raise NameConflictError(kind, found, deployment) from None
+                fresh = found
         elif not is_ours(live, deployment):
-            raise NameConflictError(kind, name)
+            raise NameConflictError(kind, live, deployment)
         elif live["metadata"].get("deletionTimestamp"):
             continue
         elif covers(live, obj):

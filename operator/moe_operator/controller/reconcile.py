@@ -70,6 +70,8 @@ from moe_operator.telemetry.observation import Snapshot
 
 #: Seconds until the next try when the cluster, not the spec, is at fault.
 _RETRY = 20.0
+#: ... and when what is in the way goes by itself.
+_SOON = 2.0
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,14 @@ class _Seen:
     load: Load
 
 
+class ParentGoneError(Exception):
+    """The ModelDeployment in the cache is no longer the one in the cluster."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__("the ModelDeployment is gone")
+        self.result = result
+
+
 class _Pass:
     """The state of one reconcile."""
 
@@ -160,6 +170,7 @@ class _Pass:
         self._kept = revisions.kept(self._store, deployment)
         self._effective: Revision | None = None
         self._notes: tuple[str, ...] = ()
+        self._parent_seen = False
 
     async def run(self, trouble: Trouble | None) -> Result:
         trouble = trouble or await self._choose_revision()
@@ -168,14 +179,21 @@ class _Pass:
         seen = self._decide(None)
         try:
             await self._act(trouble, seen)
+        except ParentGoneError as gone:
+            return gone.result
         except NameConflictError as error:
-            trouble = Trouble(reasons.NAME_CONFLICT, str(error), stalled=True, spec_at_fault=False)
+            trouble = Trouble(
+                reasons.NAME_CONFLICT, str(error), stalled=not error.passing, spec_at_fault=False
+            )
         except (ForbiddenError, InvalidError, NotFoundError) as error:
             trouble = _refused(error)
         after = self._decide(seen.scale)
-        await self._write_status(trouble, after)
+        try:
+            await self._write_status(trouble, after)
+        except NotFoundError:
+            return self._parent_is_gone(None).result
         if trouble and not (trouble.stalled and trouble.spec_at_fault):
-            after.plan.again(_RETRY)
+            after.plan.again(_RETRY if trouble.stalled else _SOON)
         elif after.plan.actions and after.plan.actions != seen.plan.actions:
             after.plan.again(0.05)  # what was just written opened the way to the next step
         waits = (
@@ -284,7 +302,31 @@ class _Pass:
                 await self._do(action)
         await self._clean_up()
 
+    async def _parent_lives(self) -> None:
+        """Look, once a pass, before anything is made: a watch may have lost the deletion, and the garbage collector
+        would take what is made for an owner that is gone, again and again."""
+        if self._parent_seen:
+            return
+        live = await self._client.get(MODEL_DEPLOYMENT, self._d.namespace, self._d.name)
+        if (
+            live is None
+            or live["metadata"]["uid"] != self._d.uid
+            or live["metadata"].get("deletionTimestamp")
+        ):
+            raise self._parent_is_gone(live)
+        self._parent_seen = True
+
+    def _parent_is_gone(self, live: Obj | None) -> ParentGoneError:
+        """Correct the cache; what has taken its place, if anything, is looked at next."""
+        meta = {"namespace": self._d.namespace, "name": self._d.name, "uid": self._d.uid}
+        self._store.remove(MODEL_DEPLOYMENT, {"metadata": meta})
+        if live is not None:
+            self._store.upsert(MODEL_DEPLOYMENT, live)
+        return ParentGoneError(Result(0.05))
+
     async def _do(self, action: Action) -> None:
+        if isinstance(action, CreateGroup):
+            await self._parent_lives()
         await self._o._executor.run(self._d, self._effective, action, self._now)
         match action:
             case CreateGroup(slot=slot, reason=reason):
@@ -339,13 +381,22 @@ class _Pass:
         if self._effective is None:
             return
         d, client, store = self._d, self._client, self._store
-        await ensure(client, store, d, SERVICE_ACCOUNT, [build_service_account(d)])
+        await ensure(client, store, d, SERVICE_ACCOUNT, [build_service_account(d)], self._parent_lives)
         if d.spec.engine.agent is AgentMode.ENABLED:
-            await ensure(client, store, d, CONFIG_MAP, [build_agent_config(d)])
-        await ensure(client, store, d, SERVICE, [build_service(d)])
-        await ensure(client, store, d, POD_DISRUPTION_BUDGET, [build_disruption_budget(d)])
+            await ensure(client, store, d, CONFIG_MAP, [build_agent_config(d)], self._parent_lives)
+        await ensure(client, store, d, SERVICE, [build_service(d)], self._parent_lives)
+        await ensure(
+            client, store, d, POD_DISRUPTION_BUDGET, [build_disruption_budget(d)], self._parent_lives
+        )
         if self._effective.name not in self._kept:
-            await ensure(client, store, d, CONTROLLER_REVISION, [build_revision(d, self._effective)])
+            await ensure(
+                client,
+                store,
+                d,
+                CONTROLLER_REVISION,
+                [build_revision(d, self._effective)],
+                self._parent_lives,
+            )
             self._kept[self._effective.name] = self._effective
 
     async def _clean_up(self) -> None:
