@@ -16,7 +16,7 @@ class Timers:
         self._loop = asyncio.get_running_loop()
         self._stopped = False
 
-    def after(self, seconds: float, do: Callable[[], None]) -> asyncio.TimerHandle:
+    def after(self, seconds: float, do: Callable[[], object]) -> asyncio.TimerHandle:
         """Call `do` in so many seconds unless the world has stopped."""
         return self._loop.call_later(seconds, self._run, do)
 
@@ -32,7 +32,7 @@ class Timers:
     def stop(self) -> None:
         self._stopped = True
 
-    def _run(self, do: Callable[[], None]) -> None:
+    def _run(self, do: Callable[[], object]) -> None:
         if not self._stopped:
             do()
 

@@ -174,6 +174,11 @@ class Harness:
         self.invariants.check()
         return self.world.clock.elapsed - start
 
+    async def rest(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        await asyncio.sleep(seconds)
+        self.invariants.check()
+
     async def serve(self, groups: int = 1, within: float = 300.0, name: str = NAME) -> float:
         """Wait until the deployment is Ready with exactly so many groups, all serving."""
         return await self.until(

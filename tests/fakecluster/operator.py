@@ -187,6 +187,11 @@ class Operator:
     async def _reconcile(self, key: Key) -> Result:
         return await self.reconciler.reconcile(key)
 
+    @property
+    def writes_made(self) -> list[str]:
+        """Its counted writes, for messages."""
+        return [str(w) for w in self.client.writes]
+
     def follow(self, task: "asyncio.Task[Any]") -> None:
         """Remember a task that this instance made."""
         self._tasks.add(task)
