@@ -29,7 +29,7 @@ def deployment(name: str, namespace: str) -> JsonObject:
     return found
 
 
-def wait_ready(name: str, namespace: str, *, seconds: float = 240, **options: Any) -> JsonObject:
+def wait_ready(name: str, namespace: str, *, seconds: float = 600, **options: Any) -> JsonObject:
     """The ModelDeployment once it is Ready for its present generation."""
 
     def ready() -> JsonObject | None:

@@ -76,7 +76,7 @@ class Executor:
             name = wanted["metadata"]["name"]
             found = await self._client.get(LEADER_WORKER_SET, deployment.namespace, name)
             if found is not None and not is_ours(found, deployment):
-                raise NameConflictError(LEADER_WORKER_SET, name) from None
+                raise NameConflictError(LEADER_WORKER_SET, found, deployment) from None
             # Ours, from before the cache was warm or on its way out: take it up, the next reconcile decides.
             if found is None:
                 return
@@ -107,7 +107,10 @@ class Executor:
 
     async def _start_drain(self, deployment: ModelDeployment, group: GroupFacts, now: float) -> None:
         patch = {"metadata": {"uid": group.uid, "annotations": {names.ANNOTATION_DRAINING: format_time(now)}}}
-        fresh = await self._client.patch(LEADER_WORKER_SET, deployment.namespace, group.name, patch)
+        try:
+            fresh = await self._client.patch(LEADER_WORKER_SET, deployment.namespace, group.name, patch)
+        except (NotFoundError, ConflictError):
+            return  # gone, or another group of that name: the watch tells
         self._store.upsert(LEADER_WORKER_SET, fresh)
         for pod in group.pods:
             if pod.ip:
