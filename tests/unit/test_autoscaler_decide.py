@@ -108,6 +108,15 @@ def test_auto_keeps_a_group_to_measure_unless_none_is_allowed(
     assert limits(_inputs(min_groups=low, max_groups=high)) == expected
 
 
+def test_others_may_ask_for_as_many_groups_as_the_api_allows() -> None:
+    assert limits(_inputs(mode=ScalingMode.EXTERNAL, min_groups=0, max_groups=None)) == (0, 256)
+
+
+def test_a_request_that_waits_counts_as_work_when_latency_is_judged() -> None:
+    waiting = replace(SLOW_START, running=0, waiting=1)
+    assert _held(_inputs(waiting, replace(SLOW_START, running=0)), UP_AFTER).desired == 3
+
+
 @pytest.mark.parametrize(("current", "desired"), [(0, 2), (9, 4)])
 def test_new_limits_hold_at_once_whatever_is_measured(current: int, desired: int) -> None:
     for load in (IDLE, FULL, None):
@@ -161,6 +170,7 @@ def test_a_lasting_shortage_brings_one_group(
         pytest.param((FULL, BUSY), id="one group has room"),
         pytest.param((BUSY, BUSY), id="nothing waits"),
         pytest.param((replace(SLOW_START, running=0), replace(SLOW_START, running=0)), id="no work"),
+        pytest.param((replace(BUSY, time_to_first_token=2.0),) * 2, id="just met"),
     ],
 )
 def test_without_a_shortage_there_is_no_group_more(loads: tuple[GroupLoad, ...]) -> None:
@@ -194,7 +204,7 @@ def test_a_lasting_surplus_takes_one_group() -> None:
     low = replace(BUSY, running=20)
     before = _held(_inputs(low, low), DOWN_AFTER - 1)
     assert (before.desired, before.reason) == (2, ScalingReason.OBSERVING)
-    assert before.recheck_after is not None
+    assert before.recheck_after == 1
     decision = _held(_inputs(low, low), DOWN_AFTER)
     assert (decision.desired, decision.reason) == (1, ScalingReason.LOAD_FITS_IN_FEWER)
     assert "40 running requests fit in 1 group with 100 slots for 300 s" in decision.message
@@ -211,6 +221,7 @@ def test_a_lasting_surplus_takes_one_group() -> None:
             (replace(IDLE, running=30, slots=40), replace(IDLE, slots=400)), False, id="the small one stays"
         ),
         pytest.param((replace(IDLE, time_per_output_token=0.02),) * 2, True, id="latency has room"),
+        pytest.param((replace(IDLE, time_per_output_token=0.025),) * 2, True, id="latency has just room"),
         pytest.param((replace(IDLE, time_per_output_token=0.03),) * 2, False, id="latency has no room"),
         pytest.param((replace(IDLE, time_to_first_token=1.5),) * 2, False, id="first tokens have no room"),
     ],
