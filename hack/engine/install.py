@@ -128,14 +128,14 @@ def _uv_settings(folder: Path) -> dict[str, str]:
     Its cache goes beside the environment, on the same file system, so that files are linked and not copied.
     """
     settings = {"VIRTUAL_ENV": str(folder), "UV_CACHE_DIR": str(cache_root() / "uv"), "UV_NO_PROGRESS": "1"}
-    for option, variable in (
-        ("index-url", "UV_DEFAULT_INDEX"),
-        ("extra-index-url", "UV_INDEX"),
-        ("find-links", "UV_FIND_LINKS"),
+    for option, variable, separator in (
+        ("index-url", "UV_DEFAULT_INDEX", " "),
+        ("extra-index-url", "UV_INDEX", " "),
+        ("find-links", "UV_FIND_LINKS", ","),
     ):
         configured = _pip_setting(folder, option)
         if configured and not os.environ.get(variable):
-            settings[variable] = " ".join(configured.split())
+            settings[variable] = separator.join(configured.split())
     return settings
 
 

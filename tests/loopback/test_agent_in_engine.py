@@ -110,7 +110,8 @@ def test_a_killed_worker_leaves_its_cause() -> None:
 def test_an_engine_that_cannot_start_leaves_its_cause() -> None:
     """The commonest failure of all, a model that does not fit, would show as exit code 1 and nothing else."""
     layout = Layout(subnet="127.30.4")
-    with group(layout, arguments=["--kv-cache-memory-bytes", "1M"]) as one:
+    too_long = {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
+    with group(layout, environment=too_long, arguments=["--max-model-len", "2000000"]) as one:
         (pod,) = one.pods
         assert pod.process.wait(timeout=240) != 0
         assert "ValueError" in pod.termination_message, pod.log[-2000:]
