@@ -4,15 +4,15 @@ import asyncio
 import functools
 import json
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
+from cluster.proxied import Proxied
+from cluster.replica import Replica
 from cluster.runtime_helpers import (
     HAS_CLUSTER,
     NO_CLUSTER,
@@ -28,56 +28,6 @@ from moe_operator.runtime.capabilities import LeaderWorkerSetCheck
 from moe_operator.runtime.kube_client import AioKubeClient
 
 pytestmark = pytest.mark.skipif(not HAS_CLUSTER, reason=NO_CLUSTER)
-
-
-class Replica:
-    """One process of the operator."""
-
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
-        self.process = process
-        self.log = log
-
-    @classmethod
-    async def start(cls, namespace: str, name: str, folder: Path, *more: str) -> "Replica":
-        log = folder / f"{name}.log"
-        with log.open("wb") as sink:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "moe_operator.cli.operator",
-                "run",
-                f"--namespace={namespace}",
-                f"--lease-namespace={namespace}",
-                f"--identity={name}",
-                "--host=127.0.0.1",
-                "--health-port=0",
-                "--metrics-port=0",
-                *more,
-                stderr=sink,
-            )
-        return cls(process, log)
-
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-
-    def said(self, text: str) -> dict[str, Any] | None:
-        return next((line for line in self.lines() if text in line["message"]), None)
-
-    async def ports(self) -> tuple[int, int]:
-        line = await until(lambda: self.said("health on port"), "it listens")
-        words = line["message"].replace(",", "").split()
-        return int(words[3]), int(words[-1])
-
-    async def page(self, path: str, metrics: bool = False) -> tuple[int, str]:
-        health, other = await self.ports()
-        url = f"http://127.0.0.1:{other if metrics else health}{path}"
-        async with aiohttp.ClientSession() as session, session.get(url) as answer:
-            return answer.status, await answer.text()
-
-    async def kill(self) -> None:
-        if self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
 
 
 @asynccontextmanager
@@ -222,3 +172,28 @@ async def test_the_last_leaders_end_is_told_and_its_events_are_posted(
 
 async def test_leader_worker_set_is_recognised_with_the_rights_of_any_account(client: AioKubeClient) -> None:
     assert await LeaderWorkerSetCheck(client, lambda: 0.0)() is None
+
+
+async def test_an_api_server_that_is_away_for_a_moment_costs_neither_lease_nor_work(
+    client: AioKubeClient, namespace: str, tmp_path: Path
+) -> None:
+    """Its restart takes seconds; an operator that restarts with it multiplies the load on it."""
+    proxied = await Proxied.start()
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(await proxied.kubeconfig())
+    only = await Replica.start(namespace, "only", tmp_path, f"--kubeconfig={kubeconfig}")
+    try:
+        await until(lambda: only.said("leading as"), "it leads", 60)
+        await written(client, namespace, "a")
+        proxied.proxy.refusing = True
+        proxied.proxy.cut()
+        away_until = now() + 6
+        await until(lambda: now() > away_until, "the outage passes")
+        assert (await only.page("/healthz"))[0] == 200
+        proxied.proxy.refusing = False
+        await written(client, namespace, "b")
+        assert only.process.returncode is None
+        assert not only.said("no longer leading")
+    finally:
+        await only.kill()
+        await proxied.proxy.stop()

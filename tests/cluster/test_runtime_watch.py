@@ -4,11 +4,11 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import pytest
 from kubernetes.aio.client import Configuration
 
+from cluster.proxied import Proxied
 from cluster.runtime_helpers import (
     HAS_CLUSTER,
     NO_CLUSTER,
@@ -22,7 +22,6 @@ from cluster.runtime_helpers import (
     pod,
     until,
 )
-from cluster.tcp_proxy import TcpProxy
 from moe_operator.controller.kube import CONFIG_MAP, MODEL_DEPLOYMENT, NODE, POD, Kind, Obj
 from moe_operator.controller.store import Key, Store
 from moe_operator.runtime.freshness import Freshness, FreshnessCheck
@@ -280,23 +279,3 @@ async def test_stopping_leaves_neither_thread_nor_task(client: AioKubeClient, na
     await until(lambda: not [t for t in threading.enumerate() if t.name == "kopf"], "the threads end", 10)
     assert not bystander.done()
     bystander.cancel()
-
-
-@dataclass
-class Proxied:
-    """A way to the API server that can be disturbed."""
-
-    proxy: TcpProxy
-    port: int
-
-    @classmethod
-    async def start(cls) -> "Proxied":
-        server = urlsplit((await configure()).host)
-        assert server.hostname
-        proxy = TcpProxy(server.hostname, server.port or 443)
-        return cls(proxy, await proxy.start())
-
-    async def configure(self) -> Configuration:
-        configuration = await configure()
-        configuration.host = f"https://127.0.0.1:{self.port}"
-        return configuration
