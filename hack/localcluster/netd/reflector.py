@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,11 @@ class Reflector:
                     version = await self._list()
                     self.synced.set()
                     backoff = _BACKOFF_FIRST_S
+                started = time.monotonic()
                 version = await self._watch(version)
+                if time.monotonic() - started < _BACKOFF_MAX_S:
+                    # A server that ends watches as soon as they begin must not be asked without pause.
+                    await asyncio.sleep(_BACKOFF_FIRST_S)
             except ExpiredError:
                 version = None
             except (aiohttp.ClientError, TimeoutError, OSError, ApiError, ValueError) as error:
