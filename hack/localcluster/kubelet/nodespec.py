@@ -14,8 +14,7 @@ import yaml
 from localcluster.kubelet.records import timestamp
 
 Obj = dict[str, Any]
-#: Port of the first node's server; the next node's is one higher.
-FIRST_PORT = 10250
+KUBELET_PORT = 10250
 #: What a node has that says nothing else.
 DEFAULT_CAPACITY = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110"}
 _KEYS = {"name", "labels", "annotations", "capacity", "allocatable", "taints"}
@@ -42,7 +41,6 @@ class NodeNetwork:
     """A node's share of the pod network: its first address is the node's own, the rest are for pods."""
 
     cidr: ipaddress.IPv4Network
-    port: int = FIRST_PORT
 
     @property
     def host_ip(self) -> str:
@@ -56,9 +54,7 @@ class NodeNetwork:
             raise NodesError(
                 f"pod range {pods} has no /24 left for node number {index + 1}: use a larger one"
             )
-        return cls(
-            ipaddress.IPv4Network((int(whole.network_address) + (index + 1) * 256, 24)), FIRST_PORT + index
-        )
+        return cls(ipaddress.IPv4Network((int(whole.network_address) + (index + 1) * 256, 24)))
 
 
 class AddressPool:
@@ -176,7 +172,7 @@ def node_status(
             # reach through a node's proxy subresource.
             {"type": "Hostname", "address": network.host_ip},
         ],
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": network.port}},
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": KUBELET_PORT}},
         "nodeInfo": {
             "machineID": spec.name,
             "systemUUID": spec.name,

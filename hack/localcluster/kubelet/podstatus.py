@@ -40,6 +40,7 @@ def phase(pod: Obj, records: Sequence[Record], *, terminal: bool) -> str:
             else:
                 pending_init += not (isinstance(record.state, Waiting) and done and done.exit_code == 0)
         elif record.kind == "sidecar":
+            running += record.running
             pending_init += not record.started and not isinstance(record.state, Terminated) and not done
         elif isinstance(record.state, Running):
             running += 1

@@ -312,13 +312,12 @@ class Root:
     @staticmethod
     def _sub_path(volume: str, sub_path: str) -> str:
         """A path inside the volume, made as a directory when missing; links may not lead out of the volume."""
-        source = resolve(volume, sub_path)
+        source, base = os.path.realpath(os.path.join(volume, sub_path)), os.path.realpath(volume)
+        if source != base and not source.startswith(base + "/"):
+            raise RootError(f"subPath {sub_path!r} leads out of its volume")
         if not os.path.lexists(source):
             os.makedirs(source, 0o755)
-        real, base = os.path.realpath(source), os.path.realpath(volume)
-        if real != base and not real.startswith(base + "/"):
-            raise RootError(f"subPath {sub_path!r} leads out of its volume")
-        return real
+        return source
 
     def _enter(self) -> None:
         os.chdir(self.root)

@@ -15,6 +15,7 @@ from localcluster.kubelet import containerlog, metrics, records
 from localcluster.kubelet.authz import Authorizer, DeniedError
 from localcluster.kubelet.container import Container
 from localcluster.kubelet.node import NodeAgent
+from localcluster.kubelet.nodespec import KUBELET_PORT
 from localcluster.kubelet.pod import PodWorker
 from localcluster.kubelet.records import Running, Waiting
 
@@ -34,7 +35,7 @@ def tls_context(certificate: Path, key: Path, authority: Path) -> ssl.SSLContext
 
 
 class NodeServer:
-    """Serves one node on its own port, at the node's address and at localhost."""
+    """Serves one node at its own address."""
 
     def __init__(self, agent: NodeAgent, authorizer: Authorizer, tls: ssl.SSLContext) -> None:
         self._agent, self._authorizer, self._tls = agent, authorizer, tls
@@ -52,9 +53,9 @@ class NodeServer:
             app.router.add_route("*", f"/{verb}/{{rest:.*}}", self._unsupported)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        network = self._agent.network
-        for address in (network.host_ip, "127.0.0.1"):
-            await web.TCPSite(self._runner, address, network.port, ssl_context=self._tls).start()
+        await web.TCPSite(
+            self._runner, self._agent.network.host_ip, KUBELET_PORT, ssl_context=self._tls
+        ).start()
 
     async def stop(self) -> None:
         if self._runner is not None:
