@@ -9,10 +9,11 @@ import struct
 
 _NLMSG_ERROR = 2
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_CREATE, _NLM_F_REPLACE = 0x1, 0x4, 0x400, 0x100
-_RTM_NEWLINK, _RTM_NEWROUTE = 16, 24
+_RTM_NEWLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE = 16, 20, 21, 24
 _IFF_UP = 0x1
 _RT_TABLE_LOCAL, _RTPROT_BOOT, _RT_SCOPE_HOST, _RTN_LOCAL = 255, 3, 254, 2
 _RTA_DST, _RTA_OIF = 1, 4
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 
 
 def _attribute(kind: int, payload: bytes) -> bytes:
@@ -61,6 +62,14 @@ def local_route(network: str, index: int) -> bytes:
     )
 
 
+def address(kind: int, ip: str, index: int) -> bytes:
+    """RTM_NEWADDR or RTM_DELADDR of one address, /32, on interface ``index`` (struct ifaddrmsg)."""
+    packed = ipaddress.IPv4Address(ip).packed
+    flags = _NLM_F_REQUEST | _NLM_F_ACK | (_NLM_F_CREATE | _NLM_F_REPLACE if kind == _RTM_NEWADDR else 0)
+    ifaddrmsg = struct.pack("=BBBBI", socket.AF_INET, 32, 0, _RT_SCOPE_HOST, index)
+    return _message(kind, flags, ifaddrmsg + _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed))
+
+
 def acknowledge(reply: bytes) -> int:
     """The errno that the kernel's reply carries (0: done). Raises ValueError for anything but an
     acknowledgement.
@@ -72,13 +81,29 @@ def acknowledge(reply: bytes) -> int:
     return -int(code)
 
 
-def configure_loopback(networks: tuple[str, ...]) -> None:
-    """Bring ``lo`` up and make all addresses of ``networks`` (IPv4, CIDR) local in this network namespace."""
-    index = socket.if_nametoindex("lo")
+def _ask(*requests: bytes) -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
         link.settimeout(5)
-        for request in (link_up(index), *(local_route(network, index) for network in networks)):
+        for request in requests:
             link.send(request)
             error = acknowledge(link.recv(65536))
             if error:
                 raise OSError(error, f"netlink request refused: {os.strerror(error)}")
+
+
+def hold_address(ip: str) -> None:
+    """Put an address on ``lo``. Routes make it local already, but programs look for their address among the
+    interfaces' (gloo refuses to start without finding it there). Raises OSError.
+    """
+    _ask(address(_RTM_NEWADDR, ip, socket.if_nametoindex("lo")))
+
+
+def drop_address(ip: str) -> None:
+    """Take an address off ``lo``; the route of its range stays. Raises OSError."""
+    _ask(address(_RTM_DELADDR, ip, socket.if_nametoindex("lo")))
+
+
+def configure_loopback(networks: tuple[str, ...]) -> None:
+    """Bring ``lo`` up and make all addresses of ``networks`` (IPv4, CIDR) local in this network namespace."""
+    index = socket.if_nametoindex("lo")
+    _ask(link_up(index), *(local_route(network, index) for network in networks))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import uuid
 from collections.abc import Callable, Coroutine
@@ -15,6 +16,7 @@ from localcluster.kubelet.apiclient import MERGE, ApiClient, ApiError, Obj
 from localcluster.kubelet.events import EventRecorder
 from localcluster.kubelet.nodespec import AddressPool, NodeNetwork, NodesError, NodeSpec
 from localcluster.kubelet.pod import PodWorker, Surroundings
+from localcluster.netlink import drop_address, hold_address
 
 #: Seconds: a kubelet's own numbers.
 LEASE_SECONDS = 40
@@ -196,7 +198,9 @@ class NodeAgent:
         try:
             known = (pod.get("status") or {}).get("podIP")
             address = self.network.host_ip if host_network else self._pool.take(known)
-        except NodesError as error:
+            if not host_network:
+                hold_address(address)
+        except (NodesError, OSError) as error:
             self._recorder.pod(pod, "Warning", "FailedCreatePodSandBox", str(error))
             return
         worker = self.workers[uid] = PodWorker(self._surroundings, pod, address, self._directory / uid)
@@ -207,6 +211,8 @@ class NodeAgent:
             self._pods.discard(done)
             self.workers.pop(uid, None)
             if not host_network:
+                with contextlib.suppress(OSError):
+                    drop_address(address)
                 self._pool.give_back(address)
 
         task.add_done_callback(ended)
