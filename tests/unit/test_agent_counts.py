@@ -125,6 +125,15 @@ def test_a_child_that_outlives_its_server_does_not_keep_its_count(
         os.kill(child, signal.SIGKILL)
 
 
+def test_a_request_that_ends_after_the_server_began_to_stop_is_no_error(tmp_path: Path) -> None:
+    """Shutting down would log an error for every client that is still connected."""
+    slot = Slot(tmp_path)
+    slot.enter()
+    slot.close()
+    slot.leave()
+    assert not list(tmp_path.iterdir())
+
+
 def test_reading_does_not_make_the_own_count_look_dead_to_others(tmp_path: Path, slot: Slot) -> None:
     """Closing a second descriptor of a locked file drops the lock, and the count with it."""
     slot.enter()

@@ -119,7 +119,7 @@ class AgentMiddleware:
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
-        self._watch.stop()
+        self._watch.stop(wait=False)  # this is the event loop, and the server is on its way out
         if self._slot is not None:
             self._slot.close()
             self._slot = None

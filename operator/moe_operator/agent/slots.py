@@ -78,6 +78,8 @@ class Slot:
 
     def beat(self) -> None:
         """The event loop runs."""
+        if self._memory.closed:  # a request that ends while the server shuts down
+            return
         _LAYOUT.pack_into(self._memory, 0, self._in_flight, self._served, time.monotonic_ns())
 
     def read(self) -> Reading:

@@ -83,11 +83,11 @@ class PeerWatch:
             self._thread = threading.Thread(target=self._run, name="moe-agent-peers", daemon=True)
             self._thread.start()
 
-    def stop(self) -> None:
-        """End the checks and wait for the one that runs."""
+    def stop(self, wait: bool = True) -> None:
+        """End the checks, and by default wait for those that run."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=2 * self._settings.timeout + 1)
+        if wait and self._thread is not None:
+            self._thread.join(timeout=self._settings.interval + 2 * self._settings.timeout)
             self._thread = None
 
     def rows(self) -> list[dict[str, Any]]:
