@@ -1,5 +1,6 @@
 """Processes of engines: pods of a local cluster are process trees of this machine."""
 
+import contextlib
 import os
 import signal
 from dataclasses import dataclass
@@ -18,21 +19,33 @@ class EngineProcess:
         os.kill(self.pid, number)
 
 
-def processes(pod_uid_or_name: str) -> list[EngineProcess]:
-    """All processes whose environment says that they belong to the pod (POD_NAME), oldest first."""
-    marker = f"POD_NAME={pod_uid_or_name}".encode()
-    found = []
+def _parents_and_titles() -> dict[int, tuple[int, str]]:
+    found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        try:
-            environment = (entry / "environ").read_bytes().split(b"\0")
+        with contextlib.suppress(OSError, IndexError):
             title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        except OSError:
-            continue
-        if marker in environment and title:
-            found.append(EngineProcess(int(entry.name), title))
-    return sorted(found, key=lambda p: p.pid)
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            found[int(entry.name)] = (parent, title)
+    return found
+
+
+def processes(pod: str) -> list[EngineProcess]:
+    """All processes of a pod, oldest first: those whose environment names it (POD_NAME), and their descendants.
+
+    Descendants by parent, as vLLM's processes write their titles over their environment.
+    """
+    marker = f"POD_NAME={pod}".encode()
+    known = _parents_and_titles()
+    ours: set[int] = set()
+    for pid in known:
+        with contextlib.suppress(OSError):
+            if marker in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                ours.add(pid)
+    while fresh := {pid for pid, (parent, _) in known.items() if parent in ours} - ours:
+        ours |= fresh
+    return [EngineProcess(pid, known[pid][1]) for pid in sorted(ours) if known[pid][1]]
 
 
 def engine_core(pod: str) -> EngineProcess:
