@@ -6,6 +6,7 @@ from moe_operator.api.times import format_time
 from moe_operator.controller.canary import CanaryRunner
 from moe_operator.controller.children import NameConflictError, is_ours
 from moe_operator.controller.group_planner import (
+    REAP_GRACE,
     Action,
     CreateGroup,
     DeleteGroup,
@@ -29,9 +30,6 @@ from moe_operator.controller.store import Store
 from moe_operator.resources.group import build_group
 from moe_operator.resources.revision import Revision
 from moe_operator.telemetry.engine import EngineClient
-
-#: Seconds that a pod of a group on its way out gets: it has no requests left, and a stopped process hears no SIGTERM.
-_REAP_GRACE = 5
 
 
 class Executor:
@@ -136,10 +134,8 @@ class Executor:
             if owner is not None and not owner["metadata"].get("deletionTimestamp"):
                 return
         for pod in group.pods:
-            cached = self._store.get(POD, deployment.namespace, pod.name)
-            grace = cached["metadata"].get("deletionGracePeriodSeconds") if cached else None
-            if pod.deleting and grace is not None and grace <= _REAP_GRACE:
+            if pod.grace is not None and pod.grace <= REAP_GRACE:
                 continue
             await self._client.delete(
-                POD, deployment.namespace, pod.name, uid=pod.uid, grace_seconds=_REAP_GRACE
+                POD, deployment.namespace, pod.name, uid=pod.uid, grace_seconds=REAP_GRACE
             )

@@ -22,6 +22,8 @@ from moe_operator.controller.observed import GroupFacts, PodFacts
 
 #: A drained group stays this long after its traffic label went, so that requests on their way still arrive (s).
 DRAIN_SETTLE = 2.0
+#: Seconds that a pod of a group on its way out gets: it has no requests left, and a stopped process hears no SIGTERM.
+REAP_GRACE = 5
 #: Canaries that may fail in a row before the group counts as broken.
 CANARY_ATTEMPTS = 3
 
@@ -175,7 +177,7 @@ def plan_groups(wanted: Wanted, groups: Sequence[GroupView], now: float) -> Grou
     for group in groups:
         if group.state is GroupState.DELETING:
             _traffic_off(plan, group, "the group is on its way out")
-            if group.facts.pods:
+            if any(p.grace is None or p.grace > REAP_GRACE for p in group.facts.pods):
                 plan.actions.append(ReapPods(group.facts))
                 plan.again(1.0)
         elif group.state is GroupState.BROKEN:

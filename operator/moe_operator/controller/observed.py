@@ -68,6 +68,8 @@ class PodFacts:
     """The incarnation that was admitted with this pod in it."""
     engine: EngineFacts
     resource_version: str
+    grace: int | None = None
+    """Seconds that a pod on its way out was given; None while it is not to go."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float
         incarnation=annotations.get(names.ANNOTATION_INCARNATION),
         engine=_engine(pod),
         resource_version=meta.get("resourceVersion") or "",
+        grace=meta.get("deletionGracePeriodSeconds"),
     )
 
 
