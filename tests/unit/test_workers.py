@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 
@@ -93,6 +94,32 @@ async def test_one_deployment_is_never_reconciled_twice_at_once() -> None:
     await workers.stop()
     assert set(seen.outcomes) == {"success"}
     assert 5 <= runs <= 7
+
+
+async def test_a_thousand_settled_deployments_do_not_keep_others_from_the_loop() -> None:
+    """A leader whose workers never yield cannot renew its lease, and loses it."""
+    queue: KeyedQueue[Key] = KeyedQueue()
+    done = 0
+    turns: list[int] = []
+
+    async def reconcile(key: Key) -> Result:
+        nonlocal done
+        done += 1
+        return Result()
+
+    async def renew() -> None:
+        while done < 1000:
+            turns.append(done)
+            await asyncio.sleep(0)
+
+    for index in range(1000):
+        queue.add(("ns", str(index)))
+    workers = Workers(queue, reconcile, count=8, jitter=lambda: 0.0, observer=Seen())
+    renewing = asyncio.create_task(renew())
+    workers.start()
+    await asyncio.wait_for(renewing, 10)
+    await workers.stop()
+    assert max(b - a for a, b in pairwise(turns)) <= 16, "reconciles between two turns of another task"
 
 
 @pytest.mark.looptime

@@ -23,8 +23,8 @@ from moe_operator.runtime.lease_rules import (
 
 log = logging.getLogger(__name__)
 
-#: Seconds for one request about the lease: several fit into the renew deadline.
-_REQUEST = 2.0
+#: Seconds for one request about the lease: a slow API server is no dead one, and two tries fit into the deadline.
+_REQUEST = 5.0
 #: Seconds that giving it back may take: the process is about to end.
 _RELEASE = 1.0
 

@@ -87,6 +87,9 @@ class Workers:
                 await self._one(key, waited)
             finally:
                 self._queue.done(key)
+            # A reconcile that finds nothing to do never waits for anything: a thousand of them in a row would
+            # keep the loop from renewing the lease.
+            await asyncio.sleep(0)
 
     async def _one(self, key: Key, waited: float) -> None:
         started = self._running[key] = asyncio.get_running_loop().time()
