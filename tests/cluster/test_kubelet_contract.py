@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -918,12 +919,57 @@ async def test_memory_and_processor_time_are_measured(api: Api) -> None:
 
 
 @row("exec")
-async def test_what_needs_streams_is_refused_with_a_way_out(api: Api) -> None:
+async def test_commands_run_inside_a_container(api: Api, tmp_path: Path) -> None:
+    await api.run("box", shell(SLEEP))
+    await api.until_pod("box", ready)
+    script = "hostname; pwd; echo $FROM_IMAGE"
+    assert await api.kubectl("exec", "box", "--", "sh", "-c", script) == "box\n/\nyes\n"
+    assert "exit code 3" in await api.kubectl("exec", "box", "--", "sh", "-c", "exit 3")
+    assert "executable file not found" in await api.kubectl("exec", "box", "--", "no-such-program")
+    data = os.urandom(3_000_000)
+    await asyncio.to_thread((tmp_path / "file").write_bytes, data)
+    await api.kubectl("cp", f"{tmp_path}/file", "box:/tmp/there")
+    assert await api.kubectl("exec", "box", "--", "sh", "-c", "wc -c < /tmp/there") == "3000000\n"
+    await api.kubectl("cp", "box:/tmp/there", f"{tmp_path}/back")
+    assert await asyncio.to_thread((tmp_path / "back").read_bytes) == data
+
+
+TERMINAL = """
+import os, pty, sys
+pid, master = pty.fork()
+if pid == 0:
+    os.execvp("kubectl", ["kubectl", *sys.argv[1:]])
+os.write(master, b"tty && stty size && echo typed-$((40+2)); exit 5\\n")
+out = b""
+try:
+    while data := os.read(master, 4096):
+        out += data
+except OSError:
+    pass
+print(out.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@row("exec")
+async def test_a_terminal_is_a_terminal_inside_too(api: Api) -> None:
+    await api.run("box", shell(SLEEP))
+    await api.until_pod("box", ready)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", TERMINAL, "-n", api.namespace, "exec", "-it", "box", "--", "sh"),
+        stdout=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert b"typed-42" in output, output
+    assert output.strip().endswith(b" 5")
+
+
+@row("attach")
+async def test_what_needs_other_streams_is_refused_with_a_way_out(api: Api) -> None:
     await api.run("plain", shell(SLEEP))
     await api.until_pod("plain", ready)
-    assert "exec is not supported by the local cluster's kubelet" in await api.kubectl(
-        "exec", "plain", "--", "true"
-    )
+    refused = await api.kubectl("attach", "plain")
+    assert "attach is not supported by the local cluster's kubelet" in refused
     url = f"/api/v1/nodes/{NODES[0]}/proxy/run/{api.namespace}/plain/main?cmd=echo&cmd=from+inside"
     assert "from inside" in await api.kubectl("create", "--raw", url, "-f", "/dev/null")
 

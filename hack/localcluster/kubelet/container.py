@@ -196,7 +196,12 @@ class Container:
             mounts=[*(mount for mount in own if mount["target"] not in taken), *launch.mounts],
         )
         return ProcessSpec(
-            argv=launch.argv, env=launch.env, cwd=launch.cwd, root=root, oom_score_adj=launch.oom_score_adj
+            argv=launch.argv,
+            env=launch.env,
+            cwd=launch.cwd,
+            root=root,
+            oom_score_adj=launch.oom_score_adj,
+            terminal=False,
         )
 
     def _target(self, launch: Launch) -> Target:
@@ -360,7 +365,7 @@ class Container:
         def sink(data: bytes, _: str) -> None:
             output.extend(data[: _EXEC_OUTPUT - len(output)])
 
-        starting = asyncio.ensure_future(self.spawn(argv, sink))
+        starting = asyncio.ensure_future(self._spawn(argv, sink))
         try:
             started = await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -383,14 +388,28 @@ class Container:
             self._abandoned.add(task := asyncio.create_task(kill))
             task.add_done_callback(self._abandoned.discard)
 
-    async def spawn(
-        self, argv: list[str], sink: Callable[[bytes, str], None], stdin: int | None = None
-    ) -> Process | str:
-        """Start a command beside the container's own process; a text says why it could not be."""
+    def exec_spec(self, argv: list[str], terminal: bool = False) -> tuple[Process, ProcessSpec]:
+        """The container's process, and what to run beside it. Raises LaunchError when it does not run."""
         if self.process is None or self._launch is None:
-            return "the container is not running"
-        spec = ProcessSpec(argv=argv, env=self._launch.env, cwd=self._launch.cwd, root=None, oom_score_adj=0)
+            raise LaunchError("create", "the container is not running")
+        env = self._launch.env | ({"TERM": "xterm"} if terminal else {})
+        spec = ProcessSpec(
+            argv=argv, env=env, cwd=self._launch.cwd, root=None, oom_score_adj=0, terminal=terminal
+        )
+        return self.process, spec
+
+    async def _spawn(self, argv: list[str], sink: Callable[[bytes, str], None]) -> Process | str:
         try:
-            return await self._machine.spawner.execute(self.process, spec, sink, stdin)
+            process, spec = self.exec_spec(argv)
+            return await self._machine.spawner.execute(process, spec, sink)
         except LaunchError as error:
             return str(error)
+
+    async def attach(self, argv: list[str], terminal: bool, stdin: int, stdout: int, stderr: int) -> Process:
+        """Run a command inside with the caller's descriptors. Raises LaunchError."""
+        process, spec = self.exec_spec(argv, terminal)
+        return await self._machine.spawner.attach(process, spec, stdin, stdout, stderr)
+
+    async def hang_up(self, process: Process) -> None:
+        """End a command that nobody listens to any more."""
+        await self._machine.spawner.signal(process, signal.SIGKILL, group=True)

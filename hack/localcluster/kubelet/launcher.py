@@ -21,12 +21,14 @@ from __future__ import annotations
 
 import array
 import errno
+import fcntl
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import termios
 from typing import Any, NoReturn, TypedDict
 
 from localcluster.kubelet import rootfs, syscalls
@@ -46,13 +48,17 @@ _CHANGED_SIGNALS = (
 
 
 class ProcessSpec(TypedDict):
-    """What to run. ``root`` is None for exec. ``oom_score_adj`` as in /proc/PID/oom_score_adj."""
+    """What to run. ``root`` is None for exec. ``oom_score_adj`` as in /proc/PID/oom_score_adj.
+
+    ``terminal``: the streams are a terminal, which becomes the process's controlling one.
+    """
 
     argv: list[str]
     env: dict[str, str]
     cwd: str
     root: rootfs.RootSpec | None
     oom_score_adj: int
+    terminal: bool
 
 
 class Launcher:
@@ -243,6 +249,8 @@ class Launcher:
             os.dup2(stdin, 0)
             os.dup2(stdout, 1)
             os.dup2(stderr, 2)
+            if spec["terminal"]:
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             execute(spec)
         except BaseException as error:
             os.write(error_pipe, json.dumps({"stage": stage, "message": str(error)}).encode())

@@ -15,6 +15,8 @@ from localcluster.kubelet.records import timestamp
 
 Obj = dict[str, Any]
 KUBELET_PORT = 10250
+#: The feature that a node declares which takes kubectl's WebSockets itself (beta, and on, since Kubernetes 1.36).
+WEBSOCKETS = "ExtendWebSocketsToKubelet"
 #: What a node has that says nothing else.
 DEFAULT_CAPACITY = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110"}
 _KEYS = {"name", "labels", "annotations", "capacity", "allocatable", "taints"}
@@ -172,6 +174,8 @@ def node_status(
             # reach through a node's proxy subresource.
             {"type": "Hostname", "address": network.host_ip},
         ],
+        # Lets the API server hand WebSockets of kubectl exec through to the node.
+        "declaredFeatures": [WEBSOCKETS],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": KUBELET_PORT}},
         "nodeInfo": {
             "machineID": spec.name,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from localcluster.kubelet import containerlog, metrics, records
+from localcluster.kubelet import containerlog, execstream, metrics, records
 from localcluster.kubelet.authz import Authorizer, DeniedError
 from localcluster.kubelet.container import Container
 from localcluster.kubelet.node import NodeAgent
@@ -20,8 +20,8 @@ from localcluster.kubelet.pod import PodWorker
 from localcluster.kubelet.records import Running, Waiting
 
 _NOT_SUPPORTED = (
-    "{what} is not supported by the local cluster's kubelet: it has no SPDY or WebSocket streams. "
-    "Use `kubectl logs`, or POST /run/<namespace>/<pod>/<container>?cmd=<word>&cmd=<word> through the node's proxy."
+    "{what} is not supported by the local cluster's kubelet. `kubectl exec` works where kubectl and the API server "
+    "use WebSockets (1.36 or newer); to reach a port, run a client inside the cluster's network namespace."
 )
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,6 +49,7 @@ class NodeServer:
         app.router.add_get("/metrics/resource", self._metrics)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
         app.router.add_post("/run/{namespace}/{pod}/{container}", self._run)
+        app.router.add_get("/exec/{namespace}/{pod}/{container}", self._exec)
         for verb in ("exec", "attach", "portForward"):
             app.router.add_route("*", f"/{verb}/{{rest:.*}}", self._unsupported)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -142,6 +143,21 @@ class NodeServer:
                     await response.write(chunk)
             await response.write_eof()
         return response
+
+    async def _exec(self, request: web.Request) -> web.StreamResponse:
+        _, container = self._find(request)
+        query = request.query
+        command = query.getall("command", [])
+        if not command:
+            return web.Response(status=400, text="give the command as ?command=<word>&command=<word>\n")
+        stream = web.WebSocketResponse(protocols=execstream.PROTOCOLS, heartbeat=30.0)
+        if not stream.can_prepare(request).ok:
+            return await self._unsupported(request)
+        await stream.prepare(request)
+        terminal = query.get("tty") in ("1", "true")
+        await execstream.ExecStream(stream, container, terminal).run(list(command))
+        await stream.close()
+        return stream
 
     async def _run(self, request: web.Request) -> web.StreamResponse:
         _, container = self._find(request)

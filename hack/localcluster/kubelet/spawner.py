@@ -154,48 +154,64 @@ class Spawner:
 
     async def start(self, sandbox: str, spec: ProcessSpec, sink: Sink) -> Process:
         """A container's first process. Raises LaunchError."""
-        return await self._launch("start", spec, sink, {"sandbox": sandbox})
+        return await self._with_sink("start", spec, sink, {"sandbox": sandbox})
 
-    async def execute(
-        self, container: Process, spec: ProcessSpec, sink: Sink, stdin: int | None = None
-    ) -> Process:
+    async def execute(self, container: Process, spec: ProcessSpec, sink: Sink) -> Process:
         """A process beside a container's own. Raises LaunchError, also when the container has ended."""
-        return await self._launch("exec", spec, sink, {"container": container.identity}, stdin)
+        return await self._with_sink("exec", spec, sink, {"container": container.identity})
 
-    async def _launch(
-        self, op: str, spec: ProcessSpec, sink: Sink, fields: Obj, stdin: int | None = None
+    async def attach(
+        self, container: Process, spec: ProcessSpec, stdin: int, stdout: int, stderr: int
     ) -> Process:
-        identity = uuid.uuid4().hex
-        exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        process = Process(identity, 0, exited)
+        """As ``execute``, with the caller's own descriptors, which it may close afterwards."""
+        process = await self._launch("exec", spec, (stdin, stdout, stderr), {"container": container.identity})
+        process.drained.set()
+        return process
+
+    async def _with_sink(self, op: str, spec: ProcessSpec, sink: Sink, fields: Obj) -> Process:
         open_streams = 2
-        failure = bytearray()
-        decided = asyncio.Event()
+        drained = asyncio.Event()
 
         def stream_ended() -> None:
             nonlocal open_streams
             open_streams -= 1
             if open_streams == 0:
-                process.drained.set()
+                drained.set()
 
-        body = os.memfd_create("spec", os.MFD_CLOEXEC)
-        stdout = _Pipe("stdout", sink, stream_ended)
-        stderr = _Pipe("stderr", sink, stream_ended)
-        errors = _Pipe("error", lambda data, _: failure.extend(data), decided.set)
-        self._exits[identity] = exited
+        pipes = [_Pipe(name, sink, stream_ended) for name in ("stdout", "stderr")]
         try:
-            with os.fdopen(os.dup(body), "wb") as handle:
-                handle.write(json.dumps(spec).encode())
-            fds = [body, self._null if stdin is None else stdin, stdout.write, stderr.write, errors.write]
-            answer = await self.request(op, fds, id=identity, **fields)
+            process = await self._launch(op, spec, (self._null, pipes[0].write, pipes[1].write), fields)
         except LaunchError:
-            self._exits.pop(identity, None)
-            for pipe in (stdout, stderr, errors):
+            for pipe in pipes:
                 pipe.close()
             raise
         finally:
-            for descriptor in (body, stdout.write, stderr.write, errors.write):
-                os.close(descriptor)
+            for pipe in pipes:
+                os.close(pipe.write)
+        process.drained = drained
+        return process
+
+    async def _launch(
+        self, op: str, spec: ProcessSpec, streams: tuple[int, int, int], fields: Obj
+    ) -> Process:
+        identity = uuid.uuid4().hex
+        process = Process(identity, 0, asyncio.get_running_loop().create_future())
+        failure = bytearray()
+        decided = asyncio.Event()
+        body = os.memfd_create("spec", os.MFD_CLOEXEC)
+        errors = _Pipe("error", lambda data, _: failure.extend(data), decided.set)
+        self._exits[identity] = process.exited
+        try:
+            with os.fdopen(os.dup(body), "wb") as handle:
+                handle.write(json.dumps(spec).encode())
+            answer = await self.request(op, [body, *streams, errors.write], id=identity, **fields)
+        except LaunchError:
+            self._exits.pop(identity, None)
+            errors.close()
+            raise
+        finally:
+            os.close(body)
+            os.close(errors.write)
         process.pid = answer["pid"]
         await decided.wait()
         if failure:
