@@ -132,6 +132,9 @@ def test_no_nodes_says_what_was_looked_for_what_is_there_and_waits() -> None:
     assert "nvidia.com/gpu.product NVIDIA-B200" in refusal.message
     assert "nvidia.com/gpu.product=NVIDIA-H100-80GB-HBM3 (3)" in refusal.message
     assert "pin hardware.gpusPerNode" in refusal.message
+    assert "device plugin" not in refusal.message, "no advice about what is in order"
+    assert "without saying which" not in refusal.message
+    assert "shared" not in refusal.message
 
 
 def test_no_nodes_tells_a_missing_device_plugin_from_missing_hardware() -> None:
