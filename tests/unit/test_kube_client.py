@@ -28,7 +28,7 @@ from moe_operator.controller.kube import (
     KubeError,
     NotFoundError,
 )
-from moe_operator.runtime.connection import NoConnectionError, load_configuration
+from moe_operator.runtime.connection import NoConnectionError, context_namespace, load_configuration
 from moe_operator.runtime.kube_client import PAGE, AioKubeClient
 from moe_operator.runtime.transport import Transport
 
@@ -344,6 +344,23 @@ def server_tls(ca_file: Path, folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(key_file)
     return context
+
+
+def test_the_namespace_is_the_contexts_as_kubectl_has_it(tmp_path: Path) -> None:
+    config = {
+        "current-context": "b",
+        "contexts": [
+            {"name": "a", "context": {"cluster": "c", "user": "u", "namespace": "wrong"}},
+            {"name": "b", "context": {"cluster": "c", "user": "u", "namespace": "serving"}},
+        ],
+        "clusters": [],
+        "users": [],
+    }
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(config))
+    assert context_namespace(str(path)) == "serving"
+    assert context_namespace(environ={"KUBECONFIG": str(path)}) == "serving"
+    assert context_namespace(str(tmp_path / "absent")) == "default"
 
 
 async def test_no_connection_says_where_it_looked(tmp_path: Path) -> None:

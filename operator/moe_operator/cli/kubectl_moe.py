@@ -18,7 +18,7 @@ from moe_operator.controller.revisions import render
 from moe_operator.planner.inventory import Inventory, inventory_from_nodes
 from moe_operator.planner.layout import plan as plan_layout
 from moe_operator.planner.plan import Refusal
-from moe_operator.runtime.connection import NoConnectionError, load_configuration
+from moe_operator.runtime.connection import NoConnectionError, context_namespace, load_configuration
 from moe_operator.runtime.kube_client import AioKubeClient
 from moe_operator.runtime.transport import Transport
 
@@ -38,17 +38,18 @@ def parser() -> argparse.ArgumentParser:
     source = plan.add_mutually_exclusive_group(required=True)
     source.add_argument("-f", "--filename", help="file with a ModelDeployment; - for standard input")
     source.add_argument("name", nargs="?", help="a ModelDeployment of the cluster")
-    plan.add_argument("-n", "--namespace", default="default")
+    plan.add_argument("-n", "--namespace", help="default: the current context's")
     plan.add_argument("--nodes", help="file with nodes (kubectl get nodes -o yaml) instead of the cluster's")
     status = commands.add_parser("status", help="how a deployment is: conditions, groups, pods, last cause")
     status.add_argument("name")
-    status.add_argument("-n", "--namespace", default="default")
+    status.add_argument("-n", "--namespace", help="default: the current context's")
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit 0; 1 if there is no plan or no such object; 2 for a usage error."""
     arguments = parser().parse_args(argv)
+    arguments.namespace = arguments.namespace or context_namespace(arguments.kubeconfig)
     try:
         if arguments.command == "plan":
             return asyncio.run(_plan(arguments))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kubernetes.aio.client import Configuration
-from kubernetes.aio.config import ConfigException, load_kube_config
+from kubernetes.aio.config import ConfigException, list_kube_config_contexts, load_kube_config
 from kubernetes.aio.config.incluster_config import (
     SERVICE_CERT_FILENAME,
     SERVICE_TOKEN_FILENAME,
@@ -73,6 +73,16 @@ def _token_reader(path: Path) -> Callable[[Configuration], None]:
                 configuration.api_key["BearerToken"] = f"Bearer {token}"
 
     return read
+
+
+def context_namespace(kubeconfig: str | None = None, *, environ: Mapping[str, str] = os.environ) -> str:
+    """The namespace that kubectl would use: the current context's, else `default`."""
+    path = kubeconfig or environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    try:
+        _, active = list_kube_config_contexts(path)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError):
+        return "default"
+    return str((active.get("context") or {}).get("namespace") or "default")
 
 
 def current_namespace(environ: Mapping[str, str] = os.environ) -> str:

@@ -1,0 +1,165 @@
+"""`kubectl moe`: what people read before they apply, and when something is wrong."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from factories.deployments import UID
+from moe_operator.api import names
+from moe_operator.api.deployment import parse
+from moe_operator.cli import kubectl_moe
+from moe_operator.cli.render import describe_deployment, table
+
+B200_NODE: dict[str, Any] = {
+    "metadata": {"name": "gpu-1", "labels": {"nvidia.com/gpu.product": "NVIDIA-B200"}},
+    "status": {"allocatable": {"nvidia.com/gpu": "8"}, "capacity": {"nvidia.com/gpu": "8"}},
+}
+
+
+def manifest(accelerator: str = "B200", **hardware: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": "qwen"},
+        "spec": {"model": {"name": "org/model"}, "hardware": {"accelerator": accelerator, **hardware}},
+    }
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> str:
+    """As `kubectl get nodes -o yaml` writes them."""
+    path = tmp_path / "nodes.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "kind": "List",
+                "items": [B200_NODE, {**B200_NODE, "metadata": {**B200_NODE["metadata"], "name": "gpu-2"}}],
+            }
+        )
+    )
+    return str(path)
+
+
+def written(tmp_path: Path, *documents: Any) -> str:
+    path = tmp_path / "manifest.yaml"
+    path.write_text(yaml.safe_dump_all(documents))
+    return str(path)
+
+
+def test_a_plan_says_layout_image_and_arguments_without_a_cluster(
+    tmp_path: Path, nodes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}}
+    file = written(tmp_path, service, manifest(gpusPerGroup=16))
+    assert kubectl_moe.main(["plan", "-f", file, "--nodes", nodes]) == 0
+    out = capsys.readouterr().out
+    assert "16 wide: 2 pods x 8 ranks x 1 GPU" in out
+    assert "spread over 16 GPUs" in out
+    assert "--enable-expert-parallel" in out
+    assert "    --data-parallel-size 16 \\\n" in out
+
+
+def test_a_plan_may_come_by_standard_input(
+    nodes: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(manifest())))
+    assert kubectl_moe.main(["plan", "-f", "-", "--nodes", nodes]) == 0
+    assert "8 wide: 1 pods x 8 ranks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("obj", "says"),
+    [
+        (manifest("H200"), "NoNodes"),
+        (manifest("no-such"), "no-such"),
+        (manifest(gpusPerGroup=9), "9"),
+        ({**manifest(), "metadata": {"name": "a-g1"}}, "InvalidName"),
+    ],
+)
+def test_what_cannot_be_is_said_with_its_reason(
+    tmp_path: Path, nodes: str, obj: dict[str, Any], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A CI job that plans before it applies must fail."""
+    assert kubectl_moe.main(["plan", "-f", written(tmp_path, obj), "--nodes", nodes]) == 1
+    assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("documents", "says"),
+    [
+        ([], "holds 0 ModelDeployments"),
+        ([manifest(), manifest()], "holds 2 ModelDeployments"),
+        ([{**manifest(), "metadata": {}}], "no metadata.name"),
+        ([{**manifest(), "spec": {"model": {}}}], "spec.model.name"),
+    ],
+)
+def test_a_file_that_is_no_deployment_is_explained(
+    tmp_path: Path, nodes: str, documents: list[Any], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kubectl_moe.main(["plan", "-f", written(tmp_path, *documents), "--nodes", nodes]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_missing_files_and_clusters_are_explained(
+    tmp_path: Path, nodes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kubectl_moe.main(["plan", "-f", "/absent", "--nodes", nodes]) == 2
+    assert "/absent cannot be read" in capsys.readouterr().err
+    assert kubectl_moe.main(["--kubeconfig", "/absent", "status", "qwen"]) == 2
+    assert "no usable connection" in capsys.readouterr().err
+
+
+def test_a_status_says_what_is_wrong_and_where() -> None:
+    obj = manifest()
+    obj["metadata"] |= {"namespace": "serving", "uid": UID}
+    obj["status"] = {
+        "groups": {"desired": 2, "ready": 1, "summary": "1/2", "updated": 2},
+        "endpoint": "http://qwen.serving.svc:8000/v1",
+        "throughput": {"promptTokensPerSecond": 5, "outputTokensPerSecond": 7},
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "False",
+                "reason": "Starting",
+                "message": "1 of 2 groups serve",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ],
+        "recovery": {
+            "lastGroup": "qwen-g0",
+            "lastFailureTime": "2026-01-01T00:00:00Z",
+            "lastCause": {"reason": "EngineExited", "message": "exit 1: CUDA out of memory"},
+        },
+    }
+    pod = {
+        "metadata": {
+            "name": "qwen-g1-0",
+            "uid": "u",
+            "labels": {names.LABEL_GROUP: "qwen-g1", names.LABEL_TRAFFIC: "on"},
+        },
+        "spec": {"nodeName": "gpu-1"},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "engine", "restartCount": 3, "state": {"running": {}}}],
+        },
+    }
+    foreign = {"metadata": {"name": "tool", "uid": "v", "labels": {}}}
+    text = describe_deployment(parse(obj), [pod, foreign])
+    assert "1/2 ready, 2 updated, 0 draining" in text
+    assert "Ready       False    Starting   1 of 2 groups serve" in text
+    assert "qwen-g0 at 2026-01-01T00:00:00Z: exit 1: CUDA out of memory" in text
+    assert "qwen-g1   qwen-g1-0   yes     on        3          gpu-1   Running" in text
+    assert "tool" not in text
+
+
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
+    assert table(("A", "LONG"), [("wide", "x"), ("y", "z")]).splitlines() == [
+        "A      LONG",
+        "wide   x",
+        "y      z",
+    ]
