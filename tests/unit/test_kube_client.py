@@ -353,8 +353,8 @@ def test_the_namespace_is_the_contexts_as_kubectl_has_it(tmp_path: Path) -> None
             {"name": "a", "context": {"cluster": "c", "user": "u", "namespace": "wrong"}},
             {"name": "b", "context": {"cluster": "c", "user": "u", "namespace": "serving"}},
         ],
-        "clusters": [],
-        "users": [],
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "u", "user": {}}],
     }
     path = tmp_path / "kubeconfig"
     path.write_text(json.dumps(config))
