@@ -112,6 +112,8 @@ class ScalingStatus(ApiModel):
 
     desired: int
     """Groups that it wants."""
+    advised: int | None = None
+    """Mode Advisory: what Auto would have."""
     reason: str
     """One of the scaling decisions in the API reference."""
     message: str

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.spec import ScalingMode
 from moe_operator.api.status import ScalingStatus, ThroughputStatus
 from moe_operator.api.times import format_time
@@ -122,13 +123,18 @@ class Scaler:
 
 
 def _status(old: ScalingStatus | None, decision: ScalingDecision, now: float) -> ScalingStatus:
-    """A decision with the same outcome for the same reason is no news: its numbers are in the metrics."""
-    if old and (old.desired, old.reason) == (decision.desired, decision.reason.value):
+    """A decision with the same outcome for the same reason is no news: its numbers are in the metrics.
+
+    Nor is one that is still being made: under load it comes and goes with every scrape.
+    """
+    same = old is not None and old.desired == decision.desired
+    making = decision.reason is ScalingReason.OBSERVING
+    if old and same and old.advised == decision.advised and (making or old.reason == decision.reason.value):
         return old
-    changed = old is None or old.desired != decision.desired
     return ScalingStatus(
         desired=decision.desired,
+        advised=decision.advised,
         reason=decision.reason.value,
         message=decision.message,
-        last_change_time=format_time(now) if changed or old is None else old.last_change_time,
+        last_change_time=old.last_change_time if old and same else format_time(now),
     )
