@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "plan":
             return asyncio.run(_plan(arguments))
         return asyncio.run(_status(arguments))
+    except BrokenPipeError:
+        # Whoever read (`| head`) has enough; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (UsageError, NoConnectionError, KubeError) as error:
         print(f"kubectl moe: {error}", file=sys.stderr)
         return 2
