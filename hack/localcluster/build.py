@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -15,8 +13,8 @@ from localcluster.errors import LocalClusterError
 from localcluster.locks import exclusive
 from localcluster.recipes import Recipe, cache_key
 from localcluster.say import Say, duration
+from localcluster.tell import run_telling
 
-_TELL_EVERY_S = 5.0
 #: Linking and compiling Kubernetes takes up to this much memory per parallel job.
 _MEMORY_PER_JOB = 2 << 30
 _TAIL_LINES = 30
@@ -74,39 +72,19 @@ def go_environment() -> dict[str, str]:
 
 
 def _run_go(command: list[str], recipe: Recipe, log: Path, what: str, say: Say) -> None:
-    """Run Go, telling every few seconds how far it is: ``-v`` names each package as it is compiled."""
-    started = told = time.monotonic()
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=recipe.module,
-            env=go_environment(),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    try:
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=max(0.1, told + _TELL_EVERY_S - time.monotonic()))
-                break
-            told = time.monotonic()
-            lines = log.read_bytes().splitlines()
-            fetched = sum(line.startswith(b"go: downloading") for line in lines)
-            compiled = len(lines) - fetched
-            say(
-                f"{what}: {duration(told - started)}, {fetched} modules fetched, {compiled} packages compiled"
-            )
-    finally:
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if process.returncode != 0:
+    """Run Go, telling how far it is: ``-v`` names each package as it is compiled."""
+
+    def tell(seconds: float) -> None:
+        lines = log.read_bytes().splitlines()
+        fetched = sum(line.startswith(b"go: downloading") for line in lines)
+        compiled = len(lines) - fetched
+        say(f"{what}: {duration(seconds)}, {fetched} modules fetched, {compiled} packages compiled")
+
+    status = run_telling(command, log, tell, directory=recipe.module, environment=go_environment())
+    if status != 0:
         tail = b"\n".join(log.read_bytes().splitlines()[-_TAIL_LINES:]).decode(errors="replace")
         raise LocalClusterError(
-            f"building {what} failed (exit status {process.returncode}); the end of {log}:\n{tail}\n"
+            f"building {what} failed (exit status {status}); the end of {log}:\n{tail}\n"
             "If modules could not be fetched, check GOPROXY and the network and try again."
         )
 

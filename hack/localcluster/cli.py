@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from localcluster import commands, existing, imagetable, nodes
 from localcluster.config import CONFIGURABLE
@@ -154,9 +156,15 @@ def dispatch(arguments: argparse.Namespace) -> int:
             return commands.node(arguments.name, arguments.command, arguments.node)
 
 
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM ends a command like SIGINT: with what it started taken down."""
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Entry point; returns the exit status. 130 for an interruption by the user, like a shell."""
     arguments = parser().parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return dispatch(arguments)
     except LocalClusterError as error:

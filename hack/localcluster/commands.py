@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from types import FrameType
 
 from localcluster import existing, lifecycle, linux
 from localcluster.errors import LocalClusterError
@@ -71,25 +70,17 @@ def run(name: str | None, options: Options, argv: Sequence[str], say: Say) -> in
     process holds.
     """
     dirs = ClusterDirs.of(name or f"run-{os.getpid()}")
-    before = signal.signal(signal.SIGTERM, _interrupt)
     kept = False
+    lifeline = lifecycle.up(dirs, options, say, ephemeral=True)
     try:
-        lifeline = lifecycle.up(dirs, options, say, ephemeral=True)
-        try:
-            status = _run_in_child(dirs, argv, lifeline)
-            kept = status != 0
-            return status
-        finally:
-            lifecycle.down(dirs, keep_logs=kept)
-            os.close(lifeline)
-            if kept:
-                say(f"the cluster's logs are in {dirs.logs}")
+        status = _run_in_child(dirs, argv, lifeline)
+        kept = status != 0
+        return status
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+        lifecycle.down(dirs, keep_logs=kept)
+        os.close(lifeline)
+        if kept:
+            say(f"the cluster's logs are in {dirs.logs}")
 
 
 def _run_in_child(dirs: ClusterDirs, argv: Sequence[str], lifeline: int) -> int:

