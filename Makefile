@@ -9,7 +9,7 @@ export PYTHONUNBUFFERED := 1
 
 .PHONY: help
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 # --- Environment ---------------------------------------------------------------------------------
 
@@ -82,8 +82,5 @@ kind-demo: ## The demo on kind, for people who have Docker
 # --- Generated files -----------------------------------------------------------------------------
 
 .PHONY: generate
-generate: install ## Write the CRD, the API reference, the CRD chart and install.yaml again
-	@$(BIN)/python -m moe_operator.api.crd > .generated && mv .generated crds/moe-operator.dev_modeldeployments.yaml
-	@$(BIN)/python -m moe_operator.api.reference > .generated && mv .generated docs/reference/api.md
-	@$(BIN)/python -m moe_operator.catalog.reference > .generated && mv .generated docs/reference/accelerators.md
-	@$(BIN)/python -m render_manifests
+generate: install ## Write again what is derived: CRD, reference pages, CRD chart, install.yaml
+	@$(BIN)/python -m generate

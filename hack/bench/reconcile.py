@@ -37,7 +37,8 @@ class Arrivals:
         threading.Thread(target=self._follow, daemon=True).start()
 
     def _follow(self) -> None:
-        for event in watch.Watch().stream(self._api.list_namespaced_custom_object, *_LWS):
+        stream: Any = watch.Watch()  # type: ignore[no-untyped-call]
+        for event in stream.stream(self._api.list_namespaced_custom_object, *_LWS):
             now = time.perf_counter()
             with self._changed:
                 self._at.setdefault(event["object"]["metadata"]["name"], now)
@@ -90,7 +91,7 @@ def main() -> None:
     """Print the figures, and one JSON line to keep."""
     install_operator()
     namespace(NAMESPACE)
-    config.load_kube_config()
+    config.load_kube_config()  # type: ignore[no-untyped-call]
     api = client.CustomObjectsApi()
     arrivals = Arrivals(api)
 

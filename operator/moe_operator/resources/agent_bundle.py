@@ -30,8 +30,8 @@ def agent_files() -> dict[str, str]:
     """Path below the mount point -> content: the package `moe_agent`, and the metadata by which vLLM finds
     its plugin.
 
-    Read once and shared: not to be changed. The mount point must be on PYTHONPATH. Paths hold slashes; see `config_map_key` for a ConfigMap's flat
-    keys.
+    Read once and shared: not to be changed. The mount point must be on PYTHONPATH. Paths hold slashes; see
+    `config_map_key` for a ConfigMap's flat keys.
 
     Raises:
         ValueError: if the agent has outgrown what may be mounted from a ConfigMap.
