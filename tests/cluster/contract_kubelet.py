@@ -52,9 +52,16 @@ class ContractKubelet:
         ]
         self.images.write_text(yaml.safe_dump({"images": entries}))
 
-    def start(self) -> None:
+    def start(self, port: int | None = None) -> None:
+        """``port``: reach the API server through a proxy on this port."""
         pki = self.kubeconfig.parent / "pki"
-        command = [sys.executable, "-m", "localcluster.kubelet", f"--kubeconfig={self.kubeconfig}"]
+        kubeconfig = self.kubeconfig
+        if port is not None:
+            document = yaml.safe_load(kubeconfig.read_text())
+            document["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{port}"
+            kubeconfig = self.root / "kubeconfig"
+            kubeconfig.write_text(yaml.safe_dump(document))
+        command = [sys.executable, "-m", "localcluster.kubelet", f"--kubeconfig={kubeconfig}"]
         command += [f"--nodes={self.root / 'nodes.yaml'}", f"--images={self.images}", f"--root={self.root}"]
         command += [f"--ca-cert={pki / 'ca.crt'}", "--dns=10.96.0.10", f"--pod-cidr={POD_CIDR}"]
         command += [f"--serving-cert={pki / 'kubelet.crt'}", f"--serving-key={pki / 'kubelet.key'}"]

@@ -33,6 +33,7 @@ from cluster.contract_kubelet import (
     restarts,
     shell,
 )
+from cluster.tcp_proxy import TcpProxy
 from kubelet_contract import row
 from localcluster.namespace import INSIDE
 
@@ -196,6 +197,49 @@ async def test_pods_made_while_the_kubelet_was_away_are_run_when_it_is_back(
     done = await api.pod("done")
     assert done is not None
     assert (phase(done), restarts(done)) == ("Succeeded", 0)
+
+
+@row("pod-watch", "status-writes")
+async def test_pods_live_on_while_the_api_server_is_away(api: Api, kubelet: ContractKubelet) -> None:
+    """A restart of the control plane must not restart engines; what changed meanwhile is caught up with."""
+    proxy = TcpProxy("127.0.0.1", 6443)
+    port = await proxy.start()
+    kubelet.stop()
+    await asyncio.to_thread(kubelet.start, port)
+    try:
+        await api.run("steady", shell(SLEEP))
+        await api.run("leaving", shell(SLEEP))
+        await api.run("dying", shell("trap 'exit 4' TERM; sleep 600 & wait"))
+        for name in ("steady", "leaving", "dying"):
+            await api.until_pod(name, ready)
+        proxy.refusing = True
+        proxy.cut()
+        await api.run("new", shell(SLEEP))
+        await api.delete("leaving", 1)
+        where = {"namespace": api.namespace, "pod": "dying"}
+        await asyncio.to_thread(lambda: kubelet.control(op="signal", signal="TERM", **where))
+
+        async def dead() -> list[int]:
+            found = await asyncio.to_thread(lambda: kubelet.control(op="processes", **where)["processes"])
+            return [entry["pid"] for entry in found]
+
+        before = await dead()
+        await api.until(dead, lambda found: found and found != before, 10)  # restarted without the API server
+        stale = await api.pod("dying")
+        assert stale is not None
+        assert restarts(stale) == 0
+        proxy.refusing = False
+        await api.until_pod("new", ready)
+        await api.until_gone("leaving")
+        dying = await api.until_pod("dying", lambda pod: restarts(pod) == 1 and ready(pod))
+        assert last_end(dying)["exitCode"] == 4
+        steady = await api.pod("steady")
+        assert steady is not None
+        assert (restarts(steady), ready(steady)) == (0, True)
+    finally:
+        await asyncio.to_thread(kubelet.stop)
+        await proxy.stop()
+        await asyncio.to_thread(kubelet.start)
 
 
 def alive(pid: int) -> bool:

@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from kubelet_contract import row
-from localcluster.kubelet import authz, metrics, nodespec, processes, provisioner
+from localcluster.kubelet import authz, metrics, nodespec, oom, processes, provisioner
 from localcluster.kubelet.control import Control
 from localcluster.kubelet.metrics import Target
 from localcluster.kubelet.nodespec import AddressPool, NodeNetwork, NodesError
@@ -120,8 +121,23 @@ def test_memory_and_time_of_a_whole_tree_of_processes() -> None:
 @row("oom-killed")
 def test_memory_over_the_limit_is_seen() -> None:
     snapshot = processes.Snapshot()
-    assert metrics.memory_limit_exceeded(os.getpid(), 2**20, snapshot)
-    assert not metrics.memory_limit_exceeded(os.getpid(), 2**40, snapshot)
+    assert metrics.memory_share(os.getpid(), 2**20, snapshot) > 1
+    assert 0 < metrics.memory_share(os.getpid(), 2**40, snapshot) < 0.01
+
+
+@row("oom-killed")
+def test_only_a_kill_by_the_kernel_counts_as_out_of_memory(tmp_path: Path) -> None:
+    """A wrong OOMKilled would send people to look for memory that was never short."""
+    counts = tmp_path / "vmstat"
+    counts.write_text("nr_free_pages 1\noom_kill 7\n")
+    kills = oom.KernelKills(counts)
+    kills.sample()
+    assert not kills.happened()
+    counts.write_text("oom_kill 8\n")
+    kills.sample()
+    assert kills.happened()
+    assert oom.kernel_kills("no such line") == 0
+    assert oom.kernel_kills(Path("/proc/vmstat").read_text()) >= 0
 
 
 @row("oom-killed")
@@ -162,7 +178,7 @@ def test_a_claim_gets_a_volume_made_for_it() -> None:
         "metadata": {"name": "c", "namespace": "n", "uid": "u"},
         "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "5Gi"}}},
     }
-    volume = provisioner.volume_for(claim, nodespec.Path("/x"))
+    volume = provisioner.volume_for(claim, Path("/x"))
     assert volume["spec"]["claimRef"]["uid"] == "u"
     assert volume["spec"]["capacity"] == {"storage": "5Gi"}
     assert volume["spec"]["accessModes"] == ["ReadWriteMany"]

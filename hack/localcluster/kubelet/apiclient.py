@@ -169,7 +169,7 @@ class ApiClient:
                 if error.status not in (0, 429) and error.status < 500:
                     version = None
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))
-                pause = min(pause * 2, 10)
+                pause = min(pause * 2, 4)
 
     async def _watch(
         self, path: str, version: str, on_event: Callable[[str, Obj], None], query: dict[str, str]

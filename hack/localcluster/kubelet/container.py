@@ -18,6 +18,7 @@ from localcluster.kubelet.containerlog import ContainerLog
 from localcluster.kubelet.grace import Grace
 from localcluster.kubelet.handlers import Obj, Target
 from localcluster.kubelet.launcher import ProcessSpec
+from localcluster.kubelet.oom import KernelKills
 from localcluster.kubelet.podvolumes import remove_tree
 from localcluster.kubelet.probes import ProbeCallbacks, Prober
 from localcluster.kubelet.records import Record, Running, Terminated, Waiting
@@ -39,6 +40,7 @@ class Machine:
     """What all containers share."""
 
     spawner: Spawner
+    kernel_kills: KernelKills
     layering: str
     point: Path
     state: Path
@@ -83,8 +85,8 @@ class Container:
         self.frozen = False
         self.process: Process | None = None
         self.log: ContainerLog | None = None
-        #: Set by who knows that memory was the cause of the next end.
-        self.oom_killed = False
+        #: Set by who knows that memory was the cause of the next end, or that SIGKILL was sent on purpose.
+        self.oom_killed = self.killed = False
         self._machine, self._sandbox, self._directory = machine, sandbox, directory
         self._wake, self._event = wake, event
         self._launch: Launch | None = None
@@ -143,7 +145,7 @@ class Container:
             failure = error
         self._count_restart()
         self.log, self._launch = log, launch
-        self.oom_killed = False
+        self.oom_killed = self.killed = False
         if process is None:
             record.container_id = ""
             self._ended(
@@ -258,13 +260,14 @@ class Container:
             # A process outside (one that inherited a pipe through exec) may hold it open: do not wait for ever.
             await asyncio.wait_for(process.drained.wait(), _DRAIN_SECONDS)
         log.close()
+        unexplained = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and not self.killed
         end = records.terminated_by(
             status,
             started_at,
             finished_at,
             self.record.container_id,
             self._message(home / "termination-log", log.path, os.waitstatus_to_exitcode(status)),
-            self.oom_killed,
+            self.oom_killed or (unexplained and self._machine.kernel_kills.happened()),
         )
         self._ended(end)
         await remove_tree(home)
@@ -325,7 +328,7 @@ class Container:
             name = (self.record.spec.get("lifecycle") or {}).get("stopSignal") or "SIGTERM"
             await self._machine.spawner.signal(process, signal.Signals[name])
             if not await grace.until(asyncio.shield(process.exited), at_least):
-                await self._machine.spawner.signal(process, signal.SIGKILL)
+                await self.kill()
             await exit_task
         finally:
             self._stopping = None
@@ -351,6 +354,7 @@ class Container:
     async def kill(self) -> None:
         """SIGKILL now."""
         if self.process is not None:
+            self.killed = True
             await self._machine.spawner.signal(self.process, signal.SIGKILL)
 
     # -- exec --------------------------------------------------------------------------------------------------------

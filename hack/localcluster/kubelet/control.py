@@ -96,10 +96,7 @@ class Control:
                 if (metadata["namespace"], metadata["name"]) == (request["namespace"], request["pod"]):
                     chosen = request.get("container")
                     found = [each for each in worker.containers.values() if chosen in (None, each.name)]
-                    running = [each for each in found if each.process is not None]
-                    if not running:
-                        raise ControlError(f"no running container {chosen or ''} in pod {request['pod']}")
-                    return running
+                    return [each for each in found if each.process is not None]
         raise ControlError(f"no pod {request['namespace']}/{request['pod']} on these nodes")
 
     async def _op_node_fail(self, request: Obj) -> Obj:
@@ -139,10 +136,14 @@ class Control:
         snapshot = processes.Snapshot()
         match = request.get("match")
         pids: list[int] = []
-        for container in self._containers(request):
+        running = self._containers(request)
+        if not running:
+            raise ControlError(f"no container of pod {request['pod']} is running")
+        for container in running:
             if container.process is None:
                 continue
             tree = snapshot.tree(container.process.pid)
+            container.killed = True
             pids += [pid for pid in tree if match in processes.command_line(pid)] if match else tree[:1]
         if not pids:
             raise ControlError(f"no process of pod {request['pod']} has {match!r} in its command line")

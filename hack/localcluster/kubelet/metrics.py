@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from localcluster.kubelet import processes
 from localcluster.kubelet.processes import Snapshot, Usage
@@ -97,40 +95,11 @@ class Meter:
         return out
 
 
-class KernelLog:
-    """Whom the kernel's out-of-memory killer ended, where its log may be read."""
+def memory_share(pid: int, limit_bytes: int, snapshot: Snapshot) -> float:
+    """The memory of the container whose first process is ``pid`` as a share of its limit.
 
-    def __init__(self) -> None:
-        try:
-            self._descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.lseek(self._descriptor, 0, os.SEEK_END)
-        except OSError:
-            self._descriptor = -1
-        self._killed: set[int] = set()
-
-    def killed(self, pid: int) -> bool:
-        """Whether the killer took ``pid`` (in the machine's own numbering) since this object was made."""
-        while self._descriptor >= 0:
-            try:
-                line = os.read(self._descriptor, 8192)
-            except BlockingIOError:
-                break
-            except OSError:
-                continue  # records were overwritten: go on with the next
-            for marker in (b"Killed process ", b"Kill process "):
-                if marker in line:
-                    number = line.split(marker, 1)[1].split()[0]
-                    if number.isdigit():
-                        self._killed.add(int(number))
-        return pid in self._killed
-
-
-def memory_limit_exceeded(pid: int, limit_bytes: int, snapshot: Snapshot) -> bool:
-    """Whether the container whose first process is ``pid`` holds more than its limit; resident memory, which is cheap
-    to read and never less than the truth, is looked at first."""
+    Resident memory is cheap to read and never less than the truth: only where it is over the limit is PSS read.
+    """
     pids = snapshot.tree(pid)
-    return (
-        Path(f"/proc/{pid}").exists()
-        and snapshot.resident_bytes(pids) > limit_bytes
-        and processes.proportional_bytes(pids) > limit_bytes
-    )
+    share = snapshot.resident_bytes(pids) / limit_bytes
+    return processes.proportional_bytes(pids) / limit_bytes if share > 1 else share

@@ -45,6 +45,7 @@ class NodeAgent:
         self.failed = False
         self.heartbeats = True
         self.registered = asyncio.Event()
+        self.listed = asyncio.Event()
         self._version, self._directory = version, directory
         self._recorder = EventRecorder(self.client)
         self._surroundings = surroundings(self.client, self._recorder, spec, network)
@@ -173,8 +174,10 @@ class NodeAgent:
             for uid, worker in list(self.workers.items()):
                 if uid not in present:
                     worker.removed(None)
-            for item in items:
+            # Those that have an address keep it: they come before those that may take any.
+            for item in sorted(items, key=lambda pod: not (pod.get("status") or {}).get("podIP")):
                 self._pod(item)
+            self.listed.set()
 
         def seen(event: str, pod: Obj) -> None:
             if event == "DELETED":

@@ -29,6 +29,7 @@ from localcluster.kubelet.statuswriter import StatusWriter
 
 #: Seconds until a volume or an API call that failed is tried again.
 _RETRY = 2.0
+_DEFAULT_GRACE = 30.0
 #: Seconds for which a failed pull shows as ErrImagePull before it shows as ImagePullBackOff.
 _PULL_ERROR_SHOWN = 1.0
 
@@ -77,6 +78,8 @@ class PodWorker:
             for key in ("initContainerStatuses", "containerStatuses")
             for entry in status.get(key) or []
         }
+        seconds = pod["spec"].get("terminationGracePeriodSeconds")
+        self._grace_seconds = _DEFAULT_GRACE if seconds is None else float(seconds)
         self.containers: dict[str, Container] = {}
         for record in records.records_of(pod):
             if record.name in known:
@@ -88,7 +91,7 @@ class PodWorker:
                     )  # a new sandbox runs them again
             event = self._event_of(record.name)
             container = Container(record, surroundings.machine, self.uid, directory, self.wake, event)
-            container.grace_seconds = float(pod["spec"].get("terminationGracePeriodSeconds") or 30)
+            container.grace_seconds = self._grace_seconds
             container.backoff.initial, container.backoff.maximum = surroundings.crash_backoff
             self.containers[record.name] = container
         if self._settled(status):
@@ -230,7 +233,7 @@ class PodWorker:
             if pause <= 0:
                 message = f"Pod was active on the node longer than the specified deadline of {deadline} s"
                 self._failed = ("DeadlineExceeded", message)
-                self._begin_end(float(self.pod["spec"].get("terminationGracePeriodSeconds") or 30))
+                self._begin_end(self._grace_seconds)
                 return False, None
         if not await self._ready_to_start():
             return False, _RETRY
@@ -238,7 +241,7 @@ class PodWorker:
         todo = steps.next_steps(policy, self._records, self._initialized)
         self._initialized = self._initialized or todo.initialized
         if todo.over:
-            self._begin_end(float(self.pod["spec"].get("terminationGracePeriodSeconds") or 30))
+            self._begin_end(self._grace_seconds)
             return False, None
         pauses = [await self._start(self.containers[name]) for name in todo.start]
         renewal = self._volumes.tokens.next_renewal

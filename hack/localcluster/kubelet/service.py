@@ -18,13 +18,14 @@ from localcluster.kubelet.images import ImageTable
 from localcluster.kubelet.node import NodeAgent
 from localcluster.kubelet.nodespec import NodeNetwork, NodeSpec
 from localcluster.kubelet.objects import ObjectCache, ServiceTable
+from localcluster.kubelet.oom import KernelKills
 from localcluster.kubelet.pod import Surroundings
 from localcluster.kubelet.podvolumes import remove_tree
 from localcluster.kubelet.provisioner import Provisioner
 from localcluster.kubelet.spawner import Spawner
 
-#: Seconds between looks at containers with a memory limit.
-_MEMORY_PERIOD = 1.0
+#: Seconds between looks at containers with a memory limit: when all are far from it, and when one is not.
+_MEMORY_CALM, _MEMORY_CLOSE = 2.0, 0.5
 _UNKNOWN_VERSION = "v0.0.0-local"
 
 
@@ -76,7 +77,6 @@ class Kubelet:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._nodes: dict[str, NodeAgent] = {}
-        self._kernel_log = metrics.KernelLog()
 
     async def run(self) -> None:
         """Serve until told to stop."""
@@ -101,7 +101,8 @@ class Kubelet:
         tasks: list[asyncio.Task[None]] = []
         try:
             probe = await spawner.request("probe", directory=str(_fresh(root / "probe")))
-            machine = Machine(spawner, probe["layering"], root / "point", root)
+            kernel_kills = KernelKills()
+            machine = Machine(spawner, kernel_kills, probe["layering"], root / "point", root)
             print(f"containers' file systems: {machine.layering}", flush=True)
             objects, services = ObjectCache(client), ServiceTable(client)
             dns = etcfiles.DnsSettings(options.dns, options.cluster_domain, _machine_resolv_conf())
@@ -133,13 +134,13 @@ class Kubelet:
             for each in servers:
                 await each.start()
             tasks.append(asyncio.create_task(services.run()))
-            tasks.append(asyncio.create_task(self._watch_memory()))
+            tasks.append(asyncio.create_task(self._watch_memory(kernel_kills)))
             if options.storage:
                 tasks.append(asyncio.create_task(Provisioner(client, root / "volumes").run()))
             for agent in self._nodes.values():
                 agent.start()
             await control.start(root / "control.sock")
-            tasks.append(asyncio.create_task(self._announce(root / "ready")))
+            tasks.append(asyncio.create_task(self._announce(root / "ready", pods)))
             await self._until(stop, spawner)
         finally:
             (root / "ready").unlink(missing_ok=True)
@@ -167,27 +168,39 @@ class Kubelet:
                 "the launcher process ended, and all containers with it: start the kubelet again"
             )
 
-    async def _announce(self, ready: Path) -> None:
+    async def _announce(self, ready: Path, pods: Path) -> None:
         for agent in self._nodes.values():
             await agent.registered.wait()
+            await agent.listed.wait()
+        known = {uid for agent in self._nodes.values() for uid in agent.workers}
+        for left in await asyncio.to_thread(lambda: [*pods.iterdir()]):
+            if left.name not in known:
+                await remove_tree(left)  # of pods that went while no kubelet ran
         await asyncio.to_thread(ready.write_text, "\n".join(self._nodes) + "\n")
         print(f"ready: {len(self._nodes)} nodes registered", flush=True)
 
-    async def _watch_memory(self) -> None:
+    async def _watch_memory(self, kernel_kills: KernelKills) -> None:
         """Ends containers that hold more memory than their limit, as the kernel does on a node."""
+        pause = _MEMORY_CALM
         while True:
-            await asyncio.sleep(_MEMORY_PERIOD)
-            limited = [(container, limit) for container, limit in self._limited()]
+            await asyncio.sleep(pause)
+            kernel_kills.sample()
+            limited = self._limited()
             if not limited:
+                pause = _MEMORY_CALM
                 continue
             snapshot = await asyncio.to_thread(processes.Snapshot)
+            shares = [0.0]
             for container, limit in limited:
-                process = container.process
-                if process is None:
+                if container.process is None:
                     continue
-                if await asyncio.to_thread(metrics.memory_limit_exceeded, process.pid, limit, snapshot):
+                share = await asyncio.to_thread(metrics.memory_share, container.process.pid, limit, snapshot)
+                shares.append(share)
+                if share > 1:
                     container.oom_killed = True
                     await container.kill()
+            # Most containers never come near their limit: look closely only at those that do.
+            pause = _MEMORY_CLOSE if max(shares) > 0.5 else _MEMORY_CALM
 
     def _limited(self) -> list[tuple[Container, int]]:
         found: list[tuple[Container, int]] = []
