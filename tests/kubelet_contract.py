@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "hack" / "localcluster" / "kubelet" / "README.md"
 TESTS = (
     *sorted((ROOT / "tests" / "unit").glob("test_kubelet_*.py")),
-    ROOT / "tests" / "cluster" / "test_kubelet_contract.py",
+    *sorted((ROOT / "tests" / "cluster" / "kubelet").glob("test_kubelet_*.py")),
 )
 _Test = TypeVar("_Test", bound=Callable[..., object])
 

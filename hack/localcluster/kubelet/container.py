@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,12 @@ from localcluster.kubelet.backoff import BackOff
 from localcluster.kubelet.containerlog import ContainerLog
 from localcluster.kubelet.grace import Grace
 from localcluster.kubelet.handlers import Obj, Target
+from localcluster.kubelet.launch import Launch, Machine, container_spec, exec_spec
 from localcluster.kubelet.launcher import ProcessSpec
-from localcluster.kubelet.oom import KernelKills
 from localcluster.kubelet.podvolumes import remove_tree
 from localcluster.kubelet.probes import ProbeCallbacks, Prober
 from localcluster.kubelet.records import Record, Running, Terminated, Waiting
-from localcluster.kubelet.rootfs import MountSpec, RootSpec
-from localcluster.kubelet.spawner import LaunchError, Process, Spawner
+from localcluster.kubelet.spawner import LaunchError, Process
 
 #: Bounds of a termination message: from its file, and from the log when the file is empty.
 MESSAGE_BYTES = 4096
@@ -33,31 +31,6 @@ FALLBACK_LINES = 80
 MINIMUM_AFTER_HOOK = 2.0
 _DRAIN_SECONDS = 2.0
 _EXEC_OUTPUT = 10 * 1024
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What all containers share."""
-
-    spawner: Spawner
-    kernel_kills: KernelKills
-    layering: str
-    point: Path
-    state: Path
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Everything decided about one start. ``mounts`` are the volumes only."""
-
-    argv: list[str]
-    env: dict[str, str]
-    cwd: str
-    mounts: list[MountSpec]
-    shm: Path
-    read_only: bool
-    oom_score_adj: int
-    pod_ip: str
 
 
 class Container:
@@ -131,7 +104,7 @@ class Container:
         home = self._directory / "containers" / self.name / str(attempt)
         if home.exists():
             await remove_tree(home)
-        spec = self._process_spec(launch, home)
+        spec = container_spec(launch, self._machine, record.spec, self._directory, home)
         log = ContainerLog(self._log_file(attempt))
         started_at = datetime.now(UTC)
         failure: LaunchError | None = None
@@ -169,42 +142,6 @@ class Container:
             record.last = record.finished
             record.restart_count += 1
             self.backoff.started(self.ended_at if self.ended_at is not None else now, now)
-
-    def _process_spec(self, launch: Launch, home: Path) -> ProcessSpec:
-        layer, message = home / "layer", home / "termination-log"
-        layer.mkdir(parents=True)
-        message.touch()
-        message.chmod(0o666)
-        path = self.record.spec.get("terminationMessagePath") or "/dev/termination-log"
-        own = [
-            MountSpec(
-                source=str(self._directory / "etc" / name),
-                target=f"/etc/{name}",
-                sub_path="",
-                read_only=False,
-            )
-            for name in ("hosts", "hostname", "resolv.conf")
-        ]
-        own.append(MountSpec(source=str(message), target=path, sub_path="", read_only=False))
-        taken = {mount["target"] for mount in launch.mounts}
-        root = RootSpec(
-            point=str(self._machine.point),
-            layer=str(layer),
-            layering=self._machine.layering,
-            cwd=launch.cwd,
-            shm=str(launch.shm),
-            state=str(self._machine.state),
-            read_only=launch.read_only,
-            mounts=[*(mount for mount in own if mount["target"] not in taken), *launch.mounts],
-        )
-        return ProcessSpec(
-            argv=launch.argv,
-            env=launch.env,
-            cwd=launch.cwd,
-            root=root,
-            oom_score_adj=launch.oom_score_adj,
-            terminal=False,
-        )
 
     def _target(self, launch: Launch) -> Target:
         return Target(self.record.spec, launch.pod_ip, self.execute)
@@ -396,11 +333,7 @@ class Container:
         """The container's process, and what to run beside it. Raises LaunchError when it does not run."""
         if self.process is None or self._launch is None:
             raise LaunchError("create", "the container is not running")
-        env = self._launch.env | ({"TERM": "xterm"} if terminal else {})
-        spec = ProcessSpec(
-            argv=argv, env=env, cwd=self._launch.cwd, root=None, oom_score_adj=0, terminal=terminal
-        )
-        return self.process, spec
+        return self.process, exec_spec(self._launch, argv, terminal)
 
     async def _spawn(self, argv: list[str], sink: Callable[[bytes, str], None]) -> Process | str:
         try:

@@ -14,15 +14,17 @@ from pathlib import Path
 from localcluster.kubelet import environment, etcfiles, podstatus, records, steps
 from localcluster.kubelet.apiclient import ApiClient, ApiError, Obj
 from localcluster.kubelet.backoff import INITIAL
-from localcluster.kubelet.container import Container, Machine
+from localcluster.kubelet.container import Container
 from localcluster.kubelet.environment import PodFacts
 from localcluster.kubelet.events import EventRecorder
 from localcluster.kubelet.grace import Grace
-from localcluster.kubelet.images import ImageTable
+from localcluster.kubelet.images import Image, ImageTable
+from localcluster.kubelet.launch import Machine
 from localcluster.kubelet.objects import Key, ObjectCache, ServiceTable
 from localcluster.kubelet.payload import NotReadyError
 from localcluster.kubelet.podvolumes import PodVolumes, remove_tree
 from localcluster.kubelet.prepare import prepare_launch
+from localcluster.kubelet.pull import pull
 from localcluster.kubelet.records import Waiting
 from localcluster.kubelet.spawner import LaunchError
 from localcluster.kubelet.statuswriter import StatusWriter
@@ -30,8 +32,6 @@ from localcluster.kubelet.statuswriter import StatusWriter
 #: Seconds until a volume or an API call that failed is tried again.
 _RETRY = 2.0
 _DEFAULT_GRACE = 30.0
-#: Seconds for which a failed pull shows as ErrImagePull before it shows as ImagePullBackOff.
-_PULL_ERROR_SHOWN = 1.0
 
 
 @dataclass(frozen=True)
@@ -305,11 +305,9 @@ class PodWorker:
                     event("Warning", "BackOff", f"Back-off restarting failed container {record.name}")
                 container.waiting("CrashLoopBackOff", text)
                 return left
-        pulled = self._pull(container, now)
-        if pulled is not None:
-            return pulled
-        image = self._around.images().find(record.spec["image"])
-        assert image is not None
+        image = pull(container, self._around.images(), self._event_of(record.name), now)
+        if not isinstance(image, Image):
+            return image
         try:
             launch = prepare_launch(
                 self.pod, record.spec, image, self.facts, self._lookup, self._around.services, self._volumes
@@ -326,34 +324,6 @@ class PodWorker:
             self._event_of(record.name)("Warning", "Failed", f"Error: {error}")
             return INITIAL
         return None
-
-    def _pull(self, container: Container, now: float) -> float | None:
-        """What stands for pulling the image: None when there is one, else seconds until the next look."""
-        reference = container.record.spec["image"]
-        if self._around.images().find(reference) is not None:
-            return None
-        event = self._event_of(container.name)
-        back_off = container.pull_backoff
-        failed_at = container.pull_failed_at
-        if failed_at is not None:
-            if now < failed_at + _PULL_ERROR_SHOWN:
-                return failed_at + _PULL_ERROR_SHOWN - now
-            left = back_off.remaining(failed_at, now)
-            if left > 0:
-                text = f'Back-off pulling image "{reference}"'
-                if container.record.state != Waiting("ImagePullBackOff", text):
-                    event("Normal", "BackOff", text)
-                container.waiting("ImagePullBackOff", text)
-                return left
-        if container.record.spec.get("imagePullPolicy") == "Never":
-            container.waiting("ErrImageNeverPull", f'Container image "{reference}" is not in the image table')
-            return INITIAL
-        text = f'failed to pull image "{reference}": no entry of the local image table matches it'
-        container.waiting("ErrImagePull", text)
-        event("Warning", "Failed", f"Failed to pull image: {text}")
-        container.pull_failed_at = now
-        back_off.started(now, now)
-        return _PULL_ERROR_SHOWN
 
     # -- end -----------------------------------------------------------------------------------------------------
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from localcluster.kubelet import environment, quantity
 from localcluster.kubelet.apiclient import Obj
-from localcluster.kubelet.container import Launch
 from localcluster.kubelet.environment import ConfigError, Lookup, PodFacts
 from localcluster.kubelet.images import Image
+from localcluster.kubelet.launch import Launch
 from localcluster.kubelet.objects import ServiceTable
 from localcluster.kubelet.podvolumes import PodVolumes
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from localcluster.kubelet import etcfiles, images, metrics, nodespec, processes, quantity, server
 from localcluster.kubelet.apiclient import ApiClient, ApiError
 from localcluster.kubelet.authz import Authorizer
-from localcluster.kubelet.container import Container, Machine
+from localcluster.kubelet.container import Container
 from localcluster.kubelet.control import Control
 from localcluster.kubelet.events import EventRecorder
 from localcluster.kubelet.images import ImageTable
+from localcluster.kubelet.launch import Machine
 from localcluster.kubelet.node import NodeAgent
 from localcluster.kubelet.nodespec import NodeNetwork, NodeSpec
 from localcluster.kubelet.objects import ObjectCache, ServiceTable

@@ -26,6 +26,8 @@ NODES = ("contract-0", "contract-1")
 POD_CIDR = "10.244.192.0/18"
 SHELL = "contract/sh:1"
 PYTHON = "contract/python:1"
+POD_IP = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+SLEEP = "trap 'exit 0' TERM; sleep 600 & wait"
 
 
 class ContractKubelet:
@@ -65,7 +67,7 @@ class ContractKubelet:
         command += [f"--nodes={self.root / 'nodes.yaml'}", f"--images={self.images}", f"--root={self.root}"]
         command += [f"--ca-cert={pki / 'ca.crt'}", "--dns=10.96.0.10", f"--pod-cidr={POD_CIDR}"]
         command += [f"--serving-cert={pki / 'kubelet.crt'}", f"--serving-key={pki / 'kubelet.key'}"]
-        hack = Path(__file__).resolve().parents[2] / "hack"
+        hack = Path(__file__).resolve().parents[3] / "hack"
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, env={**os.environ, "PYTHONPATH": str(hack)}, stdout=log, stderr=log
@@ -238,3 +240,22 @@ def restarts(pod: Obj, container: str = "main") -> int:
 
 def phase(pod: Obj) -> str:
     return str((pod.get("status") or {}).get("phase", ""))
+
+
+def running(pod: Obj) -> bool:
+    return "running" in container_status(pod).get("state", {})
+
+
+def waiting_reason(pod: Obj, container: str = "main") -> str:
+    state = container_status(pod, container).get("state", {})
+    return str(state.get("waiting", {}).get("reason", ""))
+
+
+def last_end(pod: Obj, container: str = "main") -> Obj:
+    found: Obj = container_status(pod, container).get("lastState", {}).get("terminated", {})
+    return found
+
+
+def end(pod: Obj, container: str = "main") -> Obj:
+    found: Obj = container_status(pod, container).get("state", {}).get("terminated", {})
+    return found
