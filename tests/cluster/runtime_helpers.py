@@ -56,6 +56,9 @@ async def make_namespace(client: AioKubeClient) -> str:
 
 
 async def drop_namespace(client: AioKubeClient, name: str) -> None:
+    """Its deployments first: an operator that serves all namespaces would be refused in one that is on its way out."""
+    for obj in await client.list(MODEL_DEPLOYMENT, name):
+        await client.delete(MODEL_DEPLOYMENT, name, obj["metadata"]["name"], uid=obj["metadata"]["uid"])
     found = await client.get(NAMESPACE, None, name)
     if found:
         await client.delete(NAMESPACE, None, name, uid=found["metadata"]["uid"])

@@ -36,6 +36,7 @@ OTHER_UID = "00000000-0000-0000-0000-000000000000"
 @pytest.fixture
 async def client() -> AsyncIterator[AioKubeClient]:
     client = await new_client()
+    await ensure_crd(client)
     yield client
     await client.close()
 
@@ -174,7 +175,6 @@ async def test_foreground_deletion_keeps_the_name_until_all_is_gone(
 
 
 async def test_status_is_written_without_touching_the_spec(client: AioKubeClient, namespace: str) -> None:
-    await ensure_crd(client)
     made = await client.create(MODEL_DEPLOYMENT, deployment(namespace, "m"))
     body = {
         "metadata": {"namespace": namespace, "name": "m", "uid": made["metadata"]["uid"]},

@@ -53,6 +53,7 @@ def place() -> Iterator[str]:
         {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}},
     )
     yield name
+    kubectl("delete", "modeldeployments", "--all", "-n", name)
     helm("uninstall", name, "-n", name, "--ignore-not-found")
     kubectl("delete", "node", name, "--wait=false")
     kubectl("delete", "namespace", name, "--wait=false")
@@ -156,4 +157,5 @@ async def test_one_namespace_without_nodes_is_enough_and_nothing_else_is_touched
         assert operator.said("Node may not be listed, going on without")
     finally:
         await operator.kill()
+        kubectl("delete", "modeldeployments", "--all", "-n", elsewhere)
         kubectl("delete", "namespace", elsewhere, "--wait=false")
