@@ -113,6 +113,10 @@ class ApiServer:
         self.writes: list[Write] = []
         self.listeners: list[Callable[[Event], None]] = []
         self.write_listeners: list[Callable[[Write], None]] = []
+        self.unreachable = False
+        """For operators: their requests and watches fail."""
+        self.back_listeners: list[Callable[[], None]] = []
+        """Called when it can be reached again."""
         self.compacted = 0
         """Events up to this version can no longer be watched from."""
         self.absent: set[Kind] = set()
@@ -179,7 +183,9 @@ class ApiServer:
                 )
             fresh, owners = apply({}, obj, Ownership(), owner)
             return self._insert(kind, fresh, owners, manager, "apply", obj)
-        self._check_uid(kind, known.obj, wanted_uid)
+        if not subresource:
+            # Of a status write nothing but the status counts: a uid in it is no precondition.
+            self._check_uid(kind, known.obj, wanted_uid)
         body = (
             _only(obj, "status") if subresource else (_without(obj, "status") if kind in WITH_STATUS else obj)
         )

@@ -8,7 +8,15 @@ from fakecluster.api_server import ApiServer, Write
 from fakecluster.faults import Call, CrashError, FaultPlan
 from fakecluster.objects import copied
 from moe_operator.api import names
-from moe_operator.controller.kube import POD, ConflictError, Kind, NotFoundError, Obj
+from moe_operator.controller.kube import (
+    LEADER_WORKER_SET,
+    POD,
+    ConflictError,
+    Kind,
+    KubeError,
+    NotFoundError,
+    Obj,
+)
 
 T = TypeVar("T")
 
@@ -38,6 +46,7 @@ class MemoryClient:
         self.manager = manager
         self.writes: list[Write] = []
         """Counted writes that were carried out."""
+        self.reads = 0
         self.attempts = 0
         """Counted writes that were begun."""
         self.crash: CrashError | None = None
@@ -58,11 +67,14 @@ class MemoryClient:
         if self.crash:
             raise self.crash
         counted = write and kind not in self._uncounted
+        self.reads += not write
         if counted:
             self.attempts += 1
         call = Call(verb, kind, name, self.attempts if counted else 0)
         try:
             self.faults.before(call)
+            if self.server.unreachable:
+                raise KubeError(0, "NoAnswer", "the API server does not answer")
             mark = len(self.server.writes)
             answer = do()
             if counted:
@@ -142,6 +154,27 @@ class MemoryClient:
             return self._logs(namespace, pod, previous)
 
         return await self._call("logs", POD, pod, do)
+
+    async def get_path(self, path: str) -> Obj:
+        """The discovery and OpenAPI pages of LeaderWorkerSet; NotFoundError for any other."""
+        group, version = LEADER_WORKER_SET.group, LEADER_WORKER_SET.version
+        policy = {"enum": ["Default", "RecreateGroupOnPodRestart", "None"]}
+        schema: Obj = {"x-kubernetes-group-version-kind": [{"group": group, "kind": LEADER_WORKER_SET.kind}]}
+        node = schema
+        for step in ("spec", "leaderWorkerTemplate", "restartPolicy"):
+            node = node.setdefault("properties", {}).setdefault(step, {})
+        node.update(policy)
+        pages: dict[str, Obj] = {
+            f"/apis/{group}": {"versions": [{"version": version}]},
+            f"/openapi/v3/apis/{group}/{version}": {"components": {"schemas": {"it": schema}}},
+        }
+
+        def do() -> Obj:
+            if path not in pages or LEADER_WORKER_SET in self.server.absent:
+                raise NotFoundError(404, "NotFound", f"no {path}")
+            return pages[path]
+
+        return await self._call("get", LEADER_WORKER_SET, path, do)
 
     async def _write(self, verb: str, kind: Kind, obj: Obj, do: Callable[[], Obj]) -> Obj:
         return await self._call(verb, kind, obj["metadata"]["name"], lambda: self._copy(do()), write=True)

@@ -34,8 +34,6 @@ class FaultPlan:
     """Numbers of writes that are carried out but answered by a timeout."""
     fail_writes: dict[int, int] = field(default_factory=dict)
     """HTTP status by number of the write; such a write is not carried out."""
-    away: bool = False
-    """The API server does not answer."""
     refuse: Callable[[Call], KubeError | None] = lambda call: None
     """Anything else: the error for a call, or None to let it pass."""
 
@@ -43,8 +41,6 @@ class FaultPlan:
         """Raises what stops this call from being carried out."""
         if call.write_number and call.write_number == self.crash_before:
             raise CrashError(f"before write {call.write_number}: {call.verb} {call.kind.kind} {call.name}")
-        if self.away:
-            raise KubeError(0, "NoAnswer", "the API server does not answer")
         status = self.fail_writes.get(call.write_number) if call.write_number else None
         if status == 409:
             raise ConflictError(409, "Conflict", "injected conflict")

@@ -1,44 +1,36 @@
-"""One instance of the operator in the in-memory cluster: everything but kopf and HTTP, as its own main wires it up."""
+"""One replica of the operator in the in-memory cluster: all but kopf and HTTP, wired up as its own process does."""
 
 import asyncio
 import random
+from collections.abc import Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
 from fakecluster.client import MemoryClient
 from fakecluster.faults import CrashError, FaultPlan, WatchFaults
+from fakecluster.telemetry import MemoryCollector
 from fakecluster.watch import Feed
 from fakecluster.world import World
-from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.accelerators import load_catalog
 from moe_operator.controller.kube import EVENT, LEASE, Kind, Obj
-from moe_operator.controller.reconcile import Reconciler, Result
+from moe_operator.controller.reconcile import Reconciler
 from moe_operator.controller.store import Key, Store
-from moe_operator.planner.plan import Refusal
+from moe_operator.runtime.capabilities import LeaderWorkerSetCheck
+from moe_operator.runtime.events import EventPoster
+from moe_operator.runtime.fence import FencedClient
 from moe_operator.runtime.freshness import Freshness
 from moe_operator.runtime.intake import Intake
+from moe_operator.runtime.lease import Lease
 from moe_operator.runtime.queue import KeyedQueue
 from moe_operator.runtime.resync import Resync
 from moe_operator.runtime.source import WATCHED_KINDS, EventType, selector
+from moe_operator.runtime.targets import targets
 from moe_operator.runtime.workers import Workers
 
-#: Which operator instance a task belongs to.
+#: Which replica a task belongs to.
 _INSTANCE: ContextVar["Operator | None"] = ContextVar("instance", default=None)
-
-#: Seconds between two looks at the telemetry.
-TELEMETRY = 5.0
-
-
-@dataclass
-class RecordedEvents:
-    """What people were told."""
-
-    events: list[tuple[str, str, str]] = field(default_factory=list)
-
-    async def emit(self, regarding: ModelDeployment, type_: str, reason: str, action: str, note: str) -> None:
-        self.events.append((type_, reason, note))
 
 
 @dataclass
@@ -63,24 +55,28 @@ class Counting:
     def lost_deletions(self, kind: str, count: int) -> None:
         self.lost += count
 
-
-async def _lws_is_there() -> Refusal | None:
-    return None
+    def event(self, outcome: str) -> None:
+        pass
 
 
 class Operator:
-    """Starts with an empty memory; ends by `stop`, `kill` or a crash of its fault plan."""
+    """Starts with an empty memory; ends by `stop`, `kill`, the loss of its lease or a crash of its fault plan."""
 
     def __init__(
         self,
         world: World,
+        name: str,
         *,
         faults: FaultPlan | None = None,
         watch_faults: WatchFaults | None = None,
         seed: int = 0,
         workers: int = 4,
+        elected: bool = True,
     ) -> None:
+        """`elected`: whether it waits for the lease; without, it works as one that has not noticed its loss."""
+        loop = asyncio.get_running_loop()
         self.world = world
+        self.name = name
         self.client = MemoryClient(
             world.server,
             faults,
@@ -90,29 +86,16 @@ class Operator:
         )
         self.store = Store()
         self.queue: KeyedQueue[Key] = KeyedQueue()
-        self.events = RecordedEvents()
         self.counting = Counting()
-        self.alive = False
+        self.leads = False
         self.crash: CrashError | None = None
+        self.lost_lease = ""
         self.ended = asyncio.Event()
-        self._random = random.Random(seed)
+        self._elected = elected
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
-        self._beside: list[asyncio.Task[None]] = []
-        self.reconciler = Reconciler(
-            self.client,
-            self.store,
-            load_catalog(),
-            world.engine_client,
-            self.events,
-            snapshot=world.telemetry.snapshot,
-            leader_worker_set=_lws_is_there,
-            enqueue=self.queue.add,
-            clock=world.clock,
-        )
-        self._workers = Workers(
-            self.queue, self._reconcile, count=workers, jitter=self._random.random, observer=self.counting
-        )
-        freshness = Freshness(asyncio.get_running_loop().time)
+        self._beside: list[asyncio.Task[Any]] = []
+        draw = random.Random(seed).random
+        freshness = Freshness(loop.time)
         self.resync = Resync(
             self.client,
             self.store,
@@ -120,45 +103,102 @@ class Operator:
             self.queue.add,
             namespaces=(),
             observer=self.counting,
-            draw=self._random.random,
+            draw=draw,
         )
         self.intake = Intake(self.store, self.queue.add, freshness, self.counting, self.resync.request)
         self.feed = Feed(
             world.server, {kind: selector(kind) for kind in WATCHED_KINDS}, self._deliver, watch_faults
         )
+        self.lease = Lease(
+            self.client,
+            namespace="moe-system",
+            name="moe-operator",
+            identity=name,
+            wall_clock=world.clock,
+            draw=draw,
+        )
+        fenced = FencedClient(self.client, self.lease.holds if elected else lambda: True)
+        self._events = EventPoster(
+            fenced, instance=name, observer=self.counting, clock=loop.time, wall_clock=world.clock
+        )
+        collector = MemoryCollector(world.engines, lambda: targets(self.store), self.queue.add, loop.time)
+        self._collector = collector
+        self.reconciler = Reconciler(
+            fenced,
+            self.store,
+            load_catalog(),
+            world.engine_client,
+            self._events,
+            snapshot=collector.snapshot,
+            leader_worker_set=LeaderWorkerSetCheck(self.client, loop.time),
+            enqueue=self.queue.add,
+            clock=world.clock,
+        )
+        self._workers = Workers(
+            self.queue, self.reconciler.reconcile, count=workers, jitter=draw, observer=self.counting
+        )
 
     @property
     def faults(self) -> FaultPlan:
+        """What goes wrong with this replica's calls."""
         return self.client.faults
 
-    async def start(self) -> None:
-        """List, watch, resync and work, as a leader does."""
+    @faults.setter
+    def faults(self, plan: FaultPlan) -> None:
+        self.client.faults = plan
+
+    def start(self) -> None:
+        """List and watch; then lead, once elected."""
         _follow_tasks()
         token = _INSTANCE.set(self)
         try:
-            self.alive = True
-            self._beside.append(asyncio.get_running_loop().create_task(self._main()))
+            self.feed.start()
+            self._begin(self.resync.run())
+            self._begin(self._events.run())
+            self._begin(self._lead())
         finally:
             _INSTANCE.reset(token)
 
     async def stop(self) -> None:
-        """End cleanly: what runs may finish."""
+        """End as on SIGTERM: what runs may finish, and the lease is given back."""
+        self.leads = False
         self.feed.stop()
+        for task in self._beside:
+            task.cancel()
         await self._workers.stop()
         await self.reconciler.close()
-        await self.kill()
+        await self.lease.give_back()
+        self.client.kill()
 
-    async def kill(self) -> None:
+    def kill(self) -> None:
         """End at once, as by SIGKILL."""
         self.client.kill()
-        tasks = [t for t in self._tasks if not t.done() and t is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _begin(self, what: Coroutine[Any, Any, Any]) -> None:
+        self._beside.append(asyncio.get_running_loop().create_task(what))
+
+    async def _lead(self) -> None:
+        await self.resync.ready.wait()
+        if self._elected:
+            await self.lease.acquire()
+            self._begin(self._hold())
+        complete = await self.resync.once()
+        while not complete:
+            await asyncio.sleep(1.0)
+            complete = await self.resync.once()
+        self.leads = True
+        self._workers.start()
+        await self._collector.run()
+
+    async def _hold(self) -> None:
+        self.lost_lease = await self.lease.hold()
+        self.kill()
 
     def _crashed(self, crash: CrashError) -> None:
         self.crash = crash
-        self.alive = False
+        self.leads = False
         self.feed.stop()
         self.queue.close()
         for task in self._tasks:
@@ -166,39 +206,16 @@ class Operator:
                 task.cancel()
         self.ended.set()
 
-    async def _main(self) -> None:
-        self.feed.start()
-        loop = asyncio.get_running_loop()
-        self._beside.append(loop.create_task(self.resync.run()))
-        await self.resync.ready.wait()
-        self._workers.start()
-        self._beside.append(loop.create_task(self._look_at_telemetry()))
-
-    async def _look_at_telemetry(self) -> None:
-        while True:
-            await asyncio.sleep(TELEMETRY)
-            keys = self.store.keys()
-            for key in keys:
-                self.queue.add(key)
-
     def _deliver(self, kind: Kind, type_: str, obj: Obj) -> None:
         self.intake.deliver(kind, EventType(type_ or "LISTED"), obj)
 
-    async def _reconcile(self, key: Key) -> Result:
-        return await self.reconciler.reconcile(key)
-
-    @property
-    def writes_made(self) -> list[str]:
-        """Its counted writes, for messages."""
-        return [str(w) for w in self.client.writes]
-
     def follow(self, task: "asyncio.Task[Any]") -> None:
-        """Remember a task that this instance made."""
+        """Remember a task that this replica made."""
         self._tasks.add(task)
 
 
 def _follow_tasks() -> None:
-    """Let every operator instance know its own tasks, so that its death ends them all."""
+    """Let every replica know its own tasks, so that its death ends them all."""
 
     def make(loop: asyncio.AbstractEventLoop, coro: Any, **more: Any) -> "asyncio.Task[Any]":
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **more)

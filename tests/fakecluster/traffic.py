@@ -1,21 +1,17 @@
-"""Services' endpoints, the requests that reach them, and what the operator's telemetry and canaries see of engines."""
+"""Services' endpoints, the requests that reach them, and how engines answer the operator's canaries and drains."""
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import replace
 
 from fakecluster.api_server import ApiServer, Event
 from fakecluster.controller import Controller, Key, Timers
-from fakecluster.engines import Engine, Engines, State
+from fakecluster.engines import Engines, State
 from fakecluster.objects import is_deleting, is_true, labels_of
 from moe_operator.controller.kube import POD, SERVICE
 from moe_operator.telemetry.engine import CanaryResult
-from moe_operator.telemetry.observation import PodObservation, Snapshot
 
 #: Seconds that one canary takes.
 CANARY_SECONDS = 0.2
-#: Request slots of a pod.
-SLOTS = 1024
 
 
 class Endpoints(Controller):
@@ -108,51 +104,3 @@ class MemoryEngineClient:
         engine.draining = True
         self.drained.append(engine.pod)
         return True
-
-
-class Telemetry:
-    """What scraping the engines would have found. Read at once; a scrape's own age is `interval` at most."""
-
-    interval = 5.0
-
-    def __init__(self, server: ApiServer, engines: Engines) -> None:
-        self._server = server
-        self._engines = engines
-        self._last: dict[str, PodObservation] = {}
-
-    def snapshot(self) -> Snapshot:
-        now = self._server.clock()
-        uids = set()
-        for uid, engine in sorted(self._engines.by_pod.items()):
-            uids.add(uid)
-            if engine.state is State.UP and self._engines.reachable(engine.node):
-                self._last[uid] = self._observe(engine, now)
-        for uid in [u for u in self._last if u not in uids]:
-            del self._last[uid]
-        pods = {}
-        for uid, seen in self._last.items():
-            missed = int((now - seen.at) / self.interval)
-            pods[uid] = seen if missed == 0 else replace(seen, failures=missed)
-        return Snapshot(pods=pods, taken_at=now)
-
-    def _observe(self, engine: Engine, now: float) -> PodObservation:
-        self._engines.count(engine)
-        rate = (
-            self._engines.settings.tokens_per_second if engine.running and engine.progress_at == now else 0.0
-        )
-        return PodObservation(
-            pod_uid=engine.pod_uid,
-            at=now,
-            running=engine.running,
-            waiting=0,
-            in_flight=engine.running if engine.agent else None,
-            kv_usage_percent=min(100.0, float(engine.running)),
-            prompt_tokens_total=2 * engine.tokens,
-            output_tokens_total=engine.tokens,
-            prompt_tokens_per_second=2 * rate,
-            output_tokens_per_second=rate,
-            time_to_first_token=0.2 if rate else None,
-            time_per_output_token=0.02 if rate else None,
-            progress_at=engine.progress_at,
-            request_slots=SLOTS,
-        )

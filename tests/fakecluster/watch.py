@@ -73,20 +73,22 @@ class Feed:
         self._handle = handle
         self.faults = faults or WatchFaults()
         self._due: dict[Kind, float] = {}
-        self._open = True
+        self._open = False
         self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
         """List everything at once, then follow."""
+        self._open = True
         self._server.listeners.append(self._listen)
-        for kind in self._scopes:
-            self._relist(kind)
+        self._server.back_listeners.append(self._relist_all)
+        self._relist_all()
 
     def stop(self) -> None:
         """Deliver nothing any more."""
         if self._open:
             self._open = False
             self._server.listeners.remove(self._listen)
+            self._server.back_listeners.remove(self._relist_all)
 
     def break_watch(self, *kinds: Kind) -> None:
         """Lose the events of these kinds from now on."""
@@ -98,14 +100,18 @@ class Feed:
         for kind in sorted(kinds, key=lambda k: k.plural):
             self._relist(kind)
 
+    def _relist_all(self) -> None:
+        for kind in self._scopes:
+            self._relist(kind)
+
     def _relist(self, kind: Kind) -> None:
-        if kind in self._server.absent:
+        if kind in self._server.absent or self._server.unreachable:
             return
         for obj in self._server.list(kind, None, self._scopes[kind]):
             self._deliver(kind, "", obj)
 
     def _listen(self, event: Event) -> None:
-        if event.kind not in self._scopes or event.kind in self.faults.gap:
+        if event.kind not in self._scopes or event.kind in self.faults.gap or self._server.unreachable:
             return
         type_ = through(event, event.kind, None, self._scopes[event.kind])
         if type_:

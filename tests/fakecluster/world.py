@@ -11,7 +11,7 @@ from fakecluster.kubelet import Kubelets
 from fakecluster.lws import LeaderWorkerSetController
 from fakecluster.nodes import Nodes, Scheduler
 from fakecluster.statefulset import StatefulSetController
-from fakecluster.traffic import Endpoints, MemoryEngineClient, Telemetry
+from fakecluster.traffic import Endpoints, MemoryEngineClient
 from moe_operator.controller.kube import POD, Obj
 
 
@@ -26,7 +26,6 @@ class World:
         self.engines = Engines(self.timers, self.clock, self.nodes.alive, settings or EngineSettings())
         self.kubelets = Kubelets(self.server, self.timers, self.engines, self.nodes.alive)
         self.endpoints = Endpoints(self.server, self.timers, self.engines)
-        self.telemetry = Telemetry(self.server, self.engines)
         self.engine_client = MemoryEngineClient(self.engines)
         self.nodes.reachability_changed = self._reachability_changed
         self.nodes.returned = self.kubelets.wake_node
@@ -47,6 +46,16 @@ class World:
     def stop(self) -> None:
         """Nothing happens any more."""
         self.timers.stop()
+
+    def cut_off(self) -> None:
+        """No operator reaches the API server any more, and no watch delivers anything. The cluster itself goes on."""
+        self.server.unreachable = True
+
+    def reconnect(self) -> None:
+        """The API server answers the operators again."""
+        self.server.unreachable = False
+        for back in self.server.back_listeners:
+            back()
 
     # --- knobs ------------------------------------------------------------------------------------
 

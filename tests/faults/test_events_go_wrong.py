@@ -21,6 +21,8 @@ from moe_operator.controller.kube import (
 )
 from moe_operator.runtime.resync import INTERVAL
 
+pytestmark = pytest.mark.timeout(600)
+
 #: Seconds within which a resync has happened for sure.
 _RESYNC = INTERVAL[1] + 60.0
 
@@ -130,9 +132,13 @@ def test_a_deployment_deleted_in_a_watch_gap_is_forgotten_and_can_come_back() ->
         h.delete()
         await h.until(lambda: not h.end_state(), 90)
         h.operator.feed.mend_watch()
-        await h.until(lambda: not h.operator.store.keys(), _RESYNC, "the cache forgets it")
+        before = h.writes
+        store = h.operator.store
+        await h.until(
+            lambda: not store.keys() and not store.all(LEADER_WORKER_SET), _RESYNC, "the cache forgets it"
+        )
         assert h.operator.counting.lost > 0
-        assert not h.operator.store.all(LEADER_WORKER_SET)
+        assert h.writes - before < 5, "children were made for an owner that is gone"
         h.apply(manifest())
         await h.serve()
 
@@ -147,12 +153,10 @@ def test_an_api_server_that_is_away_for_minutes_stops_nothing_that_serves() -> N
         await h.serve(2)
         await h.settle()
         uids = [g["metadata"]["uid"] for g in h.groups()]
-        h.operator.faults.away = True
-        h.operator.feed.break_watch(POD, LEADER_WORKER_SET, MODEL_DEPLOYMENT, NODE)
+        h.world.cut_off()
         await h.settle(quiet=300)
         assert len(h.serving()) == 2
-        h.operator.faults.away = False
-        h.operator.feed.mend_watch()
+        h.world.reconnect()
         await h.settle(quiet=60)
         assert [g["metadata"]["uid"] for g in h.groups()] == uids
         h.world.crash_engine("tiny-g0-0", "boom")
@@ -168,13 +172,13 @@ def test_a_group_that_breaks_while_the_operator_is_away_is_replaced_when_it_retu
     async def scenario(h: Harness) -> None:
         h.apply(manifest())
         await h.serve()
-        await h.kill_operators()
+        h.kill_operators()
         h.world.crash_engine("tiny-g0-0", "while nobody looked")
         await h.until(lambda: not h.serving(), 5, "its own probes take it out of the Service")
         await h.settle(quiet=60)
         h.supervised = True
-        await h.start_operator()
-        await h.until(lambda: h.status()["recovery"]["failures"] == 1, 10)
+        h.start_operator()
+        await h.until(lambda: h.status()["recovery"]["failures"] == 1, 20, "the dead one's lease has run out")
         assert "while nobody looked" in h.status()["recovery"]["lastCause"]["message"]
         await h.serve()
 
@@ -223,10 +227,10 @@ def test_a_right_that_is_missing_is_told_and_used_once_granted() -> None:
     play(scenario)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_everything_goes_wrong_at_random_and_still_ends_well(seed: int) -> None:
-    """An hour in which engines crash and hang, pods and nodes go, the operator dies, writes fail and events come late;
-    then ten quiet minutes after which everything wanted serves. Reproduce with the seed in the test's name."""
+    """Half an hour in which engines crash and hang, pods and nodes go, the operator dies, writes fail and events come
+    late; then everything wanted serves. Reproduce with the seed in the test's name."""
 
     async def scenario(h: Harness) -> None:
         dice = random.Random(seed)
@@ -275,7 +279,7 @@ def test_everything_goes_wrong_at_random_and_still_ends_well(seed: int) -> None:
             lambda: h.edit(replicas=dice.randrange(1, 4)),
             lambda: h.edit(engine={"args": {"max-num-seqs": str(dice.randrange(32, 64))}}),
         ]
-        end = h.world.clock.elapsed + 3600
+        end = h.world.clock.elapsed + 1800
         while h.world.clock.elapsed < end:
             dice.choice(mischief)()
             await h.rest(dice.uniform(1, 120))

@@ -60,7 +60,7 @@ def test_an_hour_in_which_nothing_happens_has_no_writes(requests: int) -> None:
         before, reconciles = h.writes, h.operator.counting.reconciles
         await h.settle(quiet=3600, within=3700)
         assert h.writes == before, h.written(before)
-        assert h.operator.counting.reconciles > reconciles + 100, "it did look"
+        assert h.operator.counting.reconciles >= reconciles + 5, "every resync has it look"
 
     play(scenario, settings=EngineSettings(requests=requests))
 
@@ -72,9 +72,9 @@ def test_a_restart_of_the_operator_writes_nothing() -> None:
         await _serving(h, 2)
         await h.operator.stop()
         h.supervised = False
-        await h.start_operator()
+        h.start_operator()
         await h.settle(quiet=120)
-        assert h.operator.writes_made == [], h.written()
+        assert h.operator.client.writes == [], h.written()
 
     play(scenario)
 
@@ -214,7 +214,7 @@ def test_two_leaders_for_a_moment_do_no_harm() -> None:
 
     async def scenario(h: Harness) -> None:
         h.invariants.lag = 3.0
-        await h.start_operator()
+        h.start_operator(elected=False)
         h.apply(manifest(2))
         await h.serve(2)
         h.world.crash_engine("tiny-g0-0", "boom")

@@ -126,7 +126,7 @@ def test_a_lost_answer_hides_a_write_that_was_carried_out() -> None:
                 await client.create(CONFIG_MAP, config("a", f"n{expected}"))
             assert caught.value.status == expected
         assert [o["metadata"]["name"] for o in server.list(CONFIG_MAP)] == ["n0"]
-        client.faults.away = True
+        server.unreachable = True
         with pytest.raises(KubeError):
             await client.list(CONFIG_MAP)
 
