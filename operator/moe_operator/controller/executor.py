@@ -75,9 +75,9 @@ class Executor:
             found = await self._client.get(LEADER_WORKER_SET, deployment.namespace, name)
             if found is not None and not is_ours(found, deployment):
                 raise NameConflictError(LEADER_WORKER_SET, found, deployment) from None
-            # Ours, from before the cache was warm or on its way out: take it up, the next reconcile decides.
             if found is None:
-                return
+                raise  # its name is free by now, and perhaps no event will tell: try again
+            # Ours, from before the cache was warm or on its way out: take it up, the next reconcile decides.
             fresh = found
         self._store.upsert(LEADER_WORKER_SET, fresh)
 
