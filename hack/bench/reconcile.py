@@ -60,7 +60,7 @@ def deployment(name: str) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {
             "model": {"name": "tiny-moe", "source": "pvc://tiny-moe"},
-            "hardware": {"accelerator": "cpu"},
+            "hardware": {"accelerator": "cpu", "gpusPerNode": 1},
             # No node has this label: pods stay pending and cost the machine nothing.
             "podTemplate": {"nodeSelector": {"bench": "nowhere"}},
         },

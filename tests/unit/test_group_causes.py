@@ -51,6 +51,18 @@ def test_the_first_engine_that_ended_is_the_cause_not_the_peers_that_followed() 
     assert "out of memory" in cause.message
 
 
+def test_an_engine_that_only_lost_its_peer_is_not_the_cause_although_it_ended_first() -> None:
+    facts = change_pod(
+        admitted(group()), 0, engine=exited("RuntimeError: Connection closed by peer [10.0.0.2]")
+    )
+    later = exited("ValueError: bad weights")
+    assert later.termination is not None
+    later = replace(later, termination=replace(later.termination, finished_at=NOW))
+    cause = judge(change_pod(facts, 1, engine=later))
+    assert cause is not None
+    assert "bad weights" in cause.message
+
+
 def test_out_of_memory_is_named() -> None:
     engine = exited("", code=137)
     assert engine.termination is not None

@@ -9,6 +9,8 @@ from moe_operator.controller.observed import GroupFacts, NodeState, PodFacts
 
 #: Longest piece of an engine's output that goes into a message.
 _MAX_LINE = 400
+#: What engines say when another rank's end took them along (gloo and NCCL closing).
+_CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was aborted")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,14 @@ def _engine_ended(pod: PodFacts) -> bool:
     )
 
 
+def _rank_as_cause(pod: PodFacts, now: float) -> tuple[bool, bool, float]:
+    """Smallest for the pod whose end came first: one with a message that is not about a peer, then the earliest."""
+    end = pod.engine.termination
+    line = last_line(end.message) if end else ""
+    finished = end.finished_at if end and end.finished_at is not None else now
+    return (not line, any(mark in line for mark in _CONSEQUENCES), finished)
+
+
 def _lost(pod: PodFacts, how: str) -> Cause:
     return Cause(reason=reasons.POD_LOST, message=f"pod {pod.name} {how}", pod=pod.name, node=pod.node)
 
@@ -84,11 +94,7 @@ def broken(group: GroupFacts, limits: Limits, stalled: dict[str, float], now: fl
     """
     ended = [p for p in group.pods if _engine_ended(p)]
     if ended:
-        with_cause = [p for p in ended if p.engine.termination and p.engine.termination.message] or ended
-        first = min(
-            with_cause, key=lambda p: (p.engine.termination and p.engine.termination.finished_at) or now
-        )
-        return _exited(first)
+        return _exited(min(ended, key=lambda pod: _rank_as_cause(pod, now)))
     for pod in group.pods:
         if pod.phase in ("Failed", "Succeeded"):
             return _lost(pod, f"is {pod.phase}" + (f": {pod.phase_message}" if pod.phase_message else ""))

@@ -193,7 +193,8 @@ class _Pass:
         except NotFoundError:
             return self._parent_is_gone(None).result
         if trouble and not (trouble.stalled and trouble.spec_at_fault):
-            after.plan.again(_RETRY if trouble.stalled else _SOON)
+            passing = trouble.reason == reasons.NAME_CONFLICT and not trouble.stalled
+            after.plan.again(_SOON if passing else _RETRY)
         elif after.plan.actions and after.plan.actions != seen.plan.actions:
             after.plan.again(0.05)  # what was just written opened the way to the next step
         waits = (

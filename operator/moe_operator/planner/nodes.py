@@ -77,7 +77,7 @@ def _on_nodes(
     """None where no node has it."""
     pin = spec.hardware.gpus_per_node
     if profile.resource_name is None:
-        if not any(_open(node, spec) for node in nodes):
+        if pin is None and not any(_open(node, spec) for node in nodes):
             return None
         return Hardware(profile, pin or profile.gpus_per_node, profile.notes)
     sizes = _sizes(profile, nodes)
@@ -140,7 +140,12 @@ def _no_nodes(
     among = f" among those with {_labels(selector.items())}" if selector else ""
     parts = [f"no node has {names}: {len(nodes)} nodes{among} were looked at"]
     if all(profile.resource_name is None for profile in profiles):
-        parts.append("all are cordoned or tainted; uncordon one, or add podTemplate.tolerations")
+        parts.append(
+            "all are cordoned or tainted; uncordon one, or add podTemplate.tolerations"
+            if nodes
+            else "correct podTemplate.nodeSelector, or label a node; where nodes come only when pods ask for"
+            " them, pin hardware.gpusPerNode"
+        )
         return Refusal(reasons.NO_NODES, "; ".join(parts), retry=True)
     wanted = [f"{key} {_or(values)}" for profile in profiles for key, values in profile.node_labels]
     parts.append(f"the labels looked for are {', '.join(wanted)}")
