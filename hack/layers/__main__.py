@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+#: Slow layers name each test as it ends, with its figures, so that nobody waits before a silent screen.
+_TELLING = [sys.executable, "-m", "pytest", "-v", "-rA", "-p", "no:cacheprovider"]
 _CLUSTER = [sys.executable, "-m", "localcluster", "run"]
 
 
@@ -48,13 +50,16 @@ LAYERS = (
         prepare=(_module("localcluster", "build"),),
         tests=(
             (*_CLUSTER, "--name", "tests", "--", *_PYTEST, "tests/cluster", "-m", "not outside"),
-            (*_PYTEST, "tests/cluster", "-m", "outside"),
+            (*_TELLING, "tests/cluster", "-m", "outside"),
         ),
     ),
     Layer(
         "e2e",
         prepare=(_module("localcluster", "build"), _module("engine", "install"), _module("engine", "model")),
-        tests=((*_CLUSTER, "--name", "e2e", "--", *_PYTEST, "tests/e2e"),),
+        tests=(
+            (*_CLUSTER, "--name", "e2e", "--", *_TELLING, "tests/e2e"),
+            (*_TELLING, "tests/loopback/test_agent_in_engine.py"),
+        ),
     ),
 )
 

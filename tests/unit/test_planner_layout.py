@@ -212,7 +212,7 @@ def test_cpu_runs_on_nodes_that_take_ordinary_pods(
     assert isinstance(found, Plan) == planned
     if isinstance(found, Refusal):
         assert (found.reason, found.retry) == ("NoNodes", True)
-        assert "tolerations" in found.message
+        assert ("tolerations" if nodes else "pin hardware.gpusPerNode") in found.message
 
 
 def test_unreadable_nodes_are_replaced_by_the_catalogue_or_the_pin_and_said_so() -> None:

@@ -140,12 +140,13 @@ def _no_nodes(
     among = f" among those with {_labels(selector.items())}" if selector else ""
     parts = [f"no node has {names}: {len(nodes)} nodes{among} were looked at"]
     if all(profile.resource_name is None for profile in profiles):
-        parts.append(
-            "all are cordoned or tainted; uncordon one, or add podTemplate.tolerations"
-            if nodes
-            else "correct podTemplate.nodeSelector, or label a node; where nodes come only when pods ask for"
-            " them, pin hardware.gpusPerNode"
-        )
+        if nodes:
+            parts.append("all are cordoned or tainted; uncordon one, or add podTemplate.tolerations")
+        else:
+            correct = "correct podTemplate.nodeSelector, label a node" if selector else "add nodes"
+            parts.append(
+                f"{correct}, or pin hardware.gpusPerNode where nodes come only when pods ask for them"
+            )
         return Refusal(reasons.NO_NODES, "; ".join(parts), retry=True)
     wanted = [f"{key} {_or(values)}" for profile in profiles for key, values in profile.node_labels]
     parts.append(f"the labels looked for are {', '.join(wanted)}")
