@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -116,6 +117,18 @@ def test_memory_and_time_of_a_whole_tree_of_processes() -> None:
     assert 50 * 2**20 < usage.memory_bytes < resident < 200 * 2**20
     assert usage.cpu_seconds > 0
     assert processes.Snapshot().tree(process.pid) == []
+
+
+@row("resource-metrics")
+async def test_figures_are_not_taken_twice_within_seconds_unless_containers_change() -> None:
+    """Reading an engine's memory holds it up for a third of a second; three scrapers must not triple that."""
+    meter = metrics.Meter()
+    own = Target("n", "p", "c", os.getpid(), 1.0)
+    first, second = await asyncio.gather(meter.page([own]), meter.page([own]))
+    assert first == second
+    assert await meter.page([own]) == first
+    other = await meter.page([own, Target("n", "p", "d", os.getpid(), 1.0)])
+    assert 'container="d"' in other
 
 
 @row("oom-killed")

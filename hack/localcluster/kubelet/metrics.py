@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from localcluster.kubelet import processes
 from localcluster.kubelet.processes import Snapshot, Usage
 
+#: For how long figures are given out again, unless containers came or went.
+FRESH_SECONDS = 5.0
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -70,19 +72,31 @@ def render(usages: Mapping[Target, Usage], node_cpu_seconds: float, now_ms: int)
 
 
 class Meter:
-    """Measures on demand. Processor time never falls: what ended containers used stays in the node's sum."""
+    """Measures on demand, at most every few seconds: reading PSS holds up the processes that are read.
+
+    Processor time never falls: what ended containers used stays in the node's sum.
+    """
 
     def __init__(self) -> None:
         self._last: dict[int, float] = {}
         self._ended = 0.0
+        self._lock = asyncio.Lock()
+        self._page: tuple[float, frozenset[Target], str] | None = None
 
     async def page(self, targets: Iterable[Target]) -> str:
-        """Measure and render; the slow part runs beside the event loop."""
-        wanted = list(targets)
-        usages = await asyncio.to_thread(self._measure, wanted)
-        return render(usages, self._ended + sum(self._last.values()), time.time_ns() // 10**6)
+        """Measure and render; the slow part runs beside the event loop. The samples say when they were taken."""
+        wanted = frozenset(targets)
+        async with self._lock:
+            if self._page is not None:
+                taken_at, measured, page = self._page
+                if measured == wanted and time.monotonic() < taken_at + FRESH_SECONDS:
+                    return page
+            usages = await asyncio.to_thread(self._measure, wanted)
+            page = render(usages, self._ended + sum(self._last.values()), time.time_ns() // 10**6)
+            self._page = (time.monotonic(), wanted, page)
+            return page
 
-    def _measure(self, targets: list[Target]) -> dict[Target, Usage]:
+    def _measure(self, targets: frozenset[Target]) -> dict[Target, Usage]:
         snapshot = Snapshot()
         out: dict[Target, Usage] = {}
         for target in targets:
