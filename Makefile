@@ -18,9 +18,12 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	  || { echo "Python 3.11 or newer is needed ($$($(PYTHON) --version) found); set PYTHON=..."; exit 1; }
 	@echo "making $(VENV) from requirements.lock"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r requirements.lock \
-	  | sed -u 's/^Collecting/  &/;t;d'
-	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@log=$(VENV)/install.log; \
+	{ $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r requirements.lock \
+	  && $(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .; } >$$log 2>&1 & \
+	pid=$$!; \
+	while kill -0 $$pid 2>/dev/null; do sleep 3; echo "  $$(tail -n 1 $$log | cut -c1-110)"; done; \
+	wait $$pid || { cat $$log; exit 1; }
 	@touch $@
 
 .PHONY: install
