@@ -67,7 +67,9 @@ def address(kind: int, ip: str, index: int) -> bytes:
     packed = ipaddress.IPv4Address(ip).packed
     flags = _NLM_F_REQUEST | _NLM_F_ACK | (_NLM_F_CREATE | _NLM_F_REPLACE if kind == _RTM_NEWADDR else 0)
     ifaddrmsg = struct.pack("=BBBBI", socket.AF_INET, 32, 0, _RT_SCOPE_HOST, index)
-    return _message(kind, flags, ifaddrmsg + _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed))
+    return _message(
+        kind, flags, ifaddrmsg + _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+    )
 
 
 def acknowledge(reply: bytes) -> int:
