@@ -186,6 +186,7 @@ class ApiServer:
         if not subresource:
             # Of a status write nothing but the status counts: a uid in it is no precondition.
             self._check_uid(kind, known.obj, wanted_uid)
+        self._check_version(kind, known.obj, obj["metadata"].get("resourceVersion"))
         body = (
             _only(obj, "status") if subresource else (_without(obj, "status") if kind in WITH_STATUS else obj)
         )
@@ -201,9 +202,7 @@ class ApiServer:
         if known is None:
             raise NotFoundError(404, "NotFound", f'{kind.plural} "{name}" not found')
         self._check_uid(kind, known.obj, (patch.get("metadata") or {}).get("uid"))
-        wanted_version = (patch.get("metadata") or {}).get("resourceVersion")
-        if wanted_version is not None and wanted_version != known.obj["metadata"]["resourceVersion"]:
-            raise ConflictError(409, "Conflict", f'{kind.plural} "{name}" has been modified')
+        self._check_version(kind, known.obj, (patch.get("metadata") or {}).get("resourceVersion"))
         body = (
             _only(patch, "status")
             if subresource
@@ -282,6 +281,12 @@ class ApiServer:
     def _check_kind(self, kind: Kind) -> None:
         if kind in self.absent:
             raise NotFoundError(404, "NotFound", "the server could not find the requested resource")
+
+    @staticmethod
+    def _check_version(kind: Kind, live: Obj, wanted: str | None) -> None:
+        meta = live["metadata"]
+        if wanted is not None and wanted != meta["resourceVersion"]:
+            raise ConflictError(409, "Conflict", f'{kind.plural} "{meta["name"]}" has been modified')
 
     @staticmethod
     def _at(kind: Kind, obj: Obj) -> tuple[str, str]:

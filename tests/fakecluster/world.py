@@ -29,10 +29,10 @@ class World:
         self.engine_client = MemoryEngineClient(self.engines)
         self.nodes.reachability_changed = self._reachability_changed
         self.nodes.returned = self.kubelets.wake_node
+        self.stateful_sets = StatefulSetController(self.server, self.timers)
         self.controllers = [
             GarbageCollector(self.server, self.timers),
             LeaderWorkerSetController(self.server, self.timers),
-            StatefulSetController(self.server, self.timers),
             Scheduler(self.server, self.timers),
         ]
         for index in range(nodes):

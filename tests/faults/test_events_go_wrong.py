@@ -294,3 +294,51 @@ def test_everything_goes_wrong_at_random_and_still_ends_well(seed: int) -> None:
         assert len(carriers) == 4
 
     play(scenario, seed=seed, nodes=10, settings=EngineSettings(requests=4))
+
+
+def test_a_group_that_cannot_be_deleted_yet_is_out_of_traffic_all_the_same() -> None:
+    """Lost: every request to a hung group, while a webhook or a quota of the API server refuses its deletion."""
+
+    async def scenario(h: Harness) -> None:
+        h.apply(manifest())
+        await h.serve()
+
+        def refuse(call: Call) -> KubeError | None:
+            refused = call.verb == "delete" and call.kind == LEADER_WORKER_SET
+            return KubeError(500, "InternalError", "failed calling webhook") if refused else None
+
+        h.operator.faults.refuse = refuse
+        h.world.hang_engine("tiny-g0-0")
+        await h.until(lambda: not h.serving(), 140, "out of the Service")
+        assert h.status()["recovery"]["lastCause"]["reason"] == reasons.ENGINE_STALLED
+        await h.rest(30)
+        assert not h.serving()
+        h.operator.faults.refuse = lambda call: None
+        await h.serve()
+        assert h.status()["recovery"]["failures"] == 1, "asked again and again, it is one failure"
+
+    play(scenario, settings=EngineSettings(requests=4))
+
+
+def test_a_pod_that_took_the_place_of_the_admitted_one_in_the_last_moment_gets_no_traffic() -> None:
+    """Lost: requests to an engine that is still loading, because its pod has the name of one that was ready."""
+
+    async def scenario(h: Harness) -> None:
+        h.operator.feed.faults = WatchFaults(delay={POD: 3.0})
+        h.invariants.lag = 3.0
+        replaced: list[str] = []
+
+        def replace(call: Call) -> None:
+            if call.verb == "patch" and call.kind == POD and not replaced:
+                replaced.append(call.name)
+                h.world.server.delete(POD, NAMESPACE, call.name, "somebody", grace_seconds=0)
+                h.world.stateful_sets.sync((NAMESPACE, call.name.rpartition("-")[0]))
+
+        h.operator.faults.refuse = replace
+        h.apply(manifest())
+        await h.until(lambda: replaced, 90)
+        # That it never gets the label is what the invariants say.
+        await h.serve()
+        assert h.status()["recovery"]["lastCause"]["reason"] == reasons.POD_LOST
+
+    play(scenario)
