@@ -45,6 +45,7 @@ from moe_operator.controller.kube import (
     POD_DISRUPTION_BUDGET,
     SERVICE,
     SERVICE_ACCOUNT,
+    ConflictError,
     ForbiddenError,
     InvalidError,
     KubeClient,
@@ -438,7 +439,7 @@ class _Pass:
         obj = {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
-            "metadata": {"namespace": self._d.namespace, "name": self._d.name, "uid": self._d.uid},
+            "metadata": self._status_target(),
             "status": status.wire(),
         }
         fresh = await self._client.apply_status(MODEL_DEPLOYMENT, obj)
@@ -451,6 +452,15 @@ class _Pass:
             ):
                 await self._tell("Warning", condition.reason, "Plan", condition.message)
         self._d = replace(self._d, status=status)
+
+    def _status_target(self) -> Obj:
+        """The very object that the status belongs to. The API server ignores the uid in a write of status, so the
+        version must keep it off a ModelDeployment that was made again under this name."""
+        target = {"namespace": self._d.namespace, "name": self._d.name, "uid": self._d.uid}
+        known = self._store.get(MODEL_DEPLOYMENT, *self._d.key)
+        if known is None or known["metadata"]["uid"] != self._d.uid:
+            raise ConflictError(409, "Conflict", f"ModelDeployment {self._d.name} was made again meanwhile")
+        return {**target, "resourceVersion": known["metadata"]["resourceVersion"]}
 
     def _figures_due(self, seen: _Seen) -> float | None:
         """Figures that may not be written yet are looked at again when they may."""
