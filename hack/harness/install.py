@@ -26,6 +26,11 @@ def install_operator(*, replicas: int = 2, values: tuple[str, ...] = (), timeout
          "--wait", f"--timeout={timeout}s", *(arg for s in settings for arg in ("--set", s)))  # fmt: skip
 
 
+def uninstall_operator() -> None:
+    """Take the operator away; its CustomResourceDefinition stays."""
+    helm("uninstall", "moe-operator", "-n", OPERATOR_NAMESPACE, "--ignore-not-found", "--wait")
+
+
 def namespace(name: str) -> None:
     """Make a namespace unless it exists."""
     apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.deployments import CHILDREN, condition, deployment
-from harness.install import install_operator, namespace
+from harness.install import install_operator, namespace, uninstall_operator
 from harness.kubectl import apply, get, items, kubectl
 from harness.wait import wait_for
 from moe_operator.api import names, reasons
@@ -25,7 +25,9 @@ def operator() -> Iterator[None]:
     install_operator(replicas=1)
     namespace(NAMESPACE)
     yield
+    kubectl("delete", names.PLURAL, "--all", "-n", NAMESPACE, "--timeout=60s")
     kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    uninstall_operator()  # other tests run operators of their own, or want none
 
 
 def manifest(name: str, hardware: dict[str, Any], **spec: Any) -> dict[str, Any]:
