@@ -30,7 +30,8 @@ pytestmark = pytest.mark.timeout(600)
 NAME = "life"
 URL = f"http://{NAME}.{NAMESPACE}.svc.cluster.local:{names.HTTP_PORT}/v1"
 SPEC: dict[str, Any] = {
-    "recovery": {"stallLimit": "20s", "unreadyLimit": "15s"},
+    # The unready limit is above the time after which a silent node is marked (20 s), so that the node is named.
+    "recovery": {"stallLimit": "20s", "unreadyLimit": "30s"},
     "scaling": {"minGroups": 1, "maxGroups": 2},
 }
 

@@ -91,6 +91,15 @@ def test_what_happens_to_one_pod_breaks_the_group(change, reason) -> None:
     assert "tiny-g0-0-1" in cause.message
 
 
+def test_a_silent_node_is_blamed_not_the_peer_that_misses_it() -> None:
+    """The peer's readiness goes first: it stops hearing the silent pod before the node is marked."""
+    facts = change_pod(admitted(group()), 0, ready=False, unready_since=NOW - 61)
+    facts = change_pod(facts, 1, node_state=NodeState.NOT_READY, node_since=NOW - 30)
+    cause = judge(facts)
+    assert cause is not None
+    assert (cause.reason, cause.node) == (reasons.NODE_NOT_READY, "node-1")
+
+
 @pytest.mark.parametrize(
     "change",
     [

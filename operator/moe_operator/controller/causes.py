@@ -131,15 +131,23 @@ def broken(group: GroupFacts, limits: Limits, stalled: dict[str, float], now: fl
 
 
 def _unready(group: GroupFacts, limits: Limits, now: float) -> Cause | None:
+    """A group with a pod that has not been ready for too long. Ready ones beside a silent node are not: each pod
+    is ready only while its peers answer, so the node is to blame where one is marked."""
     for pod in group.pods:
-        if not pod.ready and pod.unready_since is not None and now - pod.unready_since >= limits.unready:
+        if pod.ready or pod.unready_since is None or now - pod.unready_since < limits.unready:
+            continue
+        spell = f"has not been ready for {int(now - pod.unready_since)} s (limit {int(limits.unready)} s)"
+        silent = next((p for p in group.pods if p.node_state is NodeState.NOT_READY), None)
+        if silent is not None:
             return Cause(
-                reason=reasons.POD_NOT_READY,
-                message=f"pod {pod.name} has not been ready for {int(now - pod.unready_since)} s "
-                f"(limit {int(limits.unready)} s)",
-                pod=pod.name,
-                node=pod.node,
+                reason=reasons.NODE_NOT_READY,
+                message=f"node {silent.node} of pod {silent.name} is not ready, and pod {pod.name} {spell}",
+                pod=silent.name,
+                node=silent.node,
             )
+        return Cause(
+            reason=reasons.POD_NOT_READY, message=f"pod {pod.name} {spell}", pod=pod.name, node=pod.node
+        )
     return None
 
 
