@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from fakecluster.clock import Clock
 from fakecluster.objects import copied, is_deleting, labels_of, matches
 from fakecluster.ownership import Manager, Ownership, apply
+from fakecluster.records import Event, GoneError, Write
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.api.times import format_time
 from moe_operator.controller.kube import (
@@ -32,7 +33,6 @@ from moe_operator.controller.kube import (
     ConflictError,
     InvalidError,
     Kind,
-    KubeError,
     NotFoundError,
     Obj,
 )
@@ -53,48 +53,6 @@ _SERVER_METADATA = (
     "deletionGracePeriodSeconds",
 )
 _EMPTY_IS_ABSENT = ("labels", "annotations", "finalizers", "ownerReferences")
-
-
-class GoneError(KubeError):
-    """410: the past that was asked for has been compacted."""
-
-    def __init__(self, version: int) -> None:
-        super().__init__(410, "Expired", f"too old resource version: {version}")
-
-
-@dataclass(frozen=True)
-class Event:
-    """One change, as watches tell it. `obj` is the object as it was then; not to be changed."""
-
-    version: int
-    type: Literal["ADDED", "MODIFIED", "DELETED"]
-    kind: Kind
-    obj: Obj
-    before: Obj | None
-    """The object before this change."""
-
-
-@dataclass(frozen=True)
-class Write:
-    """One write that was carried out, for counting and for judging it."""
-
-    at: float
-    """Virtual seconds since the world began."""
-    manager: str
-    verb: str
-    kind: Kind
-    namespace: str
-    name: str
-    body: Obj
-    before: Obj | None
-    """The object that was written to; None for a create."""
-    changed: bool
-    """False where it changed nothing, so that no event came of it."""
-
-    def __str__(self) -> str:
-        return f"{self.at:9.3f} {self.manager}: {self.verb} {self.kind.kind} {self.name}" + (
-            "" if self.changed else " (no change)"
-        )
 
 
 @dataclass
@@ -366,7 +324,9 @@ class ApiServer:
         if fresh == before:
             self._record(manager, verb, kind, at, body, before, False)
             return before
-        if kind in WITH_GENERATION and _spec_of(fresh) != _spec_of(before):
+        if kind in WITH_GENERATION and _without(fresh, "metadata", "status") != _without(
+            before, "metadata", "status"
+        ):
             fresh["metadata"]["generation"] = before["metadata"]["generation"] + 1
         meta = fresh["metadata"]
         if is_deleting(fresh) and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds"):
@@ -424,12 +384,8 @@ def _only(obj: Obj, field: str) -> Obj:
     return {"metadata": meta, field: obj.get(field) or {}}
 
 
-def _without(obj: Obj, field: str) -> Obj:
-    return {k: v for k, v in obj.items() if k != field}
-
-
-def _spec_of(obj: Obj) -> Obj:
-    return {k: v for k, v in obj.items() if k not in ("metadata", "status")}
+def _without(obj: Obj, *fields: str) -> Obj:
+    return {k: v for k, v in obj.items() if k not in fields}
 
 
 def _merge_patch(live: Any, patch: Any) -> Any:
