@@ -25,8 +25,6 @@ TRAFFIC_ON = "on"
 ANNOTATION_INCARNATION = f"{GROUP}/incarnation"
 #: On the pods of a group that is being drained: since when (RFC 3339). Survives a restart of the operator.
 ANNOTATION_DRAINING = f"{GROUP}/draining-since"
-#: On applied children: hash of the rendered intent, so that an unchanged child is not written again.
-ANNOTATION_INTENT = f"{GROUP}/intent"
 #: On LeaderWorkerSets: the plan's figures that must stay readable without the revision.
 ANNOTATION_RANKS_PER_POD = f"{GROUP}/ranks-per-pod"
 

@@ -103,19 +103,6 @@ GROUPS_UNHEALTHY = _reason(
 )
 SCALING = _reason(_GENERAL, "Scaling", "The minimum serves; further groups are on their way.")
 ROLLING_OUT = _reason(_GENERAL, "RollingOut", "Groups are moving to a new revision one by one.")
-ROLLOUT_STOPPED = _reason(
-    _GENERAL,
-    "RolloutStopped",
-    "Groups of the new revision do not come up; the groups of the old one go on serving.",
-    "Read the cause in the message; correct the spec, or apply the former one to go back.",
-)
-REPLACING_GROUP = _reason(_GENERAL, "ReplacingGroup", "A lost group is being replaced.")
-BACKING_OFF = _reason(
-    _GENERAL,
-    "BackingOff",
-    "Groups were lost repeatedly; the next attempt waits until `status.recovery.nextAttemptTime`.",
-    "Read `status.recovery.lastCause`. A change of the spec starts the next attempt at once.",
-)
 DELETING = _reason(_GENERAL, "Deleting", "The deployment is being deleted; its groups go with it.")
 
 # --- Reasons: what stops a spec ------------------------------------------------------------------
@@ -164,12 +151,6 @@ NO_NODES = _reason(
     "No node of the cluster has the accelerator.",
     "Add or label nodes, or pin `hardware.gpusPerNode` where nodes come only when pods ask for them.",
 )
-NODES_NOT_READABLE = _reason(
-    _SPEC,
-    "NodesNotReadable",
-    "The operator may not list nodes, so the layout comes from the spec or the catalogue.",
-    "Grant it `list` and `watch` on nodes, or pin `hardware.gpusPerNode`.",
-)
 LEADER_WORKER_SET_MISSING = _reason(
     _SPEC,
     "LeaderWorkerSetMissing",
@@ -200,16 +181,9 @@ REFUSED = _reason(
     "The API server found an object that the operator wanted to write invalid.",
     "Read the message: usually a field of `podTemplate` or `engine` that Kubernetes does not accept.",
 )
-API_UNAVAILABLE = _reason(
-    _SPEC, "ApiUnavailable", "The API server does not answer writes.", "Nothing: the operator tries again."
-)
 
 # --- Reasons: weights, capacity, scaling ---------------------------------------------------------
 
-_WEIGHTS = "WeightsReady"
-ENGINE_LOADS_WEIGHTS = _reason(
-    _WEIGHTS, "EngineLoadsWeights", "Each engine reads the weights from the source itself when it starts."
-)
 
 _CAPACITY = "CapacityAvailable"
 CAPACITY_SUFFICIENT = _reason(_CAPACITY, "CapacitySufficient", "All pods of all groups have a node.")
@@ -218,12 +192,6 @@ UNSCHEDULABLE = _reason(
     "Unschedulable",
     "The scheduler finds no node for a pod of a group.",
     "Read the scheduler's words in the message; free or add nodes, or lower the width or the limits.",
-)
-QUOTA_EXCEEDED = _reason(
-    _CAPACITY,
-    "QuotaExceeded",
-    "A ResourceQuota refuses pods of a group.",
-    "Raise the quota, or lower the number of groups.",
 )
 
 # --- Reasons: why a group was given up -----------------------------------------------------------
@@ -279,12 +247,6 @@ CANARY_FAILED = _reason(
     "CanaryFailed",
     "A rank of a new group did not answer one token.",
     "Read the message and the engine's log; `engine.args` are the usual suspect.",
-)
-CONTAINER_CONFIG_ERROR = _reason(
-    _CAUSE,
-    "ContainerConfigError",
-    "A container cannot be made: a Secret or ConfigMap it names is missing, for example.",
-    "Create what the message names.",
 )
 
 
