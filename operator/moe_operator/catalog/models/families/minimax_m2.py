@@ -1,0 +1,92 @@
+"""MiniMax M2: grouped-query attention with a norm over all heads, experts in every layer, none shared.
+
+The configs announce multi-token prediction (`use_mtp`), but the repositories ship no weights for it: their totals
+are met to the unit without. So it cannot be offered.
+"""
+
+from moe_operator.catalog.models.architecture import (
+    Architecture,
+    AttentionCache,
+    Component,
+    Experts,
+    Split,
+)
+from moe_operator.catalog.models.config_reader import ConfigReader
+from moe_operator.catalog.models.families import parts
+from moe_operator.catalog.models.families.dimensions import read_dimensions, read_experts
+
+ARCHITECTURES = ("MiniMaxM2ForCausalLM",)
+
+
+def build(config: ConfigReader, name: str) -> Architecture:
+    """Raises ConfigError with the path of a field that is missing or senseless."""
+    sizes = read_dimensions(config)
+    experts, active = read_experts(config, "num_local_experts", "num_experts")
+    intermediate = config.integer("intermediate_size")
+    layer, moe = "model.layers.{layer}.", "model.layers.{layer}.block_sparse_moe."
+    tensors = [
+        *parts.embeddings(sizes.vocabulary, sizes.hidden, tied=sizes.tied),
+        *parts.grouped_query_attention(
+            layer + "self_attn.",
+            sizes.every,
+            hidden=sizes.hidden,
+            heads=sizes.heads,
+            kv_heads=sizes.kv_heads,
+            head_size=sizes.head_size,
+        ),
+        *parts.norms(layer, ("input_layernorm", "post_attention_layernorm"), sizes.every, sizes.hidden),
+        *parts.router(
+            moe + "gate",
+            sizes.every,
+            hidden=sizes.hidden,
+            experts=experts,
+            bias=moe + "e_score_correction_bias",
+        ),
+        *parts.gated_ffn(
+            moe + "experts.{expert}.",
+            sizes.every,
+            hidden=sizes.hidden,
+            intermediate=intermediate,
+            component=Component.ROUTED_EXPERTS,
+            experts=experts,
+            names=("w1", "w3", "w2"),
+        ),
+    ]
+    if config.flag("use_qk_norm", True):
+        tensors += [
+            parts.vector(
+                f"{layer}self_attn.{part}_norm",
+                heads * sizes.head_size,
+                sizes.every,
+                Component.ATTENTION,
+                split=split,
+            )
+            for part, heads, split in (
+                ("q", sizes.heads, Split.TENSOR),
+                ("k", sizes.kv_heads, Split.KV_HEADS),
+            )
+        ]
+    return Architecture(
+        name=name,
+        family="MiniMax M2",
+        layers=sizes.layers,
+        hidden=sizes.hidden,
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        vocabulary=sizes.vocabulary,
+        experts=Experts(
+            count=experts,
+            active=active,
+            shared=0,
+            layers=sizes.layers,
+            intermediate=intermediate,
+            parameters=3 * sizes.hidden * intermediate,
+            hidden=sizes.hidden,
+        ),
+        tensors=tuple(tensors),
+        caches=(AttentionCache(sizes.layers, sizes.kv_heads, sizes.head_size, sizes.head_size),),
+        context_length=sizes.context_length,
+        dtype=sizes.dtype,
+        tied_embeddings=sizes.tied,
+        widest_ffn=active * intermediate,
+    )
