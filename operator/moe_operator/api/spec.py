@@ -45,6 +45,23 @@ class AgentMode(StrEnum):
     DISABLED = "Disabled"
 
 
+class Goal(StrEnum):
+    """What the planner prefers among layouts that fit."""
+
+    CHEAPEST = "Cheapest"
+    MOST_THROUGHPUT = "MostThroughput"
+    FEWEST_GPUS = "FewestGPUs"
+
+
+class ConfigSource(ApiModel):
+    """A ConfigMap in the same namespace that holds a model's `config.json`."""
+
+    name: Name
+    """Name of the ConfigMap."""
+    key: Annotated[str, Field(min_length=1, max_length=253)] = "config.json"
+    """Key in it."""
+
+
 class ModelSpec(ApiModel):
     """The model to serve."""
 
@@ -59,12 +76,19 @@ class ModelSpec(ApiModel):
     served_name: Annotated[str, Field(min_length=1, max_length=253, pattern=_WORD)] | None = None
     """Name that clients put in a request's `model`; default: `name`."""
     context_length: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
-    """Longest request in tokens, prompt and output together; default: what the model's configuration says."""
-    precision: Annotated[str, Field(pattern=r"^(auto|bfloat16|float16|float32)$", max_length=16)] | None = (
+    """Longest request in tokens, prompt and output together; default: the model's own, or the longest that
+    fits. Beyond the model's own, positions are stretched where the model allows it."""
+    precision: Annotated[str, Field(pattern=r"^(bf16|fp16|fp32|fp8|nvfp4|mxfp4|int4)$", max_length=8)] | None = (
         None
     )
-    """Precision to compute in: `auto`, `bfloat16`, `float16` or `float32`; default: as the checkpoint is
-    stored."""
+    """Precision of the weights: `bf16`, `fp16`, `fp32`, `fp8`, `nvfp4`, `mxfp4` or `int4`. For a model of the
+    catalogue it chooses the checkpoint; default: the publisher's own, the smallest of 8 bits or more that the
+    GPUs compute in. 4 bits only where the model comes so, or when asked for."""
+    kv_cache_precision: Annotated[str, Field(pattern=r"^(auto|fp8)$", max_length=8)] | None = None
+    """Precision of the KV cache: `fp8`, or `auto` for the model's; default: what the checkpoint was calibrated
+    for, else `auto`."""
+    config_from: ConfigSource | None = None
+    """The model's `config.json`, for a model that the catalogue does not know: with it the group is sized."""
 
 
 class HardwareSpec(ApiModel):
@@ -98,6 +122,13 @@ class ObjectiveSpec(ApiModel):
     """From a request's arrival to its first token, for example `2s`."""
     time_per_output_token: Annotated[Duration, Between("1ms", "1h")] | None = None
     """Between two tokens of a request, for example `50ms`."""
+    input_tokens: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
+    """Prompt of a usual request, for planning; default 2048."""
+    output_tokens: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
+    """Output of a usual request, for planning; default 512."""
+    goal: Goal = Goal.CHEAPEST
+    """What the planner prefers: `Cheapest` per token among layouts that meet the latencies, `MostThroughput` per
+    GPU whatever the latency, or `FewestGPUs` in a group."""
 
 
 class ScalingSpec(ApiModel):

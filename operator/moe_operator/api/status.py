@@ -26,6 +26,21 @@ class Condition(ApiModel):
     """Generation of the spec that this was said about."""
 
 
+class MemoryStatus(ApiModel):
+    """Memory of one GPU as planned, in MiB. The parts add up to the capacity."""
+
+    capacity_mib: int
+    """What the GPU has."""
+    weights_mib: int
+    """Weights on the fullest GPU."""
+    kv_cache_mib: int
+    """Left for the KV cache."""
+    buffers_mib: int
+    """Activations, CUDA graphs, communication."""
+    headroom_mib: int
+    """Not given to the engine."""
+
+
 class PlanStatus(ApiModel):
     """The layout in effect for the wanted revision."""
 
@@ -44,9 +59,17 @@ class PlanStatus(ApiModel):
     expert_parallel: int
     """Over how many GPUs the experts are spread."""
     precision: str | None = None
-    """Precision that is computed in, where the spec says it."""
+    """Precision of the weights."""
     context_length: int | None = None
-    """Longest request in tokens, where the spec says it."""
+    """Longest request in tokens."""
+    kv_cache_precision: str | None = None
+    """Precision of the KV cache."""
+    max_sequences: int | None = None
+    """Requests that a rank runs at a time."""
+    memory: MemoryStatus | None = None
+    """One GPU's memory; absent for a model that the catalogue does not know."""
+    kv_cache_tokens: int | None = None
+    """Tokens that the KV caches of a group hold together, in requests of the planned length."""
     image: str
     """Container image of the engine."""
 

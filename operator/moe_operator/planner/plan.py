@@ -1,6 +1,60 @@
-"""The planner's answer: how one group is laid out, or why it cannot be."""
+"""The planner's answer: how one group is laid out and sized, or why it cannot be."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """What each GPU of a group holds and what the engine is told. Flat, as it is stored in revisions."""
+
+    model: str
+    """Name in the catalogue, or of the config.json."""
+    precision: str
+    repository: str | None
+    """Repository of the chosen checkpoint; None where the weights are the user's own."""
+    dtype: str | None
+    """`--dtype` where the precision asks for another than the checkpoint's."""
+    kv_cache_dtype: str
+    context_length: int
+    native_context: int
+    """The model's own: beyond it positions are stretched."""
+    max_sequences: int
+    """Requests that a rank runs at a time."""
+    max_batched_tokens: int
+    utilization: int
+    """Percent of a GPU's memory that the engine takes; 0 on `cpu`."""
+    redundant_experts: int
+    balanced: bool
+    """Whether EPLB moves experts."""
+    capacity_bytes: int
+    """Of one GPU. The five below add up to it."""
+    weight_bytes: int
+    activation_bytes: int
+    buffer_bytes: int
+    headroom_bytes: int
+    kv_cache_bytes: int
+    kv_block_tokens: int
+    """Tokens per block of the KV cache after vLLM's alignment."""
+    kv_block_bytes: int
+    """On one GPU."""
+    kv_cache_tokens: int
+    """Of the whole group, in requests of the usual length."""
+    concurrency: int
+    """Requests of the usual length that a rank's KV cache holds."""
+    sequences_per_rank: int
+    """Running when the objective is just met, estimated."""
+    output_tokens_per_second: int
+    """Of the group, estimated."""
+    prompt_tokens_per_second: int
+    time_to_first_token_ms: int
+    time_per_output_token_ms: int
+    meets_objective: bool
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+    multimodal: str | None = None
+    """`--limit-mm-per-prompt` as JSON; None for a model of text."""
 
 
 @dataclass(frozen=True)
@@ -16,10 +70,24 @@ class Plan:
     tensor: int
     data: int
     expert_parallel: bool
-    """False only for a group of one rank with one GPU, where it means nothing."""
+    """False for a dense model, and for a group of one GPU, where it means nothing."""
     gpus_per_pod: int
     notes: tuple[str, ...] = ()
     """What the plan assumed, for the `Planned` message (for example that nodes could not be read)."""
+    sizing: Sizing | None = None
+    """None for a model that the catalogue does not know and that came without a config.json."""
+
+
+@dataclass(frozen=True)
+class Lift:
+    """A change of one field with which there is a plan."""
+
+    field: str
+    """Path in the spec."""
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.value}"
 
 
 @dataclass(frozen=True)
@@ -30,3 +98,23 @@ class Refusal:
     message: str
     retry: bool = False
     """True when the cluster may change so that it fits (no such nodes yet), False when only the spec can."""
+    lifts: tuple[Lift, ...] = ()
+    """Single changes that would make it fit, each tried."""
+
+
+def plan_to_data(plan: Plan) -> dict[str, Any]:
+    """As JSON stores it."""
+    return {**asdict(plan), "notes": list(plan.notes)}
+
+
+def plan_from_data(data: Mapping[str, Any]) -> Plan:
+    """What `plan_to_data` wrote, in this or an earlier version; fields that are unknown here are left out.
+
+    Raises:
+        TypeError: if it is something else.
+    """
+    known = {f.name: data[f.name] for f in fields(Plan) if f.name in data}
+    sizing = known.get("sizing")
+    if sizing is not None:
+        known["sizing"] = Sizing(**{f.name: sizing[f.name] for f in fields(Sizing) if f.name in sizing})
+    return Plan(**{**known, "notes": tuple(data.get("notes", ()))})

@@ -1,0 +1,1 @@
+"""Architecture families: each module reads the `config.json` of the architectures that it names."""
