@@ -6,68 +6,20 @@ dashes count as the same, so that a catalogue name, a node's label value and wha
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from moe_operator.catalog.profile import AcceleratorProfile as AcceleratorProfile
+from moe_operator.catalog.profile import Price, Tflops
+
 #: GPU Feature Discovery appends these where a GPU is shared or divided; vLLM needs whole GPUs.
 _DIVIDED = ("-SHARED", "-MIG-")
-
-
-@dataclass(frozen=True)
-class AcceleratorProfile:
-    """One accelerator. On `cpu` a "GPU" is a rank: what is said per GPU holds per rank."""
-
-    name: str
-    """Catalogue name, as users write it and as `Plan.accelerator` says it."""
-    aliases: tuple[str, ...]
-    """Other names that find it, label values included."""
-    resource_name: str | None
-    """Extended resource of the device plugin, in pods and on nodes; None for `cpu`."""
-    gpus_per_node: int
-    """GPUs of a node where nodes cannot be asked; on `cpu` the ranks of a pod."""
-    default_width: int | None
-    """GPUs of a group where the spec says nothing; None: one node's GPUs."""
-    default_image: str
-    node_labels: tuple[tuple[str, tuple[str, ...]], ...]
-    """(label key, values): a node of this accelerator carries one of the values under one of the keys.
-    Empty for `cpu`: any node will do."""
-    env: tuple[tuple[str, str], ...]
-    """Environment of the engine that this accelerator needs; `engine.env` overrides it by name."""
-    args: tuple[tuple[str, str], ...]
-    """Flags of `vllm serve` without dashes, empty for a bare flag; `engine.args` overrides by name."""
-    cpu_millicores_per_gpu: int
-    memory_mib_per_gpu: int
-    shared_memory_mib: int
-    """Upper bound of /dev/shm."""
-    tolerations: tuple[Mapping[str, str], ...]
-    """What nodes of this accelerator are usually tainted with."""
-    notes: tuple[str, ...]
-    """What a user should know when it is chosen; part of the plan's notes."""
-
-    def pod_requests(self, gpus: int) -> dict[str, str]:
-        """Default resource requests of a pod with this many GPUs."""
-        requests = {
-            "cpu": f"{self.cpu_millicores_per_gpu * gpus}m",
-            "memory": f"{self.memory_mib_per_gpu * gpus}Mi",
-        }
-        return requests | self.pod_limits(gpus)
-
-    def pod_limits(self, gpus: int) -> dict[str, str]:
-        """Default resource limits: extended resources only; a memory limit would end engines as they load."""
-        return {self.resource_name: str(gpus)} if self.resource_name else {}
-
-    def recognises(self, labels: Mapping[str, str]) -> bool:
-        """Whether a node with these labels has whole GPUs of this kind. Never true for `cpu`."""
-        return any(labels.get(key) in values for key, values in self.node_labels)
-
-    def label_keys(self) -> tuple[str, ...]:
-        return tuple(key for key, _ in self.node_labels)
 
 
 class Catalog:
@@ -82,6 +34,13 @@ class Catalog:
                 other = self._by_key.setdefault(name, profile)
                 if other is not profile:
                     raise ValueError(f"{name!r} names both {other.name} and {profile.name}")
+        self._label_keys = tuple(dict.fromkeys(k for p in self._profiles.values() for k in p.label_keys()))
+        self._by_label = {
+            (key, value): profile
+            for profile in self._profiles.values()
+            for key, values in profile.node_labels
+            for value in values
+        }
 
     def names(self) -> tuple[str, ...]:
         """Catalogue names, in the catalogue's order."""
@@ -97,13 +56,20 @@ class Catalog:
         return tuple(sorted(self._profiles, key=lambda known: -self._likeness(wanted, self._profiles[known])))
 
     def recognise(self, labels: Mapping[str, str]) -> AcceleratorProfile | None:
-        """The accelerator of a node with these labels, or None."""
-        return next((p for p in self._profiles.values() if p.recognises(labels)), None)
+        """The accelerator of a node with these labels, or None. The first key that names one decides."""
+        return next((found for _, found in self.named_by(labels)), None)
+
+    def named_by(self, labels: Mapping[str, str]) -> tuple[tuple[str, AcceleratorProfile], ...]:
+        """(label key, accelerator that its value names). Several accelerators: the labels contradict each other."""
+        return tuple(
+            (key, found)
+            for key in self._label_keys
+            if (found := self._by_label.get((key, labels.get(key, "")))) is not None
+        )
 
     def product_labels(self, labels: Mapping[str, str]) -> tuple[str, ...]:
         """The labels by which this node says what its accelerator is, known here or not, as `key=value`."""
-        keys = dict.fromkeys(key for p in self._profiles.values() for key in p.label_keys())
-        return tuple(f"{key}={labels[key]}" for key in keys if labels.get(key))
+        return tuple(f"{key}={labels[key]}" for key in self._label_keys if labels.get(key))
 
     @staticmethod
     def _likeness(wanted: str, profile: AcceleratorProfile) -> float:
@@ -139,6 +105,18 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, strict=True)
 
 
+class _Price(_Model):
+    # Text, as a YAML float would not keep what the source says.
+    usd_per_gpu_hour: Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4})?$")]
+    source: _Text
+
+
+class _Tflops(_Model):
+    bf16: _Positive
+    fp8: _Positive | None = None
+    fp4: _Positive | None = None
+
+
 class _Vendor(_Model):
     resource_name: _Text | None = None
     image: _Text
@@ -159,6 +137,25 @@ class _Row(_Model):
     node_labels: dict[str, Annotated[list[_Text], Field(min_length=1)]] = Field(default_factory=dict)
     tolerations: list[dict[str, str]] | None = None
     notes: list[_Text] = Field(default_factory=list)
+    architecture: Literal["amd64", "arm64"] = "amd64"
+    memory_mib: _Positive | None = None
+    memory_bandwidth: _Positive | None = None
+    tflops: _Tflops | None = None
+    nvlink_domain: _Positive = 1
+    interconnect_bandwidth: _Positive | None = None
+    compute_capability: _Text | None = None
+    price: _Price | None = None
+
+    def missing_figures(self) -> list[str]:
+        """Keys of figures that every accelerator with memory of its own has."""
+        figures = {
+            "memoryMib": self.memory_mib,
+            "memoryBandwidth": self.memory_bandwidth,
+            "tflops": self.tflops,
+            "interconnectBandwidth": self.interconnect_bandwidth,
+            "computeCapability": self.compute_capability,
+        }
+        return [key for key, value in figures.items() if value is None]
 
 
 class _File(_Model):
@@ -174,6 +171,8 @@ class _File(_Model):
             raise ValueError(f"{row.name}: no vendor {row.vendor!r}; known: {', '.join(self.vendors)}")
         if vendor.resource_name and not row.node_labels:
             raise ValueError(f"{row.name}: nodes of it cannot be recognised without nodeLabels")
+        if vendor.resource_name and (missing := row.missing_figures()):
+            raise ValueError(f"{row.name}: {', '.join(missing)} missing: nothing could be sized for it")
         values = [value for values in row.node_labels.values() for value in values]
         return AcceleratorProfile(
             name=row.name,
@@ -190,6 +189,14 @@ class _File(_Model):
             shared_memory_mib=vendor.shared_memory_mib,
             tolerations=tuple(vendor.tolerations if row.tolerations is None else row.tolerations),
             notes=tuple(row.notes),
+            architecture=row.architecture,
+            memory_mib=row.memory_mib,
+            memory_bandwidth=row.memory_bandwidth,
+            tflops=Tflops(row.tflops.bf16, row.tflops.fp8, row.tflops.fp4) if row.tflops else None,
+            nvlink_domain=row.nvlink_domain,
+            interconnect_bandwidth=row.interconnect_bandwidth,
+            compute_capability=row.compute_capability,
+            price=Price(Decimal(row.price.usd_per_gpu_hour), row.price.source) if row.price else None,
         )
 
 

@@ -20,6 +20,17 @@ requested can be changed with `spec.engine.resources`, what is set with `spec.en
 | --- | --- | --- | --- | --- |
 """
 
+_FIGURES = """
+## What each can do
+
+Per GPU. A node's own label of its memory goes before the figure here. TFLOPS are of dense matrices. The NVLink
+domain is how many GPUs reach each other over NVLink or xGMI; what follows is the bandwidth to them in one direction,
+PCIe's where the domain is one GPU. Prices are defaults for estimates; they change from month to month.
+
+| Name | Memory | Bandwidth | BF16 / FP8 / FP4 TFLOPS | NVLink domain | To peers | GPU-hour | Price's source |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
 _LABELS = """
 ## How nodes are recognised
 
@@ -46,6 +57,8 @@ def render(catalog: Catalog | None = None) -> str:
         [
             _INTRODUCTION,
             *(_row(_summary(profile)) for profile in profiles),
+            _FIGURES,
+            *(_row(_figures(profile)) for profile in profiles),
             _LABELS,
             *(_row(cells) for profile in profiles for cells in _labels(profile)),
             _SETTINGS,
@@ -63,6 +76,20 @@ def _summary(profile: AcceleratorProfile) -> list[str]:
         f"{requested['cpu']} CPU, {requested['memory']}",
         f"`{profile.default_image}`",
         ", ".join(f"`{alias}`" for alias in profile.aliases if alias not in values),
+    ]
+
+
+def _figures(profile: AcceleratorProfile) -> list[str]:
+    tflops, price = profile.tflops, profile.price
+    return [
+        f"`{profile.name}`",
+        f"{profile.memory_mib} MiB" if profile.memory_mib else "",
+        f"{profile.memory_bandwidth} GB/s" if profile.memory_bandwidth else "",
+        " / ".join(str(n or "-") for n in (tflops.bf16, tflops.fp8, tflops.fp4)) if tflops else "",
+        str(profile.nvlink_domain) if profile.resource_name else "",
+        f"{profile.interconnect_bandwidth} GB/s" if profile.interconnect_bandwidth else "",
+        f"${price.usd_per_gpu_hour}" if price else "",
+        price.source if price else "no public price found" if profile.resource_name else "",
     ]
 
 

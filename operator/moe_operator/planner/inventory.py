@@ -1,84 +1,69 @@
-"""The cluster's nodes as the planner sees them: hardware, not what is free at the moment.
+"""The cluster's nodes as the planner sees them: hardware, what is in use of it, and what cannot be right.
 
 A plan outlives the moment it is made in, so a node that is cordoned, not ready or full still says how many
-GPUs its kind has. Whether pods find room is the scheduler's business.
+GPUs its kind has. What is free is said apart from it; whether pods find room is the scheduler's business.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-#: Taints that come and go with a node's health; they say nothing about what the node is for.
-_PASSING = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
-_KEEPS_AWAY = ("NoSchedule", "NoExecute")
+from moe_operator.catalog.accelerators import Catalog, load_catalog
+from moe_operator.planner.facts import NVIDIA_GPU, SiteNames
+from moe_operator.planner.facts import Inventory as Inventory
+from moe_operator.planner.facts import NodeFacts as NodeFacts
+from moe_operator.planner.facts import Problem as Problem
+from moe_operator.planner.facts import Taint as Taint
+from moe_operator.planner.node_object import problems_of, read_node
+from moe_operator.planner.pod_requests import held_by_pods
+from moe_operator.planner.resource_slices import SliceIndex
+
+_Objects = Iterable[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Taint:
-    """What keeps pods without a matching toleration away."""
+def inventory_from(
+    nodes: _Objects,
+    pods: _Objects | None = None,
+    resource_slices: _Objects = (),
+    resource_claims: _Objects = (),
+    *,
+    catalog: Catalog | None = None,
+    site: SiteNames | None = None,
+) -> Inventory:
+    """Read Kubernetes' objects (plain dicts). Fields that are absent count as empty.
 
-    key: str
-    value: str
-    effect: str
-
-    def tolerated_by(self, tolerations: Iterable[Mapping[str, Any]]) -> bool:
-        """Whether one of these tolerations (plain dicts) matches."""
-        return any(self._matches(toleration) for toleration in tolerations)
-
-    def _matches(self, toleration: Mapping[str, Any]) -> bool:
-        if toleration.get("effect") not in (None, "", self.effect):
-            return False
-        key, exists = toleration.get("key"), toleration.get("operator") == "Exists"
-        if not key:
-            return exists
-        return bool(key == self.key and (exists or toleration.get("value", "") == self.value))
-
-
-@dataclass(frozen=True)
-class NodeFacts:
-    """One node."""
-
-    name: str
-    labels: Mapping[str, str]
-    gpus: Mapping[str, int]
-    """Devices by extended resource, as the device plugin counts them, broken ones included."""
-    cordoned: bool = False
-    taints: tuple[Taint, ...] = ()
-    """Lasting taints that keep pods away."""
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """All nodes, or None where the operator may not read them."""
-
-    nodes: tuple[NodeFacts, ...] | None
-
-
-def inventory_from_nodes(nodes: Iterable[Mapping[str, Any]]) -> Inventory:
-    """Read Node objects (plain dicts). Fields that are absent count as empty."""
-    return Inventory(tuple(sorted(map(_facts, nodes), key=lambda node: node.name)))
-
-
-def _facts(node: Mapping[str, Any]) -> NodeFacts:
-    meta, spec, status = node["metadata"], node.get("spec") or {}, node.get("status") or {}
-    return NodeFacts(
-        name=meta["name"],
-        labels=dict(meta.get("labels") or {}),
-        gpus={
-            name: count
-            for name, amount in (status.get("capacity") or {}).items()
-            if "/" in name and (count := _count(amount)) > 0
-        },
-        cordoned=bool(spec.get("unschedulable")),
-        taints=tuple(
-            Taint(taint["key"], taint.get("value", ""), taint["effect"])
-            for taint in spec.get("taints") or ()
-            if taint["effect"] in _KEEPS_AWAY and not taint["key"].startswith(_PASSING)
-        ),
+    Without `pods` nothing is said of what is in use. Pods must be those of all namespaces.
+    """
+    site, catalog = site or SiteNames(), catalog or load_catalog()
+    slices = SliceIndex(resource_slices)
+    by_node = slices.by_node()
+    facts = sorted(
+        (read_node(node, by_node.get(node["metadata"]["name"]), site) for node in nodes),
+        key=lambda node: node.name,
     )
+    held = None
+    if pods is not None:
+        held = held_by_pods(pods)
+        _add_claims(held, slices.held(resource_claims), facts)
+    problems = [p for node in facts for p in problems_of(node, by_node.get(node.name), catalog)]
+    return Inventory(tuple(facts), held, tuple(problems))
 
 
-def _count(amount: object) -> int:
-    """A whole number of devices; 0 for what is none (extended resources have no fractions)."""
-    text = str(amount)
-    return int(text) if text.isascii() and text.isdigit() else 0
+def inventory_from_nodes(nodes: _Objects) -> Inventory:
+    """The inventory of nodes alone: nothing is known of what is in use."""
+    return inventory_from(nodes)
+
+
+def _add_claims(
+    held: dict[str, dict[str, int]], claimed: Mapping[str, int], nodes: Iterable[NodeFacts]
+) -> None:
+    """GPUs held through claims, onto those held through requests.
+
+    Where a node's GPUs come from slices, a request of the extended resource has a claim that the scheduler made
+    for it: the two are one. Beside a device plugin the two are apart.
+    """
+    for node in nodes:
+        count = claimed.get(node.name, 0)
+        if count:
+            on_node = held.setdefault(node.name, {})
+            requested = on_node.get(NVIDIA_GPU, 0)
+            on_node[NVIDIA_GPU] = max(requested, count) if node.from_slices else requested + count

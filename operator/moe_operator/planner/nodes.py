@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moe_operator.api import reasons
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog, is_divided
 from moe_operator.planner.inventory import Inventory, NodeFacts
+from moe_operator.planner.node_object import memory_contradicts
 from moe_operator.planner.plan import Refusal
 
 
@@ -19,6 +20,10 @@ class Hardware:
     gpus_per_node: int
     """GPUs that a group may use on one node; on `cpu` ranks of one pod."""
     notes: tuple[str, ...]
+    memory_mib: int | None = None
+    """Memory of one GPU in MiB: the least that these nodes say, else the catalogue's; None on `cpu`."""
+    nodes: tuple[NodeFacts, ...] = ()
+    """The accelerator's nodes with at least so many GPUs; empty where nodes could not be read or are yet to come."""
 
 
 def choose_hardware(spec: ModelDeploymentSpec, inventory: Inventory, catalog: Catalog) -> Hardware | Refusal:
@@ -36,7 +41,7 @@ def choose_hardware(spec: ModelDeploymentSpec, inventory: Inventory, catalog: Ca
     pin = spec.hardware.gpus_per_node
     if pin is not None and profiles[0].resource_name is not None:
         note = f"no node has {profiles[0].name} yet; planned for nodes of {_gpus(pin)} as pinned"
-        return Hardware(profiles[0], pin, (note, *profiles[0].notes))
+        return Hardware(profiles[0], pin, (note, *profiles[0].notes), profiles[0].memory_mib)
     return _no_nodes(profiles, nodes, spec, catalog)
 
 
@@ -68,7 +73,7 @@ def _unseen(profiles: Sequence[AcceleratorProfile], pin: int | None) -> Hardware
         f"nodes could not be read: planned for {profile.name} nodes of {_gpus(gpus)} {source}; let the"
         " operator list nodes, or pin hardware.gpusPerNode"
     )
-    return Hardware(profile, gpus, (note, *profile.notes))
+    return Hardware(profile, gpus, (note, *profile.notes), profile.memory_mib)
 
 
 def _on_nodes(
@@ -80,7 +85,8 @@ def _on_nodes(
         if pin is None and not any(_open(node, spec) for node in nodes):
             return None
         return Hardware(profile, pin or profile.gpus_per_node, profile.notes)
-    sizes = _sizes(profile, nodes)
+    with_it = _with_whole_gpus(profile, nodes)
+    sizes = Counter(_count(profile, node) for node in with_it)
     if not sizes:
         return None
     largest = max(sizes)
@@ -92,7 +98,7 @@ def _on_nodes(
                 f" to at most {largest}, or leave it out",
                 retry=True,
             )
-        return Hardware(profile, pin, profile.notes)
+        return _hardware(profile, pin, profile.notes, with_it)
     # The size that stands for most GPUs: one odd node must not decide.
     usual = max(sizes, key=lambda size: (size * sizes[size], size))
     notes = profile.notes
@@ -102,15 +108,46 @@ def _on_nodes(
             " hardware.gpusPerNode chooses another",
             *notes,
         )
-    return Hardware(profile, usual, notes)
+    return _hardware(profile, usual, notes, with_it)
 
 
-def _sizes(profile: AcceleratorProfile, nodes: Iterable[NodeFacts]) -> Counter[int]:
-    """How many nodes have how many GPUs of this kind."""
-    counts = (
-        node.gpus.get(profile.resource_name or "", 0) for node in nodes if profile.recognises(node.labels)
-    )
-    return Counter(count for count in counts if count)
+def _with_whole_gpus(profile: AcceleratorProfile, nodes: Iterable[NodeFacts]) -> list[NodeFacts]:
+    """Nodes that offer undivided GPUs of this kind."""
+    return [
+        node
+        for node in nodes
+        if not node.divided and profile.recognises(node.labels) and _count(profile, node)
+    ]
+
+
+def _count(profile: AcceleratorProfile, node: NodeFacts) -> int:
+    return node.gpus.get(profile.resource_name or "", 0)
+
+
+def _hardware(
+    profile: AcceleratorProfile, gpus: int, notes: tuple[str, ...], nodes: Iterable[NodeFacts]
+) -> Hardware:
+    fit = tuple(node for node in nodes if _count(profile, node) >= gpus)
+    claimed = [node.name for node in fit if node.from_slices]
+    if claimed:
+        notes = (
+            f"{_some(claimed)} offer GPUs by dynamic resource allocation only: pods ask for"
+            f" {profile.resource_name}, which needs DRAExtendedResource (Kubernetes 1.36) and a device class"
+            " with that extendedResourceName",
+            *notes,
+        )
+    return Hardware(profile, gpus, notes, _memory(profile, fit), fit)
+
+
+def _memory(profile: AcceleratorProfile, nodes: Iterable[NodeFacts]) -> int | None:
+    """The least that nodes say: pods of a group are alike, so the smallest GPU bounds them all.
+
+    A node that contradicts its own product (`Inventory.problems` names it) decides only where all do.
+    """
+    expected = profile.memory_mib
+    said = [node.memory_mib or expected for node in nodes if node.memory_mib or expected]
+    credible = [mib for mib in said if mib and not (expected and memory_contradicts(mib, expected))]
+    return min((mib for mib in credible or said if mib), default=expected)
 
 
 def _open(node: NodeFacts, spec: ModelDeploymentSpec) -> bool:
@@ -123,7 +160,7 @@ def _after(found: Hardware | Refusal, passed_over: Sequence[AcceleratorProfile])
     if isinstance(found, Refusal) or not passed_over:
         return found
     note = f"{found.profile.name} was taken because no node has {_or(p.name for p in passed_over)}"
-    return Hardware(found.profile, found.gpus_per_node, (note, *found.notes))
+    return replace(found, notes=(note, *found.notes))
 
 
 # --- Saying why there is no node -----------------------------------------------------------------
@@ -187,7 +224,7 @@ def _hints(profiles: Sequence[AcceleratorProfile], nodes: Iterable[NodeFacts], c
                 f"{_some(nameless)} offer {resource} without saying which: install the vendor's node labeller"
                 f" (GPU Feature Discovery for NVIDIA), or label them {keys[0]}={profile.node_labels[0][1][0]}"
             )
-    if any(is_divided(label) for node in listed for label in catalog.product_labels(node.labels)):
+    if any(node.divided or any(map(is_divided, catalog.product_labels(node.labels))) for node in listed):
         hints.append("shared or divided GPUs do not count, as a rank needs whole ones")
     return list(dict.fromkeys(hints))
 
