@@ -80,7 +80,7 @@ ACCEPTED: tuple[Case, ...] = (
     Case(
         "useful",
         {
-            "model": {"name": "Qwen/Qwen3.5-397B-A17B", "precision": "bfloat16", "contextLength": 131072},
+            "model": {"name": "Qwen/Qwen3.5-397B-A17B", "precision": "bf16", "contextLength": 131072},
             "objective": {"timeToFirstToken": "2s", "timePerOutputToken": "50ms"},
             "scaling": {"minGroups": 1, "maxGroups": 6},
         },

@@ -136,7 +136,7 @@ def _full_status() -> ModelDeploymentStatus:
         ],
         plan=PlanStatus(
             accelerator="B200", width=16, pods_per_group=2, ranks_per_pod=8, tensor=1, data=16,
-            expert_parallel=16, precision="bfloat16", context_length=131072, image="example.com/vllm:1",
+            expert_parallel=16, precision="bf16", context_length=131072, image="example.com/vllm:1",
         ),
         revision="model-abc", replicas=2, selector="a=b",
         groups=GroupsStatus(
@@ -194,7 +194,7 @@ def test_kubectl_get_shows_what_an_operator_looks_for_first(stored: str) -> None
     ]  # fmt: skip
     wide = _table(stored, "-o", "wide")
     assert [wide[title] for title in ("PRECISION", "CONTEXT", "ENDPOINT", "IMAGE")] == [
-        "bfloat16", "131072", "http://model.crd-test:8000/v1", "example.com/vllm:1",
+        "bf16", "131072", "http://model.crd-test:8000/v1", "example.com/vllm:1",
     ]  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def manifest(name: str, **spec: Any) -> dict[str, Any]:
                 "name": "tiny-moe",
                 "source": f"pvc://{MODEL_CLAIM}",
                 "contextLength": 2048,
-                "precision": "float32",
+                "precision": "fp32",
             },
             "hardware": {"accelerator": "cpu"},
             "engine": {"args": {"seed": "0"}},

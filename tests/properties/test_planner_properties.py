@@ -15,8 +15,8 @@ from moe_operator.api import reasons
 from moe_operator.api.rules import violations
 from moe_operator.catalog.accelerators import load_catalog
 from moe_operator.planner.inventory import Inventory, inventory_from_nodes
-from moe_operator.planner.layout import plan
 from moe_operator.planner.plan import Plan, Refusal
+from moe_operator.planner.planning import plan
 
 CATALOG = load_catalog()
 WITH_GPUS = [name for name in CATALOG.names() if name != "cpu"]

@@ -8,11 +8,13 @@ import yaml
 
 from factories.deployments import model_deployment
 from factories.gpu_nodes import claim, container, dra_only, gb200_tray, hgx_b200, mi300x, pod, resource_slice
-from moe_operator.catalog.accelerators import load_catalog
+from moe_operator.api.spec import ModelDeploymentSpec
+from moe_operator.catalog.accelerators import Catalog, load_catalog
 from moe_operator.planner import inventory_file
 from moe_operator.planner.inventory import Inventory
 from moe_operator.planner.inventory_file import InventoryError, read_inventory
-from moe_operator.planner.nodes import Hardware, choose_hardware
+from moe_operator.planner.nodes import Hardware, hardware_options
+from moe_operator.planner.plan import Refusal
 
 CLUSTER = [
     hgx_b200(),
@@ -24,6 +26,12 @@ CLUSTER = [
     claim("dra-0", "gpu-0"),
     {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "by the way"}},
 ]
+
+
+def _hardware(spec: ModelDeploymentSpec, inventory: Inventory, catalog: Catalog) -> Hardware | Refusal:
+    """The first option."""
+    options = hardware_options(spec, inventory, catalog)
+    return options if isinstance(options, Refusal) else options[0]
 
 
 def _gpus(inventory: Inventory) -> dict[str, int]:
@@ -87,7 +95,7 @@ def test_described_nodes_are_planned_for_like_real_ones(name: str) -> None:
     inventory = read_inventory(f"nodes: [{{accelerator: {name}, count: 2}}]")
     profile = load_catalog().accelerator(name)
     assert profile is not None
-    found = choose_hardware(model_deployment(hardware={"accelerator": name}).spec, inventory, load_catalog())
+    found = _hardware(model_deployment(hardware={"accelerator": name}).spec, inventory, load_catalog())
     assert isinstance(found, Hardware)
     assert (found.gpus_per_node, found.memory_mib) == (profile.gpus_per_node, profile.memory_mib)
 

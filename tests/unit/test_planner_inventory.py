@@ -22,14 +22,28 @@ from factories.gpu_nodes import (
     vfio_device,
 )
 from factories.nodes import gpu_nodes, node
-from moe_operator.catalog.accelerators import load_catalog
+from moe_operator.api.spec import ModelDeploymentSpec
+from moe_operator.catalog.accelerators import Catalog, load_catalog
 from moe_operator.planner.facts import SiteNames
-from moe_operator.planner.inventory import NodeFacts, Problem, Taint, inventory_from, inventory_from_nodes
-from moe_operator.planner.nodes import Hardware, choose_hardware
+from moe_operator.planner.inventory import (
+    Inventory,
+    NodeFacts,
+    Problem,
+    Taint,
+    inventory_from,
+    inventory_from_nodes,
+)
+from moe_operator.planner.nodes import Hardware, hardware_options
 from moe_operator.planner.plan import Refusal
 from moe_operator.planner.quantities import whole
 
 CATALOG = load_catalog()
+
+
+def _hardware(spec: ModelDeploymentSpec, inventory: Inventory, catalog: Catalog) -> Hardware | Refusal:
+    """The first option."""
+    options = hardware_options(spec, inventory, catalog)
+    return options if isinstance(options, Refusal) else options[0]
 
 
 def test_reads_devices_labels_and_what_keeps_pods_away() -> None:
@@ -175,7 +189,7 @@ def test_shared_and_divided_gpus_are_planned_for_by_nobody(obj: dict[str, Any]) 
     assert inventory.problems == (), "their figures are those of slices, not wrong"
     accelerator = "MI300X" if "amd.com/gpu" in facts.gpus else "H100" if "MIG" in str(obj) else "B200"
     deployment = model_deployment(hardware={"accelerator": accelerator})
-    refused = choose_hardware(deployment.spec, inventory, load_catalog())
+    refused = _hardware(deployment.spec, inventory, load_catalog())
     assert isinstance(refused, Refusal)
     assert "shared or divided GPUs do not count" in refused.message
 
@@ -183,9 +197,7 @@ def test_shared_and_divided_gpus_are_planned_for_by_nobody(obj: dict[str, Any]) 
 def test_the_smallest_gpu_of_a_kind_bounds_the_plan() -> None:
     """All pods of a group are alike: sized for the larger, they would run out of memory on the smaller."""
     nodes = [hgx_b200("a"), hgx_b200("b", **{"nvidia.com/gpu.memory": "182642"}), gpu_nodes("B200", 1)[0]]
-    found = choose_hardware(
-        model_deployment(hardware={"accelerator": "B200"}).spec, inventory_from(nodes), CATALOG
-    )
+    found = _hardware(model_deployment(hardware={"accelerator": "B200"}).spec, inventory_from(nodes), CATALOG)
     assert isinstance(found, Hardware)
     assert found.memory_mib == 182642
     assert len(found.nodes) == 3
@@ -193,9 +205,7 @@ def test_the_smallest_gpu_of_a_kind_bounds_the_plan() -> None:
 
 def test_a_node_that_contradicts_itself_does_not_shrink_everyones_plan() -> None:
     nodes = [hgx_b200("a"), hgx_b200("b", **{"nvidia.com/gpu.memory": "81559"})]
-    found = choose_hardware(
-        model_deployment(hardware={"accelerator": "B200"}).spec, inventory_from(nodes), CATALOG
-    )
+    found = _hardware(model_deployment(hardware={"accelerator": "B200"}).spec, inventory_from(nodes), CATALOG)
     assert isinstance(found, Hardware)
     assert found.memory_mib == 183359
 
@@ -272,7 +282,7 @@ def test_gpus_of_resource_slices_count_where_there_is_no_device_plugin() -> None
     assert (facts.gpus, facts.allocatable) == ({"nvidia.com/gpu": 8}, {"nvidia.com/gpu": 8})
     assert facts.memory_mib == 183359
     inventory = inventory_from([dra_only()], resource_slices=[resource_slice("dra-0")])
-    found = choose_hardware(model_deployment(hardware={"accelerator": "B200"}).spec, inventory, CATALOG)
+    found = _hardware(model_deployment(hardware={"accelerator": "B200"}).spec, inventory, CATALOG)
     assert isinstance(found, Hardware)
     assert found.gpus_per_node == 8
     assert "DRAExtendedResource" in found.notes[0]

@@ -132,7 +132,7 @@ def test_what_the_spec_says_of_the_model_reaches_the_engine() -> None:
             "name": "org/tiny-moe",
             "revision": "v1.2",
             "servedName": "tiny",
-            "precision": "bfloat16",
+            "precision": "bf16",
             "contextLength": 131072,
         },
     )

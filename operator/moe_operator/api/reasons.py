@@ -151,6 +151,12 @@ NO_NODES = _reason(
     "No node of the cluster has the accelerator.",
     "Add or label nodes, or pin `hardware.gpusPerNode` where nodes come only when pods ask for them.",
 )
+DOES_NOT_FIT = _reason(
+    _SPEC,
+    "DoesNotFit",
+    "No layout of the model fits into the memory of the wanted GPUs, however many of them are free.",
+    "Make one of the changes that the message lists: each was tried.",
+)
 LEADER_WORKER_SET_MISSING = _reason(
     _SPEC,
     "LeaderWorkerSetMissing",
@@ -187,6 +193,12 @@ REFUSED = _reason(
 
 _CAPACITY = "CapacityAvailable"
 CAPACITY_SUFFICIENT = _reason(_CAPACITY, "CapacitySufficient", "All pods of all groups have a node.")
+CAPACITY_SHORT = _reason(
+    _CAPACITY,
+    "CapacityShort",
+    "The model fits the GPUs, but not enough of them are free for every wanted group.",
+    "Free or add nodes, lower `scaling.minGroups`, or add an accelerator to fall back to.",
+)
 UNSCHEDULABLE = _reason(
     _CAPACITY,
     "Unschedulable",

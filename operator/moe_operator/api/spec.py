@@ -78,9 +78,9 @@ class ModelSpec(ApiModel):
     context_length: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
     """Longest request in tokens, prompt and output together; default: the model's own, or the longest that
     fits. Beyond the model's own, positions are stretched where the model allows it."""
-    precision: Annotated[str, Field(pattern=r"^(bf16|fp16|fp32|fp8|nvfp4|mxfp4|int4)$", max_length=8)] | None = (
-        None
-    )
+    precision: (
+        Annotated[str, Field(pattern=r"^(bf16|fp16|fp32|fp8|nvfp4|mxfp4|int4)$", max_length=8)] | None
+    ) = None
     """Precision of the weights: `bf16`, `fp16`, `fp32`, `fp8`, `nvfp4`, `mxfp4` or `int4`. For a model of the
     catalogue it chooses the checkpoint; default: the publisher's own, the smallest of 8 bits or more that the
     GPUs compute in. 4 bits only where the model comes so, or when asked for."""

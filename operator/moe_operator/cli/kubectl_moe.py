@@ -17,8 +17,8 @@ from moe_operator.cli.render import describe_deployment, describe_plan
 from moe_operator.controller.kube import MODEL_DEPLOYMENT, NODE, POD, ForbiddenError, KubeError
 from moe_operator.controller.revisions import render
 from moe_operator.planner.inventory import Inventory, inventory_from_nodes
-from moe_operator.planner.layout import plan as plan_layout
 from moe_operator.planner.plan import Refusal
+from moe_operator.planner.planning import plan as make_plan
 from moe_operator.runtime.connection import NoConnectionError, context_namespace, load_configuration
 from moe_operator.runtime.kube_client import AioKubeClient
 from moe_operator.runtime.transport import Transport
@@ -94,7 +94,7 @@ def print_plan(obj: dict[str, Any], nodes: Inventory, catalog: Catalog, out: Cal
         out(f"{violation.reason}: {violation.message}")
     if broken:
         return 1
-    planned = plan_layout(deployment, nodes, catalog)
+    planned = make_plan(deployment, nodes, catalog)
     if isinstance(planned, Refusal):
         out(f"{planned.reason}: {planned.message}")
         return 1

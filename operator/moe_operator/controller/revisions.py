@@ -13,8 +13,8 @@ from moe_operator.controller.children import is_ours
 from moe_operator.controller.kube import CONTROLLER_REVISION, LEADER_WORKER_SET, Obj
 from moe_operator.controller.store import Store
 from moe_operator.planner.inventory import Inventory
-from moe_operator.planner.layout import plan as plan_layout
 from moe_operator.planner.plan import Plan, Refusal
+from moe_operator.planner.planning import plan as make_plan
 from moe_operator.resources.group import render_template
 from moe_operator.resources.revision import Revision, new_revision, read_revision, revision_name
 
@@ -53,7 +53,7 @@ def choose(
     if name in revisions:
         revision = revisions[name]
         return Choice(revision, fresh=False, notes=revision.plan.notes)
-    planned = plan_layout(deployment, inventory, catalog)
+    planned = make_plan(deployment, inventory, catalog)
     if isinstance(planned, Refusal):
         return planned
     return Choice(render(deployment, planned, catalog), fresh=True, notes=planned.notes)

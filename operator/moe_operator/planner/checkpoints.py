@@ -41,9 +41,12 @@ def choose_checkpoint(
     if source is not None:
         return source, _runs(model, source, profile)
     notes: tuple[str, ...] = ()
-    own = [c for c in model.checkpoints if _publisher(c.repository) == _publisher(model.name)] or list(model.checkpoints)
+    publisher = _publisher(model.name)
+    own = [c for c in model.checkpoints if _publisher(c.repository) == publisher] or list(model.checkpoints)
     if spec.source is not None and len(model.checkpoints) > 1:
-        notes = (f"the weights at {spec.source} are taken to be {own[0].precision.value}; say model.precision",)
+        notes = (
+            f"the weights at {spec.source} are taken to be {own[0].precision.value}; say model.precision",
+        )
         return own[0], (*notes, *_runs(model, own[0], profile))
     usable = [c for c in own if _native(c, profile) and (c.precision not in _FOUR_BITS or c is own[0])] or own
     chosen = min(usable, key=lambda c: _bits(c.precision))

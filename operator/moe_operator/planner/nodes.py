@@ -26,22 +26,36 @@ class Hardware:
     """The accelerator's nodes with at least so many GPUs; empty where nodes could not be read or are yet to come."""
 
 
-def choose_hardware(spec: ModelDeploymentSpec, inventory: Inventory, catalog: Catalog) -> Hardware | Refusal:
-    """The first wanted accelerator that nodes have. With a pinned `gpusPerNode` nodes may be yet to come."""
+def hardware_options(
+    spec: ModelDeploymentSpec, inventory: Inventory, catalog: Catalog
+) -> tuple[Hardware, ...] | Refusal:
+    """The wanted accelerators that nodes have, in the order of the spec; at least one.
+
+    With a pinned `gpusPerNode` nodes may be yet to come. Where nodes cannot be read, every wanted one is an option.
+    """
     profiles = _wanted(spec, catalog)
     if isinstance(profiles, Refusal):
         return profiles
     if inventory.nodes is None:
-        return _unseen(profiles, spec.hardware.gpus_per_node)
+        return tuple(_unseen(profile, spec.hardware.gpus_per_node) for profile in profiles)
     nodes = [node for node in inventory.nodes if _selected(node, spec)]
+    options: list[Hardware] = []
+    absent: list[AcceleratorProfile] = []
     for profile in profiles:
         found = _on_nodes(profile, nodes, spec)
-        if found is not None:
-            return _after(found, passed_over=profiles[: profiles.index(profile)])
+        if isinstance(found, Refusal):
+            if not options:
+                return found
+        elif found is None:
+            absent.append(profile)
+        else:
+            options.append(found if options else _after(found, passed_over=absent))
+    if options:
+        return tuple(options)
     pin = spec.hardware.gpus_per_node
     if pin is not None and profiles[0].resource_name is not None:
         note = f"no node has {profiles[0].name} yet; planned for nodes of {_gpus(pin)} as pinned"
-        return Hardware(profiles[0], pin, (note, *profiles[0].notes), profiles[0].memory_mib)
+        return (Hardware(profiles[0], pin, (note, *profiles[0].notes), profiles[0].memory_mib),)
     return _no_nodes(profiles, nodes, spec, catalog)
 
 
@@ -63,8 +77,7 @@ def _selected(node: NodeFacts, spec: ModelDeploymentSpec) -> bool:
     return all(node.labels.get(key) == value for key, value in spec.pod_template.node_selector.items())
 
 
-def _unseen(profiles: Sequence[AcceleratorProfile], pin: int | None) -> Hardware:
-    profile = profiles[0]
+def _unseen(profile: AcceleratorProfile, pin: int | None) -> Hardware:
     if profile.resource_name is None:
         return Hardware(profile, pin or profile.gpus_per_node, profile.notes)
     source = "as pinned" if pin else "as the catalogue says"
@@ -82,7 +95,7 @@ def _on_nodes(
     """None where no node has it."""
     pin = spec.hardware.gpus_per_node
     if profile.resource_name is None:
-        if pin is None and not any(_open(node, spec) for node in nodes):
+        if pin is None and not any(open_to(node, spec, profile) for node in nodes):
             return None
         return Hardware(profile, pin or profile.gpus_per_node, profile.notes)
     with_it = _with_whole_gpus(profile, nodes)
@@ -150,14 +163,14 @@ def _memory(profile: AcceleratorProfile, nodes: Iterable[NodeFacts]) -> int | No
     return min((mib for mib in credible or said if mib), default=expected)
 
 
-def _open(node: NodeFacts, spec: ModelDeploymentSpec) -> bool:
-    """Whether ordinary pods of this deployment may run there."""
-    tolerations = spec.pod_template.tolerations
+def open_to(node: NodeFacts, spec: ModelDeploymentSpec, profile: AcceleratorProfile) -> bool:
+    """Whether pods of this deployment may run there."""
+    tolerations = [*spec.pod_template.tolerations, *profile.tolerations]
     return not node.cordoned and all(taint.tolerated_by(tolerations) for taint in node.taints)
 
 
-def _after(found: Hardware | Refusal, passed_over: Sequence[AcceleratorProfile]) -> Hardware | Refusal:
-    if isinstance(found, Refusal) or not passed_over:
+def _after(found: Hardware, passed_over: Sequence[AcceleratorProfile]) -> Hardware:
+    if not passed_over:
         return found
     note = f"{found.profile.name} was taken because no node has {_or(p.name for p in passed_over)}"
     return replace(found, notes=(note, *found.notes))

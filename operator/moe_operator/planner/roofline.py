@@ -127,6 +127,7 @@ def _overhead(architecture: Architecture) -> float:
 
 def _communication(architecture: Architecture, load: Load, sequences: int) -> float:
     total, hidden = 0.0, architecture.hidden
+    volume: float
     link = load.speeds.link * LINK_EFFICIENCY
     if load.tensor > 1:
         # Two all-reduces a layer, each moving about two copies of the activations.

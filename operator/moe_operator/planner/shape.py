@@ -83,9 +83,7 @@ def possible_shapes(
                 yield shape
 
 
-def lay_out(
-    spec: ModelDeploymentSpec, hardware: Hardware, width: int, tensor: int
-) -> GroupShape | Refusal:
+def lay_out(spec: ModelDeploymentSpec, hardware: Hardware, width: int, tensor: int) -> GroupShape | Refusal:
     """A group of `width` GPUs with `tensor` per rank on these nodes, or why that is not possible."""
     profile, node = hardware.profile, hardware.gpus_per_node
     if profile.resource_name is None and tensor > 1:

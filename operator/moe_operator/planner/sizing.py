@@ -157,7 +157,7 @@ def size(
         # Fewer rows of logits, so a little more cache; the number of requests stays.
         sizes = EngineSizes(sizes.max_batched_tokens, concurrency, sizes.utilization)
         memory = budget(sizes)
-    load = _load(architecture, profile, gpus_per_node, shape, stored, checkpoint.precision, weights.routed_experts, layout, wants)
+    load = _load(model, checkpoint, profile, shape, stored, weights.routed_experts, layout, wants)
     best, meets = _busiest(architecture, load, min(concurrency, sizes.max_sequences), wants)
     return Sized(
         model=model,
@@ -282,22 +282,22 @@ def _context(
 
 
 def _load(
-    architecture: Architecture,
+    model: Model,
+    checkpoint: Checkpoint,
     profile: AcceleratorProfile,
-    gpus_per_node: int,
     shape: GroupShape,
     stored: StoredWeights,
-    precision: Precision,
     routed_bytes: int,
     layout: KvCacheLayout,
     wants: Wants,
 ) -> Load:
+    architecture = model.architecture
     # Of the input embedding a step reads single rows, unless it is the output head too.
     lookup = 0 if architecture.tied_embeddings else 2 * architecture.vocabulary * architecture.hidden
     plain = gpu_weights(stored, tensor=shape.tensor, data=shape.data, expert_parallel=False)
     average = wants.input_tokens + wants.output_tokens // 2
     return Load(
-        speeds=speeds(profile, precision),
+        speeds=speeds(profile, checkpoint.precision),
         tensor=shape.tensor,
         data=shape.data,
         expert_parallel=architecture.is_moe and shape.width > 1,
@@ -328,9 +328,7 @@ def compute_rate(tflops: Tflops, precision: Precision) -> int:
     return (tflops.fp8 or tflops.bf16) if precision is Precision.FP8 else tflops.bf16
 
 
-def _busiest(
-    architecture: Architecture, load: Load, most: int, wants: Wants
-) -> tuple[Throughput, bool]:
+def _busiest(architecture: Architecture, load: Load, most: int, wants: Wants) -> tuple[Throughput, bool]:
     """The most requests per rank that meet the objective's latencies, doubling up to `most`."""
 
     def at(sequences: int) -> Throughput:

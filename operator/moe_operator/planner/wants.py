@@ -62,7 +62,10 @@ def wants_of(spec: ModelDeploymentSpec) -> Wants:
     context = spec.model.context_length
     if context is not None and prompt + output > context:
         # A usual request cannot be longer than the longest.
-        prompt, output = max(1, context * prompt // (prompt + output)), max(1, context * output // (prompt + output))
+        prompt, output = (
+            max(1, context * prompt // (prompt + output)),
+            max(1, context * output // (prompt + output)),
+        )
     return Wants(
         precision=spec.model.precision,
         kv_cache_precision=spec.model.kv_cache_precision,
@@ -85,7 +88,9 @@ _HOST_KV_CACHE = 1
 
 
 def _host_kv_cache(spec: ModelDeploymentSpec) -> int:
-    given = next((env.get("value") for env in spec.engine.env if env.get("name") == "VLLM_CPU_KVCACHE_SPACE"), None)
+    given = next(
+        (env.get("value") for env in spec.engine.env if env.get("name") == "VLLM_CPU_KVCACHE_SPACE"), None
+    )
     text = str(given) if given is not None else str(_HOST_KV_CACHE)
     if not (text.isascii() and text.isdigit()) or not 0 < int(text) <= 4096:
         raise WantsError(f"engine.env VLLM_CPU_KVCACHE_SPACE: {text!r} is not a whole number of GiB above 0")

@@ -46,7 +46,7 @@ def stored_weights(model: Model, checkpoint: Checkpoint, sections: tuple[Section
     sizes: dict[tuple[Component, Split], int] = {}
     for tensor in architecture.of(*sections):
         key = (tensor.component, tensor.split)
-        sizes[key] = sizes.get(key, 0) + tensor_bytes(tensor, checkpoint, architecture.dtype)
+        sizes[key] = sizes.get(key, 0) + tensor_bytes(tensor, checkpoint, checkpoint.dtype(architecture))
     experts = architecture.experts
     layers = 0
     if experts is not None:

@@ -53,9 +53,9 @@ def agent_configs_of(template: Mapping[str, Any]) -> set[str]:
     }
 
 
-def agent_arguments() -> tuple[str, ...]:
-    """Flags that put the agent around vLLM's HTTP application."""
-    return ("--middleware", MIDDLEWARE)
+def agent_arguments() -> tuple[tuple[str, str], ...]:
+    """(flag, value) that put the agent around vLLM's HTTP application."""
+    return (("middleware", MIDDLEWARE),)
 
 
 def agent_env() -> list[dict[str, Any]]:

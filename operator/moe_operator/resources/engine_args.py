@@ -1,4 +1,4 @@
-"""The arguments of `vllm serve` for one group, the same for all of its pods.
+"""The arguments of `vllm serve` for one group, the same for all of its pods, each with the reason for it.
 
 vLLM balances requests over ranks in modes that it partly infers from other flags, so the mode is named here
 and its flags are rendered together (`_parallel_arguments`). What differs from pod to pod is the worker index,
@@ -6,14 +6,16 @@ which the kubelet puts in for `$(LWS_WORKER_INDEX)`: LeaderWorkerSet sets its va
 container.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import AgentMode
 from moe_operator.catalog.accelerators import AcceleratorProfile
-from moe_operator.planner.plan import Plan
+from moe_operator.planner.plan import Plan, Sizing
 from moe_operator.resources.agent_config import agent_arguments
 from moe_operator.resources.model_source import model_source
 
@@ -50,33 +52,104 @@ def balancing(plan: Plan) -> Balancing:
     return Balancing.EXTERNAL if plan.ranks_per_pod == 1 else Balancing.HYBRID
 
 
-def engine_arguments(deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile) -> tuple[str, ...]:
-    """What follows `vllm serve`: what the operator derives, then further flags by name.
+@dataclass(frozen=True)
+class Argument:
+    """One flag of `vllm serve`; `flag` is empty for the model, which has none."""
 
-    The accelerator's profile gives some flags, and the user's take their place where both name one.
+    flag: str
+    """Without dashes."""
+    value: str | None
+    """None for a bare flag."""
+    reason: str
+    """Why it has this value, for people."""
+    joined: bool = False
+    """Written `--flag=value`: one token, so that a value that begins with a dash is not taken for a flag."""
+
+    def tokens(self) -> list[str]:
+        """As on a command line."""
+        if not self.flag:
+            return [self.value or ""]
+        if self.value is None:
+            return [f"--{self.flag}"]
+        return [f"--{self.flag}={self.value}"] if self.joined else [f"--{self.flag}", self.value]
+
+
+def engine_arguments(deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile) -> tuple[str, ...]:
+    """What follows `vllm serve`."""
+    return tuple(token for one in explained_arguments(deployment, plan, profile) for token in one.tokens())
+
+
+def explained_arguments(
+    deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile
+) -> tuple[Argument, ...]:
+    """What follows `vllm serve`: the model, what the operator derives, then flags by name, sorted.
+
+    The accelerator's profile and the plan give flags by name too, and the user's take their place where both name
+    one.
     """
     model, engine = deployment.spec.model, deployment.spec.engine
-    arguments = [model_source(model).argument, "--served-model-name", model.served_name or model.name]
-    # All pods of a test cluster may share a network namespace: bind the pod's own address only.
-    arguments += ["--host", "$(POD_IP)", "--port", str(names.HTTP_PORT)]
-    if model.revision:
-        arguments += ["--revision", model.revision]
-    if model.precision:
-        arguments += ["--dtype", model.precision]
+    return (
+        *_model_arguments(deployment, plan),
+        # All pods of a test cluster may share a network namespace: bind the pod's own address only.
+        Argument("host", "$(POD_IP)", "the pod's own address"),
+        Argument("port", str(names.HTTP_PORT), "where the Service and the operator ask"),
+        *([Argument("revision", model.revision, "as model.revision says")] if model.revision else []),
+        *_size_arguments(deployment, plan.sizing),
+        *_parallel_arguments(plan),
+        Argument(
+            "shutdown-timeout",
+            str(SHUTDOWN_TIMEOUT),
+            "requests in flight have so many seconds when the pod is told to stop; without it they are aborted",
+        ),
+        *_agent_arguments(engine.agent),
+        *_named_arguments(plan, profile, engine.args),
+    )
+
+
+def _model_arguments(deployment: ModelDeployment, plan: Plan) -> Iterator[Argument]:
+    model, sizing = deployment.spec.model, plan.sizing
+    if model.source is None and sizing is not None and sizing.repository is not None:
+        yield Argument("", sizing.repository, f"the {sizing.precision} checkpoint of {model.name}")
+    else:
+        yield Argument(
+            "", model_source(model).argument, "where model.source, else model.name, says the weights are"
+        )
+    yield Argument("served-model-name", model.served_name or model.name, "what clients put into `model`")
+
+
+#: `--dtype` for a model that was not sized.
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+def _size_arguments(deployment: ModelDeployment, sizing: Sizing | None) -> Iterator[Argument]:
+    """Precision and context."""
+    model = deployment.spec.model
+    if sizing is None:
+        if model.precision in _DTYPES:
+            yield Argument("dtype", _DTYPES[model.precision], "as model.precision says")
+        if model.context_length:
+            yield Argument("max-model-len", str(model.context_length), "as model.contextLength says")
+        if model.kv_cache_precision:
+            yield Argument("kv-cache-dtype", model.kv_cache_precision, "as model.kvCachePrecision says")
+        return
+    if sizing.dtype is not None:
+        yield Argument(
+            "dtype", sizing.dtype, f"model.precision {sizing.precision} is not what the checkpoint is in"
+        )
     if model.context_length:
-        arguments += ["--max-model-len", str(model.context_length)]
-    arguments += _parallel_arguments(plan)
-    arguments += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT)]
-    agent = engine.agent is AgentMode.ENABLED
-    quiet = _QUIET_PATHS if agent else (*_QUIET_PATHS, "/v1/models")
-    arguments += ["--disable-access-log-for-endpoints", ",".join(quiet)]
-    if agent:
-        arguments += agent_arguments()
-    arguments += _flags({**dict(profile.args), **engine.args})
-    return tuple(arguments)
+        why = "as model.contextLength says"
+    elif sizing.context_length < sizing.native_context:
+        why = f"the longest of the model's {sizing.native_context} tokens that fits beside the weights"
+    else:
+        why = "the model's own longest request, which fits"
+    yield Argument("max-model-len", str(sizing.context_length), why)
+    if sizing.kv_cache_dtype != "auto":
+        asked = model.kv_cache_precision is not None
+        why = "as model.kvCachePrecision says" if asked else "what the checkpoint was calibrated for"
+        yield Argument("kv-cache-dtype", sizing.kv_cache_dtype, why)
 
 
-def _parallel_arguments(plan: Plan) -> list[str]:
+def _parallel_arguments(plan: Plan) -> Iterator[Argument]:
     """The flags of the layout.
 
     HYBRID needs each pod's first rank, worker index x ranks per pod, and Kubernetes cannot multiply. vLLM
@@ -87,27 +160,94 @@ def _parallel_arguments(plan: Plan) -> list[str]:
     EXTERNAL is written as hybrid with one local rank, which vLLM turns into external balancing: unlike
     --data-parallel-rank this is allowed for models without experts too.
     """
-    arguments = ["--tensor-parallel-size", str(plan.tensor)]
+    yield Argument("tensor-parallel-size", str(plan.tensor), "GPUs of one rank")
     mode = balancing(plan)
     if mode is not Balancing.SINGLE:
-        arguments += ["--data-parallel-size", str(plan.data)]
+        yield Argument("data-parallel-size", str(plan.data), "ranks of the group: width / GPUs of a rank")
     if mode in (Balancing.EXTERNAL, Balancing.HYBRID):
-        arguments += ["--data-parallel-size-local", str(plan.ranks_per_pod), "--data-parallel-hybrid-lb"]
-        arguments += ["--data-parallel-address", LEADER_ADDRESS]
-        arguments += ["--data-parallel-rpc-port", str(names.RPC_PORT)]
+        yield Argument("data-parallel-size-local", str(plan.ranks_per_pod), "ranks in each pod")
+        yield Argument(
+            "data-parallel-hybrid-lb", None, "each pod answers for its own ranks; the Service picks the pod"
+        )
+        yield Argument("data-parallel-address", LEADER_ADDRESS, "ranks meet at the group's leader")
+        yield Argument("data-parallel-rpc-port", str(names.RPC_PORT), "the same port on all pods")
     if mode is Balancing.EXTERNAL:
-        arguments += ["--data-parallel-start-rank", WORKER_INDEX]
+        yield Argument(
+            "data-parallel-start-rank", WORKER_INDEX, "one rank in each pod: its index is the rank"
+        )
     if mode is Balancing.HYBRID:
-        arguments += ["--nnodes", str(plan.pods_per_group), "--node-rank", WORKER_INDEX]
-        arguments += ["--master-addr", LEADER_ADDRESS]
+        yield Argument("nnodes", str(plan.pods_per_group), "pods of the group")
+        yield Argument("node-rank", WORKER_INDEX, "which of them this is; vLLM derives its first rank")
+        yield Argument("master-addr", LEADER_ADDRESS, "ranks on different nodes meet at the group's leader")
     if plan.expert_parallel:
-        arguments.append("--enable-expert-parallel")
-    return arguments
+        yield Argument(
+            "enable-expert-parallel",
+            None,
+            "each GPU holds whole experts, spread over the group, not slices of all",
+        )
 
 
-def _flags(values: Mapping[str, str]) -> list[str]:
-    """`--name=value`, sorted; a bare flag for an empty value.
+def _agent_arguments(mode: AgentMode) -> Iterator[Argument]:
+    agent = mode is AgentMode.ENABLED
+    quiet = _QUIET_PATHS if agent else (*_QUIET_PATHS, "/v1/models")
+    yield Argument(
+        "disable-access-log-for-endpoints", ",".join(quiet), "asked all the time by probes and scrapes"
+    )
+    if agent:
+        yield from (Argument(flag, value, "the operator's agent") for flag, value in agent_arguments())
 
-    One token each: a value that begins with a dash would be taken for the next flag.
-    """
-    return [f"--{name}={value}" if value else f"--{name}" for name, value in sorted(values.items())]
+
+def _named_arguments(plan: Plan, profile: AcceleratorProfile, users: Mapping[str, str]) -> Iterator[Argument]:
+    """Flags that a user may override by name."""
+    flags = {one.flag: one for one in _plan_arguments(plan.sizing)}
+    for name, value in profile.args:
+        flags[name] = Argument(name, value or None, f"what {profile.name} needs", joined=True)
+    for name, value in users.items():
+        plain = name.replace("_", "-")
+        # vLLM takes `--no-x` for a switch: it takes the place of the switch itself.
+        flags.pop(plain, None)
+        flags.pop(plain.removeprefix("no-"), None)
+        flags[name] = Argument(name, value or None, f"as engine.args.{name} says", joined=True)
+    yield from (flags[name] for name in sorted(flags))
+
+
+def _plan_arguments(sizing: Sizing | None) -> Iterator[Argument]:
+    if sizing is None:
+        return
+
+    def flag(name: str, value: object, reason: str) -> Argument:
+        return Argument(name, None if value is None else str(value), reason, joined=True)
+
+    if sizing.utilization:
+        gib = sizing.headroom_bytes / 2**30
+        yield flag(
+            "gpu-memory-utilization",
+            f"{sizing.utilization / 100:.2f}",
+            f"leaves {gib:.1f} GiB of each GPU to the driver, to buffers made later and to fragmentation",
+        )
+    yield flag(
+        "max-num-seqs",
+        sizing.max_sequences,
+        f"a rank's KV cache holds {sizing.concurrency} requests of the usual length",
+    )
+    yield flag(
+        "max-num-batched-tokens", sizing.max_batched_tokens, "tokens of one step; activations grow with it"
+    )
+    if sizing.balanced:
+        yield flag("enable-eplb", None, "experts are moved to where they keep GPUs evenly busy")
+        yield flag(
+            "eplb-config",
+            json.dumps({"num_redundant_experts": sizing.redundant_experts}, separators=(",", ":")),
+            "copies of busy experts, so that the experts divide evenly over the group's GPUs",
+        )
+    if sizing.tool_call_parser:
+        yield flag("enable-auto-tool-choice", None, "the model calls tools")
+        yield flag("tool-call-parser", sizing.tool_call_parser, "how this model writes tool calls")
+    if sizing.reasoning_parser:
+        yield flag("reasoning-parser", sizing.reasoning_parser, "how this model marks its reasoning")
+    if sizing.multimodal:
+        yield flag(
+            "limit-mm-per-prompt",
+            sizing.multimodal,
+            "bounds the encoder's memory, which is profiled at start",
+        )

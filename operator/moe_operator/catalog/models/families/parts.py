@@ -17,7 +17,12 @@ def embeddings(
     """The token embedding, the output head unless it is the same matrix, and the final norm."""
     found = [
         Tensor(
-            f"{prefix}embed_tokens", Component.EMBEDDINGS, vocabulary, hidden, split=Split.TENSOR, linear=False
+            f"{prefix}embed_tokens",
+            Component.EMBEDDINGS,
+            vocabulary,
+            hidden,
+            split=Split.TENSOR,
+            linear=False,
         ),
         vector(f"{prefix}norm", hidden, (0,), Component.NORMS),
     ]

@@ -8,8 +8,8 @@ from factories.deployments import model_deployment
 from factories.nodes import gpu_nodes, node
 from moe_operator.catalog.accelerators import load_catalog
 from moe_operator.planner.inventory import Inventory, inventory_from_nodes
-from moe_operator.planner.layout import plan
 from moe_operator.planner.plan import Plan, Refusal
+from moe_operator.planner.planning import plan
 
 UNREADABLE = Inventory(nodes=None)
 CONTROL_PLANE = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
@@ -75,7 +75,7 @@ def test_lays_a_group_out(gpus: int, spec: dict[str, Any], shape: tuple[int, int
     assert found.gpus_per_pod * found.pods_per_group == found.width
     assert found.data == found.pods_per_group * found.ranks_per_pod
     assert found.expert_parallel == (found.width > 1)
-    assert found.notes == ()
+    assert len(found.notes) == 1 and "not sized" in found.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_unknown_accelerator_is_answered_with_the_known_ones_closest_first() 
 def test_falls_back_along_the_list_to_what_the_cluster_has() -> None:
     found = _planned(gpu_nodes("H200", 2), hardware={"accelerators": ["B200", "GB200", "H200"]})
     assert found.accelerator == "H200"
-    assert found.notes == ("H200 was taken because no node has B200 or GB200",)
+    assert found.notes[:1] == ("H200 was taken because no node has B200 or GB200",)
     first = _planned(gpu_nodes("H200", 2) + gpu_nodes("B200", 1), hardware={"accelerators": ["B200", "H200"]})
     assert first.accelerator == "B200"
 
@@ -160,7 +160,7 @@ def test_a_pin_plans_for_nodes_that_come_only_when_pods_ask_for_them() -> None:
     """With a cluster that scales nodes from zero, waiting for a node would wait for ever."""
     found = _planned([node("cpu-0")], **_b200(gpusPerNode=8, gpusPerGroup=16))
     assert _shape(found) == (16, 2, 8, 1)
-    assert found.notes == ("no node has B200 yet; planned for nodes of 8 GPUs as pinned",)
+    assert found.notes[:1] == ("no node has B200 yet; planned for nodes of 8 GPUs as pinned",)
 
 
 def test_a_pin_above_what_the_nodes_have_is_refused_with_what_they_have() -> None:

@@ -1,0 +1,1 @@
+"""Compares the planner's arithmetic with the engine itself."""

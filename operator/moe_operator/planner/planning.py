@@ -1,0 +1,219 @@
+"""Spec, inventory and catalogue to a plan: the best layout that fits, or the nearest that does not and what would.
+
+Accelerators are tried in the order that the spec gives; the first on which the model fits is taken, one with room for
+a group before one without. What the spec says is obeyed or refused, never changed.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from moe_operator.api import reasons
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.spec import Goal, ModelDeploymentSpec
+from moe_operator.catalog.accelerators import Catalog
+from moe_operator.catalog.models.catalog import Checkpoint, Model, ModelCatalog, load_models
+from moe_operator.planner.checkpoints import CheckpointError, choose_checkpoint, override_dtype
+from moe_operator.planner.inventory import Inventory
+from moe_operator.planner.memory import MIB
+from moe_operator.planner.nodes import Hardware, hardware_options
+from moe_operator.planner.plan import Plan, Refusal, Sizing
+from moe_operator.planner.refusals import does_not_fit, no_such_context, unusable_shapes
+from moe_operator.planner.room import groups_with_room
+from moe_operator.planner.shape import GroupShape, given_shape, possible_shapes
+from moe_operator.planner.sizing import Shortage, Sized, size
+from moe_operator.planner.usable import unusable
+from moe_operator.planner.wants import Wants, WantsError, wants_of
+
+
+def plan(
+    deployment: ModelDeployment,
+    inventory: Inventory,
+    catalog: Catalog,
+    models: ModelCatalog | None = None,
+    config: Model | None = None,
+) -> Plan | Refusal:
+    """The layout of one group of this deployment on these nodes, or why there is none.
+
+    `config`: the model of the spec's config.json. Without it the catalogue is asked; a model that is not in it is
+    laid out without being sized.
+    """
+    spec = deployment.spec
+    options = hardware_options(spec, inventory, catalog)
+    if isinstance(options, Refusal):
+        return options
+    models = models or load_models()
+    model = config or models.find(spec.model.name)
+    if model is None:
+        return _unsized(spec, options[0])
+    try:
+        return _sized_plan(spec, options, inventory, model, models, wants_of(spec))
+    except (WantsError, CheckpointError) as error:
+        return Refusal(reasons.INVALID_SPEC, str(error))
+
+
+def _unsized(spec: ModelDeploymentSpec, hardware: Hardware) -> Plan | Refusal:
+    shape = given_shape(spec, hardware)
+    if isinstance(shape, Refusal):
+        return shape
+    note = f"not sized: the catalogue has no model {spec.model.name!r}; give its config.json with model.configFrom"
+    return _plan_of(hardware, shape, shape.width > 1, (*hardware.notes, note), None)
+
+
+def _sized_plan(
+    spec: ModelDeploymentSpec,
+    options: Sequence[Hardware],
+    inventory: Inventory,
+    model: Model,
+    models: ModelCatalog,
+    wants: Wants,
+) -> Plan | Refusal:
+    fitting: list[tuple[Hardware, Sized, tuple[str, ...]]] = []
+    refusal: Refusal | None = None
+    for hardware in options:
+        checkpoint, notes = choose_checkpoint(model, spec.model, hardware.profile, models)
+        found = best_layout(spec, hardware, model, checkpoint, wants)
+        if isinstance(found, Refusal):
+            refusal = refusal or found
+            continue
+        fitting.append((hardware, found, notes))
+        if groups_with_room(spec, hardware, inventory, found.shape) != 0:
+            break
+    if not fitting:
+        assert refusal is not None  # there is at least one option
+        return refusal
+    # Without room anywhere the first that fits waits for it.
+    last_has_room = groups_with_room(spec, fitting[-1][0], inventory, fitting[-1][1].shape) != 0
+    hardware, sized, notes = fitting[-1] if last_has_room else fitting[0]
+    passed = [option.profile.name for option in options[: options.index(hardware)]]
+    if passed:
+        why = f"{hardware.profile.name} was taken as {', '.join(passed)} cannot hold the model or has no room"
+        notes = (why, *notes)
+    return _plan_of(
+        hardware,
+        sized.shape,
+        model.architecture.is_moe and sized.shape.width > 1,
+        (*hardware.notes, *notes, *_remarks(sized, wants)),
+        _sizing(sized, wants),
+    )
+
+
+def best_layout(
+    spec: ModelDeploymentSpec, hardware: Hardware, model: Model, checkpoint: Checkpoint, wants: Wants
+) -> Sized | Refusal:
+    """The best layout on this hardware by the spec's goal, or why none fits."""
+    architecture = model.architecture
+    if wants.context_length is not None and (refused := no_such_context(model, wants.context_length)):
+        return refused
+    explicit = given_shape(spec, hardware)
+    shapes = list(possible_shapes(spec, hardware, whole_rank=not architecture.is_moe))
+    usable = [shape for shape in shapes if not unusable(architecture, checkpoint, shape)]
+    if not usable:
+        if isinstance(explicit, Refusal) and not shapes:
+            return explicit
+        return unusable_shapes(model, checkpoint, shapes)
+    # The KV cache of `cpu` is sized by itself; for GPUs without a known size there is nothing to plan with.
+    capacity = hardware.memory_mib * MIB if hardware.memory_mib is not None else None
+    sized: list[Sized] = []
+    short: list[Shortage] = []
+    reach = _natural_reach(spec, hardware)
+    for shape in usable:
+        if shape.width > reach and sized:
+            # A group that spans more than it must is slower and lost with any of its nodes.
+            break
+        found = size(model, checkpoint, hardware.profile, capacity, hardware.gpus_per_node, shape, wants)
+        (sized if isinstance(found, Sized) else short).append(found)  # type: ignore[arg-type]
+    if not sized:
+        return does_not_fit(spec, hardware, model, checkpoint, wants, short)
+    return min(sized, key=lambda one: _rank(one, wants.goal))
+
+
+def _rank(sized: Sized, goal: Goal) -> tuple[float, ...]:
+    """Order of preference. Ties go to the narrower group, of which fewer GPUs are lost at a time."""
+    per_gpu = sized.shape.width / max(sized.throughput.output_tokens_per_second, 1e-9)
+    late = 0.0 if sized.meets else 1.0
+    if goal is Goal.FEWEST_GPUS:
+        return (sized.shape.width, late, per_gpu, sized.shape.tensor)
+    if goal is Goal.MOST_THROUGHPUT:
+        return (per_gpu, sized.shape.width, sized.shape.tensor)
+    return (late, round(per_gpu, 9), sized.shape.width, sized.shape.tensor)
+
+
+def _natural_reach(spec: ModelDeploymentSpec, hardware: Hardware) -> int:
+    """The widest group that is proposed while a narrower one fits: a node, or an NVLink domain of several, of
+    which four nodes' worth is enough for the widest expert parallelism that pays."""
+    node = hardware.gpus_per_node
+    return max(node, min(hardware.profile.nvlink_domain, 4 * node))
+
+
+def _remarks(sized: Sized, wants: Wants) -> Iterable[str]:
+    if sized.context_length < sized.model.architecture.context_length and wants.context_length is None:
+        yield (
+            f"context {sized.context_length} of the model's {sized.model.architecture.context_length} tokens: more does"
+            " not fit beside the weights"
+        )
+    if not sized.meets and wants.goal is not Goal.MOST_THROUGHPUT:
+        yield (
+            f"the objective is missed by estimate: time to first token"
+            f" {sized.throughput.time_to_first_token:.2f} s (wanted {wants.time_to_first_token:g}), per output token"
+            f" {sized.throughput.time_per_output_token * 1000:.0f} ms (wanted {wants.time_per_output_token * 1000:g})"
+        )
+    if not sized.placement.even:
+        yield "experts do not divide evenly over the group's GPUs: some hold one more"
+
+
+def _plan_of(
+    hardware: Hardware,
+    shape: GroupShape,
+    expert_parallel: bool,
+    notes: tuple[str, ...],
+    sizing: Sizing | None,
+) -> Plan:
+    return Plan(
+        accelerator=hardware.profile.name,
+        width=shape.width,
+        pods_per_group=shape.pods,
+        ranks_per_pod=shape.ranks_per_pod,
+        tensor=shape.tensor,
+        data=shape.data,
+        expert_parallel=expert_parallel,
+        gpus_per_pod=shape.gpus_per_pod,
+        notes=notes,
+        sizing=sizing,
+    )
+
+
+def _sizing(sized: Sized, wants: Wants) -> Sizing:
+    memory, speed, model = sized.memory, sized.throughput, sized.model
+    return Sizing(
+        model=model.name,
+        precision=sized.checkpoint.precision.value,
+        repository=sized.checkpoint.repository,
+        dtype=override_dtype(model.architecture, sized.checkpoint),
+        kv_cache_dtype=sized.kv_cache_dtype,
+        context_length=sized.context_length,
+        native_context=model.architecture.context_length,
+        max_sequences=sized.sizes.max_sequences,
+        max_batched_tokens=sized.sizes.max_batched_tokens,
+        utilization=sized.sizes.utilization,
+        redundant_experts=sized.placement.redundant,
+        balanced=sized.placement.balanced,
+        capacity_bytes=memory.capacity,
+        weight_bytes=memory.weights.total,
+        activation_bytes=memory.activations,
+        buffer_bytes=memory.buffers,
+        headroom_bytes=memory.headroom,
+        kv_cache_bytes=memory.kv_cache,
+        kv_block_tokens=sized.kv_layout.block_size,
+        kv_block_bytes=sized.kv_layout.bytes_per_block,
+        kv_cache_tokens=sized.kv_tokens(min(wants.request_tokens, sized.context_length)),
+        concurrency=sized.concurrency,
+        sequences_per_rank=speed.sequences_per_rank,
+        output_tokens_per_second=round(speed.output_tokens_per_second),
+        prompt_tokens_per_second=round(speed.prompt_tokens_per_second),
+        time_to_first_token_ms=round(speed.time_to_first_token * 1000),
+        time_per_output_token_ms=round(speed.time_per_output_token * 1000),
+        meets_objective=sized.meets,
+        tool_call_parser=model.parsers.tool_call,
+        reasoning_parser=model.parsers.reasoning,
+        multimodal=json.dumps(dict(model.multimodal), separators=(",", ":")) if model.multimodal else None,
+    )
