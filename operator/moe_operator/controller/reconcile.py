@@ -55,10 +55,10 @@ from moe_operator.controller.kube import (
 )
 from moe_operator.controller.ledger import record
 from moe_operator.controller.observed import GroupFacts, group_facts, node_states
+from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.scaling import Load, Scale, Scaler, load_of
-from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fold
+from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fold, waits_for_node
 from moe_operator.controller.store import Key, Store
-from moe_operator.planner.inventory import Inventory, inventory_from_nodes
 from moe_operator.planner.plan import Refusal
 from moe_operator.resources.agent_config import agent_config_name, agent_configs_of, build_agent_config
 from moe_operator.resources.disruption_budget import build_disruption_budget
@@ -108,7 +108,7 @@ class Reconciler:
         """`clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None."""
         self._client = client
         self._store = store
-        self._catalog = catalog
+        self._planning = Planning(client, store, catalog, clock)
         self._events = events
         self._snapshot = snapshot
         self._leader_worker_set = leader_worker_set
@@ -172,6 +172,7 @@ class _Pass:
         self._effective: Revision | None = None
         self._notes: tuple[str, ...] = ()
         self._parent_seen = False
+        self._room: Room | None = None
 
     async def run(self, trouble: Trouble | None) -> Result:
         trouble = trouble or await self._choose_revision()
@@ -190,6 +191,7 @@ class _Pass:
             trouble = _refused(error)
         after = self._decide(seen.scale)
         try:
+            self._room = await self._room_for(after)
             await self._write_status(trouble, after)
         except NotFoundError:
             return self._parent_is_gone(None).result
@@ -206,6 +208,12 @@ class _Pass:
         )
         return Result(min((w for w in waits if w is not None), default=None))
 
+    async def _room_for(self, seen: _Seen) -> Room | None:
+        """Asked only while a pod finds no node: it costs a list of all pods."""
+        if self._effective is None or not any(waits_for_node(view) for view in seen.views):
+            return None
+        return await self._o._planning.room(self._d, self._effective)
+
     # --- decide -----------------------------------------------------------------------------------
 
     async def _choose_revision(self) -> Trouble | None:
@@ -215,17 +223,11 @@ class _Pass:
         lacking = await self._o._leader_worker_set()
         if lacking:
             return Trouble(lacking.reason, lacking.message, stalled=True, spec_at_fault=False)
-        inventory = self._inventory()
-        choice = revisions.choose(self._d, self._kept, inventory, self._o._catalog)
+        choice = await self._o._planning.choose(self._d, self._kept)
         if isinstance(choice, Refusal):
             return Trouble(choice.reason, choice.message, stalled=not choice.retry)
         self._effective, self._notes = choice.revision, choice.notes
         return None
-
-    def _inventory(self) -> Inventory:
-        if NODE in self._store.forbidden:
-            return Inventory(nodes=None)
-        return inventory_from_nodes(self._store.all(NODE))
 
     def _groups(self) -> list[GroupFacts]:
         states = None if NODE in self._store.forbidden else node_states(self._store.all(NODE))
@@ -430,6 +432,7 @@ class _Pass:
                 throughput=seen.load.throughput,
                 ledger=self._ledger,
                 figures_written_at=self._memory.figures_written_at,
+                room=self._room,
             )
         )
         if status == self._d.status:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.accelerators import Catalog
+from moe_operator.catalog.models.catalog import Model
 from moe_operator.controller.children import is_ours
 from moe_operator.controller.kube import CONTROLLER_REVISION, LEADER_WORKER_SET, Obj
 from moe_operator.controller.store import Store
@@ -45,15 +46,17 @@ def kept(store: Store, deployment: ModelDeployment) -> dict[str, Revision]:
     return found
 
 
-def choose(
-    deployment: ModelDeployment, revisions: dict[str, Revision], inventory: Inventory, catalog: Catalog
+def find_kept(deployment: ModelDeployment, revisions: dict[str, Revision]) -> Choice | None:
+    """The kept revision of this spec."""
+    revision = revisions.get(revision_name(deployment))
+    return None if revision is None else Choice(revision, fresh=False, notes=revision.plan.notes)
+
+
+def make(
+    deployment: ModelDeployment, inventory: Inventory, catalog: Catalog, config: Model | None = None
 ) -> Choice | Refusal:
-    """The revision that this spec wants."""
-    name = revision_name(deployment)
-    if name in revisions:
-        revision = revisions[name]
-        return Choice(revision, fresh=False, notes=revision.plan.notes)
-    planned = make_plan(deployment, inventory, catalog)
+    """A new revision of this spec. `config`: the model of its config.json, where it has one."""
+    planned = make_plan(deployment, inventory, catalog, config=config)
     if isinstance(planned, Refusal):
         return planned
     return Choice(render(deployment, planned, catalog), fresh=True, notes=planned.notes)

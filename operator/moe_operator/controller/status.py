@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from moe_operator.api import names, reasons
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import (
     GroupsStatus,
+    MemoryStatus,
     ModelDeploymentStatus,
     PlanStatus,
     RecoveryStatus,
@@ -18,6 +20,9 @@ from moe_operator.api.times import format_time, parse_time
 from moe_operator.controller.causes import waiting_for
 from moe_operator.controller.conditions import Said, merge
 from moe_operator.controller.group_planner import GroupState, GroupView, leader_selector
+from moe_operator.controller.planning import Room
+from moe_operator.planner.memory import MIB
+from moe_operator.planner.plan import Sizing
 from moe_operator.resources.revision import Revision
 
 #: Figures that change often move in status only when one changed by this share ...
@@ -55,6 +60,8 @@ class Learned:
     throughput: ThroughputStatus
     ledger: RecoveryStatus
     figures_written_at: float | None
+    room: Room | None = None
+    """Free GPUs, looked at while a pod finds no node."""
 
 
 def fold(learned: Learned) -> ModelDeploymentStatus:
@@ -109,10 +116,30 @@ def plan_status(deployment: ModelDeployment, revision: Revision) -> PlanStatus:
         tensor=plan.tensor,
         data=plan.data,
         expert_parallel=plan.width if plan.expert_parallel else 1,
-        precision=deployment.spec.model.precision or "auto",
-        context_length=deployment.spec.model.context_length,
         image=revision.image,
+        **_sizes(deployment, plan.sizing),
     )
+
+
+def _sizes(deployment: ModelDeployment, sizing: Sizing | None) -> dict[str, Any]:
+    model = deployment.spec.model
+    if sizing is None:
+        return {"precision": model.precision or "auto", "context_length": model.context_length}
+    memory = MemoryStatus(
+        capacity_mib=sizing.capacity_bytes // MIB,
+        weights_mib=sizing.weight_bytes // MIB,
+        kv_cache_mib=sizing.kv_cache_bytes // MIB,
+        buffers_mib=(sizing.activation_bytes + sizing.buffer_bytes) // MIB,
+        headroom_mib=sizing.headroom_bytes // MIB,
+    )
+    return {
+        "precision": sizing.precision,
+        "context_length": sizing.context_length,
+        "kv_cache_precision": sizing.kv_cache_dtype,
+        "max_sequences": sizing.max_sequences,
+        "memory": memory,
+        "kv_cache_tokens": sizing.kv_cache_tokens,
+    }
 
 
 def _unhealthy(groups: Sequence[GroupView]) -> list[UnhealthyGroup]:
@@ -159,12 +186,23 @@ def _conditions(
             f"a group is {plan.pods_per_group} pods x {plan.ranks_per_pod} ranks x {plan.tensor} GPUs "
             f"on {plan.accelerator}"
         )
+        if plan.sizing is not None:
+            text += f": {_fit(plan.sizing)}"
         said.append(
             Said(reasons.PLANNED, True, reasons.PLANNED_REASON, "; ".join([text, *learned.plan_notes]))
         )
     waiting = [waiting_for(g.facts) for g in live if g.state is GroupState.STARTING]
     homeless = [m for r, m in waiting if r == reasons.UNSCHEDULABLE]
-    if homeless:
+    if homeless and learned.room is not None and learned.room.groups == 0 and learned.revision:
+        said.append(
+            Said(
+                reasons.CAPACITY_AVAILABLE,
+                False,
+                reasons.CAPACITY_SHORT,
+                _capacity_short(learned.revision, learned.room),
+            )
+        )
+    elif homeless:
         said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.UNSCHEDULABLE, homeless[0]))
     elif learned.revision:
         said.append(
@@ -191,6 +229,25 @@ def _conditions(
             message = f"{len(updated)} of {learned.minimum} groups serve"
             said.append(Said(reasons.RECONCILING, True, reasons.STARTING, message))
     return said
+
+
+def _fit(sizing: Sizing) -> str:
+    """One GPU's memory in a sentence."""
+    gib = 1024 * MIB
+    return (
+        f"of {sizing.capacity_bytes / gib:.0f} GiB per GPU {sizing.weight_bytes / gib:.1f} hold weights"
+        f" ({sizing.precision}) and {sizing.kv_cache_bytes / gib:.1f} the KV cache, {sizing.context_length} tokens of"
+        f" context, {sizing.kv_cache_tokens} tokens in a group"
+    )
+
+
+def _capacity_short(revision: Revision, room: Room) -> str:
+    plan = revision.plan
+    where = "one node" if plan.pods_per_group == 1 else f"each of {plan.pods_per_group} nodes"
+    return (
+        f"a group needs {plan.gpus_per_pod} free GPUs on {where}, and the {room.nodes} {plan.accelerator} nodes, with"
+        f" {room.free} free GPUs together, cannot take it: free or add nodes"
+    )
 
 
 def _was_ready_at(deployment: ModelDeployment) -> bool:
@@ -254,3 +311,8 @@ def _ready(learned: Learned, serving: Sequence[GroupView], updated: Sequence[Gro
 
 def _name(learned: Learned) -> str:
     return f"revision {learned.revision.name}" if learned.revision else "the wanted revision"
+
+
+def waits_for_node(group: GroupView) -> bool:
+    """Whether a pod of this group finds no node."""
+    return group.state is GroupState.STARTING and waiting_for(group.facts)[0] == reasons.UNSCHEDULABLE

@@ -9,12 +9,12 @@ same way.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.planner.plan import Plan
+from moe_operator.planner.plan import Plan, plan_from_data, plan_to_data
 from moe_operator.resources.metadata import child_metadata
 
 #: The parts of the spec that reach the pods' template. All others act on groups as they are.
@@ -79,7 +79,7 @@ def build_revision(deployment: ModelDeployment, revision: Revision, number: int 
         "kind": "ControllerRevision",
         "metadata": child_metadata(deployment, revision.name, {names.LABEL_REVISION: revision.name}),
         "data": {
-            "plan": {**asdict(revision.plan), "notes": list(revision.plan.notes)},
+            "plan": plan_to_data(revision.plan),
             "template": revision.template,
         },
         "revision": number,
@@ -95,13 +95,12 @@ def read_revision(obj: Mapping[str, Any]) -> Revision:
     name = obj["metadata"]["name"]
     try:
         data = obj["data"]
-        plan = data["plan"]
-        known = {field: plan[field] for field in Plan.__dataclass_fields__ if field in plan}
+        plan = plan_from_data(data["plan"])
         engine = engine_container(data["template"])
         return Revision(
             name=name,
             hash=name.rpartition("-")[2],
-            plan=Plan(**{**known, "notes": tuple(plan.get("notes", ()))}),
+            plan=plan,
             template=data["template"],
             engine_arguments=tuple(engine["args"]),
             image=engine["image"],
