@@ -143,13 +143,14 @@ class Root:
             self._graft_top(name)
         for path in PRIVATE_DIRS:
             self._private(path)
-        for path in hidden_programs(self.spec["programs"]):
-            self._graft(path, self._make_point(path, "dir"))
         self._proc()
         self._sys()
         self._dev()
         for mount in sorted(self.spec["mounts"], key=lambda entry: entry["target"].count("/")):
             self._volume(mount)
+        # After the volumes: one at /tmp hides what lies below it too.
+        for path in hidden_programs(self.spec["programs"]):
+            self._graft(path, self._make_point(path, "dir"))
         self._make_point(self.spec["cwd"], "dir")
         if self.spec["read_only"]:
             for point in self._own:
