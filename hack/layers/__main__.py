@@ -5,6 +5,7 @@ Every layer runs even if an earlier one failed, so that one run tells everything
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -130,6 +131,8 @@ def chosen(arguments: list[str]) -> list[str]:
 def main() -> int:
     """Exit 0 only if every layer ran at least one test or check and none failed."""
     wanted = chosen(sys.argv[1:])
+    # Told to stop, leave by an exception: it ends the running command, and with it the cluster below.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     outcomes: dict[str, Outcome] = {}
     # Engines and clients leave sockets and files when they are killed; a folder of this run's own takes them along.
     with tempfile.TemporaryDirectory(prefix="moe-", ignore_cleanup_errors=True) as scratch:

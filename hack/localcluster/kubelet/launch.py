@@ -23,6 +23,8 @@ class Machine:
     layering: str
     point: Path
     state: Path
+    programs: tuple[str, ...] = ()
+    """Directories that images' programs come from: containers see them wherever they lie."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def container_spec(
         point=str(machine.point),
         layer=str(layer),
         layering=machine.layering,
+        programs=list(machine.programs),
         cwd=launch.cwd,
         shm=str(launch.shm),
         state=str(machine.state),

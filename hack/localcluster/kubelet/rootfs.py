@@ -4,7 +4,8 @@ Every top-level directory of the machine is shown through an overlay whose write
 container, so an image needs no files of its own and nothing a container writes reaches the machine. Where overlays are
 refused (a directory with mounts locked by an outer user namespace, a kernel without overlayfs), the directory is bound
 read-only, and missing mount points below it are made by mirroring the deepest existing parent: one bind per child.
-/tmp, /run, /var/tmp, /dev, /dev/shm and /proc are always the container's own.
+/tmp, /run, /var/tmp, /dev, /dev/shm and /proc are always the container's own; programs that lie there all the same
+(a checkout below /tmp) are shown at their place.
 
 Runs in the launcher's forked child, already inside a fresh mount namespace: it imports nothing lazily.
 """
@@ -41,13 +42,15 @@ class RootSpec(TypedDict):
 
     ``point``: an empty directory to build on; ``layer``: an empty directory for what the container writes;
     ``layering``: ``disk`` (layer on its file system), ``tmpfs`` (layer in memory) or ``bind`` (no overlays);
-    ``cwd``: a directory to have, created if missing; ``shm``: what to show at /dev/shm;
+    ``programs``: directories of the machine to show even below a private one; ``cwd``: a directory to have, created if
+    missing; ``shm``: what to show at /dev/shm;
     ``state``: the kubelet's directory, whose mounts no container needs.
     """
 
     point: str
     layer: str
     layering: str
+    programs: list[str]
     cwd: str
     shm: str
     state: str
@@ -86,6 +89,16 @@ def resolve(root: str, path: str) -> str:
             done = []
         pending = [step for step in target.split("/") if step not in ("", ".")] + pending
     return os.path.join(root, *done)
+
+
+def hidden_programs(directories: list[str]) -> list[str]:
+    """Those of ``directories`` that a private directory hides, outermost only."""
+    hidden = [
+        path
+        for path in sorted({os.path.realpath(directory) for directory in directories})
+        if any(path.startswith(private + "/") for private in PRIVATE_DIRS) and os.path.isdir(path)
+    ]
+    return [path for path in hidden if not any(path.startswith(outer + "/") for outer in hidden)]
 
 
 def mount_points_below(directory: str) -> list[str]:
@@ -135,6 +148,9 @@ class Root:
         self._dev()
         for mount in sorted(self.spec["mounts"], key=lambda entry: entry["target"].count("/")):
             self._volume(mount)
+        # After the volumes: one at /tmp hides what lies below it too.
+        for path in hidden_programs(self.spec["programs"]):
+            self._graft(path, self._make_point(path, "dir"))
         self._make_point(self.spec["cwd"], "dir")
         if self.spec["read_only"]:
             for point in self._own:
@@ -359,6 +375,7 @@ def as_root_spec(raw: dict[str, Any]) -> RootSpec:
         point=raw["point"],
         layer=raw["layer"],
         layering=raw["layering"],
+        programs=raw["programs"],
         cwd=raw["cwd"],
         shm=raw["shm"],
         state=raw["state"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from localcluster.kubelet.pod import Surroundings
 from localcluster.kubelet.podvolumes import remove_tree
 from localcluster.kubelet.provisioner import Provisioner
 from localcluster.kubelet.spawner import Spawner
+from localcluster.layout import cache_root, repository_root
 
 #: Seconds between looks at containers with a memory limit: when all are far from it, and when one is not.
 _MEMORY_CALM, _MEMORY_CLOSE = 2.0, 0.5
@@ -103,7 +105,8 @@ class Kubelet:
         try:
             probe = await spawner.request("probe", directory=str(_fresh(root / "probe")))
             kernel_kills = KernelKills()
-            machine = Machine(spawner, kernel_kills, probe["layering"], root / "point", root)
+            programs = (str(repository_root()), str(cache_root()), sys.prefix)
+            machine = Machine(spawner, kernel_kills, probe["layering"], root / "point", root, programs)
             print(f"containers' file systems: {machine.layering}", flush=True)
             objects, services = ObjectCache(client), ServiceTable(client)
             dns = etcfiles.DnsSettings(options.dns, options.cluster_domain, _machine_resolv_conf())

@@ -35,17 +35,27 @@ def there(*paths: str) -> list[str]:
     return [path for path in paths if Path(path).exists()]
 
 
-async def run(spawner: Spawner, where: Path, layering: str, argv: list[str]) -> tuple[int, str]:
-    deep = MountSpec(source=str(where / "volume"), target="/etc/new/deep", sub_path="", read_only=False)
+async def run(
+    spawner: Spawner,
+    where: Path,
+    layering: str,
+    argv: list[str],
+    *,
+    programs: tuple[str, ...] = (),
+    mount: str = "/etc/new/deep",
+    read_only: bool = False,
+) -> tuple[int, str]:
+    volume = MountSpec(source=str(where / "volume"), target=mount, sub_path="", read_only=False)
     root = RootSpec(
         point=str(where / "point"),
         layer=str(where / "layer"),
         layering=layering,
+        programs=list(programs),
         cwd="/work-dir",
         shm=str(where / "shm"),
         state=str(where),
-        read_only=False,
-        mounts=[deep],
+        read_only=read_only,
+        mounts=[volume],
     )
     output = bytearray()
     spec = ProcessSpec(
@@ -77,6 +87,30 @@ async def test_no_way_of_building_a_root_lets_writes_out(
     assert (tmp_path / "volume" / "file").read_text() == "kept\n"
     places = [f"{folder}/{mark}" for folder in ("/etc", "/usr", "/var", "/root", "/tmp")]
     assert there(*places, "/etc/new") == []
+
+
+@row("private-root")
+@pytest.mark.parametrize("layering", ["disk", "tmpfs", "bind"])
+@pytest.mark.parametrize(("mount", "read_only"), [("/etc/new/deep", False), ("/tmp", True)])
+async def test_a_checkout_below_tmp_is_seen(
+    spawner: Spawner, tmp_path: Path, layering: str, mount: str, read_only: bool
+) -> None:
+    """Who clones the project below /tmp would find that no pod of the local cluster can start its program."""
+    programs = tmp_path / "programs"
+    (programs / "bin").mkdir(parents=True)
+    (programs / "bin" / "hello").write_text("#!/bin/sh\necho hello\ntouch $0.written 2> /dev/null\n")
+    (programs / "bin" / "hello").chmod(0o755)
+    code, output = await run(
+        spawner,
+        tmp_path,
+        layering,
+        ["sh", "-c", f"{programs}/bin/hello; ls /tmp"],
+        programs=(str(programs), str(programs / "bin")),
+        mount=mount,
+        read_only=read_only,
+    )
+    assert (code, output.split()) == (0, ["hello", tmp_path.parts[2]])
+    assert there(str(programs / "bin" / "hello.written")) == []
 
 
 @row("exit-states")
