@@ -1,0 +1,111 @@
+"""Runs layers and counts what passed. Two lanes run beside each other: one computes, the other mostly waits."""
+
+import subprocess
+import tempfile
+import threading
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from layers.table import Layer
+
+
+@dataclass
+class Outcome:
+    """What a layer came to."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+
+class Runner:
+    """Runs commands of layers. With several lanes every line of output begins with its layer's name."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self._running: set[subprocess.Popen[str]] = set()
+        self._prefixed = False
+
+    def run(self, layers: Iterable[Layer]) -> None:
+        """Run all of them, also after a failure. Ends what still runs when it is left by an exception."""
+        wanted = tuple(layers)
+        computing = [layer for layer in wanted if not layer.cluster]
+        waiting = [layer for layer in wanted if layer.cluster]
+        self._prefixed = bool(computing and waiting)
+        beside = threading.Thread(target=self._lane, args=(computing,), daemon=True)
+        beside.start()
+        try:
+            self._lane(waiting)
+            beside.join()
+        finally:
+            for process in list(self._running):
+                process.terminate()
+            for process in list(self._running):
+                process.wait()
+
+    def _lane(self, layers: list[Layer]) -> None:
+        for layer in layers:
+            print(f"\n=== {layer.name} ===", flush=True)
+            self.outcomes[layer.name] = self._layer(layer)
+
+    def _layer(self, layer: Layer) -> Outcome:
+        """Run all steps of a layer. A failed preparation fails the layer without its tests."""
+        outcome, started = Outcome(), time.monotonic()
+        for command in layer.prepare:
+            if self._command(layer, command) != 0:
+                print(f"{layer.name}: preparation failed: {' '.join(command)}", flush=True)
+                outcome.failed += 1
+                break
+        else:
+            for command in layer.checks:
+                if self._command(layer, command) == 0:
+                    outcome.passed += 1
+                else:
+                    outcome.failed += 1
+            for command in layer.tests:
+                self._tests(layer, command, outcome)
+        outcome.seconds = time.monotonic() - started
+        return outcome
+
+    def _tests(self, layer: Layer, command: tuple[str, ...], outcome: Outcome) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.xml"
+            code = self._command(layer, (*command, f"--junit-xml={report}"))
+            found = read_report(report) if report.exists() else Outcome(failed=1)
+        outcome.passed += found.passed
+        outcome.failed += found.failed or (0 if code == 0 else 1)
+        outcome.skipped += found.skipped
+
+    def _command(self, layer: Layer, command: tuple[str, ...]) -> int:
+        if not self._prefixed:
+            with subprocess.Popen(command, text=True) as process:
+                return self._follow(process)
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as process:
+            assert process.stdout is not None
+            self._running.add(process)
+            for line in process.stdout:
+                print(f"{layer.name:<10} | {line}", end="", flush=True)
+            return self._follow(process)
+
+    def _follow(self, process: subprocess.Popen[str]) -> int:
+        self._running.add(process)
+        try:
+            return process.wait()
+        finally:
+            if process.poll() is not None:
+                self._running.discard(process)
+
+
+def read_report(path: Path) -> Outcome:
+    """Counts of a JUnit report."""
+    suite = ET.parse(path).getroot().find("testsuite")
+    assert suite is not None
+    total, bad = int(suite.get("tests", 0)), int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+    skipped = int(suite.get("skipped", 0))
+    return Outcome(total - bad - skipped, bad, skipped)

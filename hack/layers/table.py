@@ -1,0 +1,64 @@
+"""The layers of tests: what each runs."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=8")
+#: Slow layers name each test as it ends, with its figures, so that nobody waits before a silent screen.
+_TELLING = (sys.executable, "-m", "pytest", "-v", "-rA", "-p", "no:cacheprovider", "--durations=30")
+_CLUSTER = (sys.executable, "-m", "localcluster", "run")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Steps of one layer: commands, each tests (a JUnit report is appended) or a check by exit code."""
+
+    name: str
+    prepare: tuple[tuple[str, ...], ...] = ()
+    checks: tuple[tuple[str, ...], ...] = ()
+    tests: tuple[tuple[str, ...], ...] = ()
+    cluster: bool = False
+    """Needs a cluster and mostly waits: runs beside those that only compute."""
+    optional: bool = False
+    """Runs only when named: it shows something once, and takes long."""
+
+
+def _module(name: str, *args: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", name, *args)
+
+
+_ENGINE = (_module("localcluster", "build"), _module("engine", "install"), _module("engine", "model"))
+
+LAYERS = (
+    Layer(
+        "lint",
+        checks=(
+            _module("ruff", "check", "."),
+            _module("ruff", "format", "--check", "."),
+            _module("mypy"),
+            (str(Path(sys.executable).with_name("lint-imports")),),
+        ),
+    ),
+    Layer("unit", tests=((*_PYTEST, "tests/unit"),)),
+    Layer("properties", tests=((*_PYTEST, "tests/properties"),)),
+    Layer("faults", tests=((*_PYTEST, "tests/faults"),)),
+    Layer(
+        "cluster",
+        prepare=(_module("localcluster", "build"),),
+        tests=(
+            (*_CLUSTER, "--name", "tests", "--", *_PYTEST, "tests/cluster", "-m", "not outside"),
+            (*_TELLING, "tests/cluster", "-m", "outside"),
+        ),
+        cluster=True,
+    ),
+    Layer(
+        "e2e",
+        prepare=_ENGINE,
+        tests=(
+            (*_CLUSTER, "--name", "e2e", "--", *_TELLING, "tests/e2e"),
+            (*_TELLING, "tests/loopback"),
+        ),
+        cluster=True,
+    ),
+)
