@@ -40,7 +40,7 @@ def main() -> int:
         if case.engine and arguments.engine:
             rows |= measure([case])  # one process each: an engine leaves its memory behind
         elif case.engine and case.name in recorded:
-            rows[case.name] = recorded[case.name]
+            rows[case.name] = {**recorded[case.name], "settings": asdict(case)}
     failed = [f"{name}: {row['error']}" for name, row in rows.items() if "error" in row]
     if arguments.check:
         failed += [

@@ -2,6 +2,9 @@
 of each. See `verify.kv_cache`.
 """
 
+# vLLM is in the engine's environment only.
+# mypy: disable-error-code="import-not-found"
+
 from __future__ import annotations
 
 import json
@@ -9,6 +12,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from verify.kv_cases import CONFIGS, Case
@@ -52,6 +56,7 @@ def _arguments(case: Case, folder: str) -> dict[str, Any]:
     speculative = {"method": "mtp", "num_speculative_tokens": case.speculative_tokens}
     return {
         "model": folder,
+        "dtype": case.dtype,
         "skip_tokenizer_init": True,
         "load_format": "dummy",
         "enforce_eager": True,
@@ -90,6 +95,7 @@ def _specify(case: Case, folder: str) -> dict[str, Any]:
     # What a GPU's platform decides differently: precision and batches in flight. The engine's CPU build would
     # refuse them, but the layers' code does not depend on the device.
     config.scheduler_config.async_scheduling = True
+    config.scheduler_config.max_num_batched_tokens = case.max_batched_tokens
     config.cache_config.cache_dtype = case.cache_dtype
     config.cache_config.block_size = case.block_size
     with set_current_vllm_config(config):
@@ -98,7 +104,9 @@ def _specify(case: Case, folder: str) -> dict[str, Any]:
         if config.model_config.is_hybrid:
             current_platform.update_block_size_for_backend(config)
         specifications = _specifications(config)
-        config.cache_config.kv_cache_layout = "LBHNC"
+        # What the backends of a GPU prefer: blocks outermost only where pages of many sizes share them.
+        compressed = config.model_config.hf_config.model_type == "deepseek_v4"
+        config.cache_config.kv_cache_layout = "BLHNC" if compressed else "LBNHC"
         plan = kv_cache_utils.get_kv_cache_configs(config, [specifications], [case.kv_bytes])[0]
         groups = plan.kv_cache_groups
         tokens, concurrency = kv_cache_utils.get_kv_cache_capacity(config, plan)
@@ -106,6 +114,7 @@ def _specify(case: Case, folder: str) -> dict[str, Any]:
         scarce = _SCARCE_BLOCKS * block + 99
         return {
             "way": "model code",
+            "modelDtype": str(config.model_config.dtype).removeprefix("torch."),
             "numBlocks": plan.num_blocks,
             "capacityTokens": tokens,
             "concurrency": concurrency,
@@ -176,18 +185,16 @@ def _specifications(config: Any) -> dict[str, Any]:
     """As the engine's model runner asks the layers."""
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-    class Runner:
-        vllm_config = config
-        shared_kv_cache_layers: dict[str, str] = {}
-
-    return GPUModelRunner.get_kv_cache_spec(Runner())
+    runner = SimpleNamespace(vllm_config=config, shared_kv_cache_layers={})
+    specifications: dict[str, Any] = GPUModelRunner.get_kv_cache_spec(runner)
+    return specifications
 
 
 def _block_size(specification: Any) -> int:
     """Tokens per block; 0 for recurrent states."""
     from vllm.v1.kv_cache_interface import MambaSpec
 
-    return 0 if isinstance(specification, MambaSpec) else specification.block_size
+    return 0 if isinstance(specification, MambaSpec) else int(specification.block_size)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ def _attention(layers: int, kv_heads: int, head_size: int, **fields: Any) -> Att
     return AttentionCache(layers, kv_heads, head_size, head_size, **fields)
 
 
-def _state(value_heads: int, *, float32_state: bool) -> StateCache:
-    return StateCache(6, 16, 128, value_heads, 128, 4, float32_state)
+def _state(layers: int, value_heads: int, *, float32_state: bool) -> StateCache:
+    return StateCache(layers, 16, 128, value_heads, 128, 4, float32_state)
 
 
 def _latent(**fields: Any) -> tuple[LatentCache, ...]:
@@ -40,32 +40,49 @@ def _latent(**fields: Any) -> tuple[LatentCache, ...]:
     )
 
 
+def _compressed(layers: int, ratios: dict[int, int]) -> tuple[Cache, ...]:
+    latent = (
+        LatentCache(count, 448, 64, 128 if ratio == 4 else 0, count if ratio == 4 else 0, compression=ratio)
+        for ratio, count in ratios.items()
+    )
+    window = AttentionCache(layers, 1, 512, 0, window=128)
+    return (window, *latent, AttentionCache(1, 1, 512, 0, window=128, section=Section.MTP))
+
+
 # What the measured models keep, written down by hand, so that these tests stand without the readers of configs.
 CACHES: dict[str, tuple[Cache, ...]] = {
     "qwen3-30b": (_attention(4, 4, 128),),
     "qwen3-next-80b": (
-        _attention(2, 2, 256),
-        _state(32, float32_state=False),
+        _attention(12, 2, 256),
+        _state(36, 32, float32_state=False),
         _attention(1, 2, 256, section=Section.MTP),
     ),
     "qwen3.5-397b": (
-        _attention(2, 2, 256),
-        _state(64, float32_state=True),
+        _attention(15, 2, 256),
+        _state(45, 64, float32_state=True),
         _attention(1, 2, 256, section=Section.MTP),
     ),
     "qwen3.5-27b": (
         _attention(2, 4, 256),
-        _state(48, float32_state=True),
+        _state(6, 48, float32_state=True),
         _attention(1, 4, 256, section=Section.MTP),
     ),
     "deepseek-v3": _latent(),
     "deepseek-v3.2": _latent(indexer_size=128, indexer_layers=4),
+    "glm-5.2": (
+        LatentCache(8, 512, 64, 128, 4),
+        LatentCache(1, 512, 64, 128, 1, section=Section.MTP),
+    ),
+    "gpt-oss-uneven": (_attention(4, 8, 64, window=128), _attention(3, 8, 64)),
+    "mixtral-windows": (_attention(4, 8, 128, window=4096),),
     "gpt-oss-120b": (_attention(3, 8, 64, window=128), _attention(3, 8, 64)),
     "mixtral-8x22b": (_attention(4, 8, 128),),
     "llama-3.1-8b": (_attention(4, 8, 128),),
     "glm-4.5": (_attention(4, 8, 128), _attention(1, 8, 128, section=Section.MTP)),
     "minimax-m2": (_attention(4, 8, 128),),
     "command-r-35b": (_attention(4, 8, 128),),
+    "deepseek-v4-flash": _compressed(43, {4: 21, 128: 20}),
+    "deepseek-v4-pro": _compressed(61, {4: 30, 128: 31}),
     "llama-4-scout": (_attention(6, 8, 128, chunk=8192), _attention(2, 8, 128)),
 }
 
@@ -111,6 +128,7 @@ def _predicted(architecture: Architecture, row: dict[str, Any]) -> KvCacheLayout
     settings = _settings(
         tensor=measured["tensor"],
         cache_dtype=backend.cache_dtype,
+        model_dtype=row.get("modelDtype", "bfloat16"),
         block_size=measured["block_size"],
         prefix_caching=measured["prefix_caching"],
         speculative_tokens=measured["speculative_tokens"],
@@ -167,6 +185,32 @@ def test_unknown_cache_precision_is_refused() -> None:
     """A guess would promise twice the context, or half of it."""
     with pytest.raises(ValueError, match="'nvfp4' cannot be sized"):
         kv_cache_layout(_architecture(_attention(4, 8, 128)), _settings(cache_dtype="nvfp4"), with_mtp=False)
+
+
+@pytest.mark.parametrize(
+    ("caches", "fields", "message"),
+    [
+        (_compressed(43, {4: 21, 128: 20}), {"block_size": 256}, "sized for fp8_ds_mla only, not auto"),
+        (
+            _compressed(43, {4: 21, 128: 20}),
+            {"block_size": 64, "cache_dtype": "fp8_ds_mla"},
+            "these are 512 and 64",
+        ),
+        (_latent(), {"cache_dtype": "fp8_ds_mla"}, "a format of sparse MLA"),
+        (
+            (_attention(2, 8, 256), _state(6, 48, float32_state=True)),
+            {"tensor": 64},
+            "cannot be divided over 64",
+        ),
+        ((_attention(2, 4, 64, window=128), _attention(2, 8, 64)), {}, "one kind with a window"),
+    ],
+)
+def test_layouts_that_were_never_compared_are_refused(
+    caches: tuple[Cache, ...], fields: dict[str, Any], message: str
+) -> None:
+    """A number that nobody has compared with vLLM's looks as sure as the others."""
+    with pytest.raises(ValueError, match=message):
+        kv_cache_layout(_architecture(*caches), _settings(**fields), with_mtp=False)
 
 
 def test_too_little_memory_holds_no_context() -> None:

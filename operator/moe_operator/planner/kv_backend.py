@@ -42,6 +42,9 @@ def attention_backend(
     if not latent:
         return AttentionBackend(128 if platform is Platform.CPU else 16, cache_dtype)
     sparse = any(cache.indexer_size for cache in latent)
+    if any(cache.compression > 1 for cache in latent):
+        # FlashMLA's kernels, on every platform but with FlashInfer asked for by name.
+        return AttentionBackend(256, "fp8_ds_mla" if cache_dtype in ("auto", *_QUANTISED) else cache_dtype)
     if platform is not Platform.CUDA:
         return AttentionBackend(16, cache_dtype)
     if not sparse:

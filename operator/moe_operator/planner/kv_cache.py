@@ -8,9 +8,9 @@ matters: hybrid models, sliding windows, more GPUs than heads. Here the same int
 from dataclasses import dataclass
 
 from moe_operator.catalog.models.architecture import Architecture, Section
+from moe_operator.planner.kv_compressed import compressed_pages, is_compressed, pack_layers
 from moe_operator.planner.kv_groups import KvGroup, group_layers
 from moe_operator.planner.kv_layers import PageKind, PageSettings, layer_pages
-
 
 _PARTIAL = (PageKind.STATE, PageKind.WINDOW, PageKind.CHUNK)
 
@@ -25,7 +25,8 @@ class KvSettings:
     """As `--kv-cache-dtype`: `auto` (the model's precision), `fp8`, ...; `fp8_ds_mla` where vLLM stores sparse
     MLA packed (`kv_backend.attention_backend` says where)."""
     model_dtype: str
-    """`bfloat16`, `float16` or `float32`."""
+    """`bfloat16`, `float16` or `float32`, as vLLM resolves `--dtype`: `auto` serves a float32 checkpoint in
+    bfloat16."""
     block_size: int
     """Tokens per block that the attention backend prefers, before alignment (`kv_backend.attention_backend`)."""
     prefix_caching: bool
@@ -34,7 +35,7 @@ class KvSettings:
     max_batched_tokens: int
     """`--max-num-batched-tokens`: sliding windows keep the tokens in flight too."""
     concurrent_batches: int = 2
-    """Batches in flight: two with asynchronous scheduling, vLLM's default."""
+    """Batches in flight: two with asynchronous scheduling, vLLM's default; one on CPU, which has none."""
 
 
 @dataclass(frozen=True)
@@ -108,18 +109,18 @@ def kv_cache_layout(architecture: Architecture, settings: KvSettings, *, with_mt
         ValueError: GPUs that vLLM cannot divide the heads over, a precision or a cache that cannot be sized.
     """
     sections = {Section.MAIN, Section.MTP} if with_mtp else {Section.MAIN}
-    caches = (cache for cache in architecture.caches if getattr(cache, "section", Section.MAIN) in sections)
-    pages = layer_pages(
-        caches,
-        PageSettings(
-            settings.tensor,
-            settings.cache_dtype,
-            settings.model_dtype,
-            settings.block_size,
-            settings.speculative_tokens,
-        ),
+    caches = tuple(c for c in architecture.caches if getattr(c, "section", Section.MAIN) in sections)
+    page_settings = PageSettings(
+        settings.tensor,
+        settings.cache_dtype,
+        settings.model_dtype,
+        settings.block_size,
+        settings.speculative_tokens,
     )
-    groups = group_layers(pages)
+    if is_compressed(caches):
+        groups = pack_layers(compressed_pages(caches, page_settings))
+    else:
+        groups = group_layers(layer_pages(caches, page_settings))
     whole = [group.block_size for group in groups if group.kind not in _PARTIAL]
     return KvCacheLayout(
         block_size=(whole or [group.block_size for group in groups] or [settings.block_size])[0],

@@ -70,14 +70,13 @@ def _alike(pages: Mapping[Page, int]) -> bool:
 
 
 def _of_size(page: Page, size: int) -> Page:
-    """The page with `size` bytes: more tokens where that comes out even, else padding."""
+    """The page with `size` bytes: states are padded to the size of attention's pages."""
     if page.bytes == size:
         return page
-    if page.kind is not PageKind.STATE and size % page.bytes == 0:
-        return replace(page, bytes=size, tokens=page.tokens * (size // page.bytes))
-    if page.kind in (PageKind.LATENT, PageKind.INDEXER):
+    if page.kind is not PageKind.STATE:
         raise ValueError(
-            f"pages of {page.bytes} and {size} bytes cannot share a KV cache: latents are not padded"
+            f"attention layers that need {page.bytes} and {size} bytes per block, one kind with a window, cannot"
+            " be sized"
         )
     return replace(page, bytes=size)
 

@@ -19,7 +19,7 @@ _DTYPE_BYTES = {
     "fp8_e4m3": 1,
     "fp8_e5m2": 1,
 }
-_PACKED_LATENT = "fp8_ds_mla"
+PACKED_LATENT = "fp8_ds_mla"
 # FlashMLA's packed token of sparse MLA: 512 FP8 latents, four FP32 scales, 64 BF16 rotary values.
 _PACKED_LATENT_BYTES = 656
 _PACKED_LATENT_SIZES = (512, 64)
@@ -79,7 +79,7 @@ class PageSettings:
         """
         name = self.model_dtype if dtype == "auto" else dtype
         if name not in _DTYPE_BYTES:
-            known = ", ".join(["auto", *_DTYPE_BYTES, _PACKED_LATENT])
+            known = ", ".join(["auto", *_DTYPE_BYTES, PACKED_LATENT])
             raise ValueError(f"the KV cache of precision {name!r} cannot be sized; known are {known}")
         return _DTYPE_BYTES[name]
 
@@ -132,13 +132,15 @@ def _pages(cache: Cache, settings: PageSettings) -> list[tuple[Page, int]]:
     if isinstance(cache, StateCache):
         # Padded to the attention's page when layers are grouped.
         return [(Page(PageKind.STATE, 0, _state_bytes(cache, settings)), cache.layers)]
-    if cache.compression != 1:
-        raise ValueError("the KV cache of compressed attention (DeepSeek V4) cannot be sized yet")
-    index = cache.indexer_size + 4 * (cache.indexer_size // _INDEXER_GROUP)
     return [
         (Page(PageKind.LATENT, tokens, tokens * _latent_bytes(cache, settings)), cache.layers),
-        (Page(PageKind.INDEXER, tokens, tokens * index), cache.indexer_layers),
+        (Page(PageKind.INDEXER, tokens, tokens * index_bytes(cache)), cache.indexer_layers),
     ]
+
+
+def index_bytes(cache: LatentCache) -> int:
+    """One index key of the sparse indexer: FP8 elements and their scales."""
+    return cache.indexer_size + 4 * (cache.indexer_size // _INDEXER_GROUP)
 
 
 def _token_bytes(cache: AttentionCache, settings: PageSettings) -> int:
@@ -155,10 +157,10 @@ def _token_bytes(cache: AttentionCache, settings: PageSettings) -> int:
 
 def _latent_bytes(cache: LatentCache, settings: PageSettings) -> int:
     """One token in one layer, the same on every GPU of a rank."""
-    if settings.cache_dtype != _PACKED_LATENT:
+    if settings.cache_dtype != PACKED_LATENT:
         return (cache.latent_size + cache.rope_size) * settings.element_bytes(settings.cache_dtype)
     if (cache.latent_size, cache.rope_size) != _PACKED_LATENT_SIZES or not cache.indexer_size:
-        raise ValueError(f"{_PACKED_LATENT} is a format of sparse MLA with latents of 512 + 64 elements only")
+        raise ValueError(f"{PACKED_LATENT} is a format of sparse MLA with latents of 512 + 64 elements only")
     return _PACKED_LATENT_BYTES
 
 
