@@ -76,9 +76,10 @@ def _source_checkpoint(model: Model, spec: ModelSpec, catalog: ModelCatalog) -> 
 
 
 def override_dtype(architecture: Architecture, checkpoint: Checkpoint) -> str | None:
-    """`--dtype` where the wanted precision is not the one that the checkpoint is stored in."""
+    """`--dtype` where vLLM would compute in another precision by itself: it takes the checkpoint's, but bfloat16 for
+    one in 32 bits."""
     dtype = DTYPES.get(checkpoint.precision)
-    return dtype if dtype is not None and dtype != architecture.dtype else None
+    return dtype if dtype is not None and (dtype != architecture.dtype or dtype == "float32") else None
 
 
 def _runs(model: Model, checkpoint: Checkpoint, profile: AcceleratorProfile) -> tuple[str, ...]:

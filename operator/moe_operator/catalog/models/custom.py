@@ -7,10 +7,10 @@ from typing import Any
 
 from moe_operator.catalog.models.architecture import Architecture
 from moe_operator.catalog.models.config_reader import ConfigError, ConfigReader
+from moe_operator.catalog.models.layer_regex import RegexError
 from moe_operator.catalog.models.model import Checkpoint, Model
 from moe_operator.catalog.models.quantization_config import Quantization, read_quantization
 from moe_operator.catalog.models.read import read_architecture
-from moe_operator.catalog.models.regex_syntax import RegexError
 from moe_operator.catalog.models.scheme import DTYPES, ELEMENT_BYTES, Precision
 
 #: Bytes. Those of the largest models are below 200 KiB, long lists of excluded modules included.

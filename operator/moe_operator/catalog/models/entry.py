@@ -12,7 +12,8 @@ from pydantic.alias_generators import to_camel
 
 from moe_operator.catalog.models.architecture import RopeScaling, Section
 from moe_operator.catalog.models.config_reader import ConfigError
-from moe_operator.catalog.models.model import Checkpoint, ContextStretch, Model, Parsers, Rule
+from moe_operator.catalog.models.context_stretch import ContextStretch
+from moe_operator.catalog.models.model import Checkpoint, Model, Parsers, Rule
 from moe_operator.catalog.models.name_patterns import NamePatterns
 from moe_operator.catalog.models.read import read_architecture
 from moe_operator.catalog.models.scheme import DTYPES, ELEMENT_BYTES, Precision, scheme_named
@@ -87,9 +88,23 @@ class _ParsersForm(_Form):
     reasoning: _Text | None = None
 
 
+class _RopeForm(BaseModel):
+    """The model's own rope parameters, named as in config.json."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    rope_theta: _Positive
+    partial_rotary_factor: Annotated[float, Field(gt=0, le=1)] | None = None
+    mrope_interleaved: bool | None = None
+    mrope_section: Annotated[list[_Positive], Field(min_length=1)] | None = None
+
+
 class _RopeScalingForm(_Form):
     type: Annotated[RopeScaling, Field(strict=False)]
     up_to: _Positive
+    over: _Positive | None = None
+    """Positions that the factor counts from, where the card says others than the native context."""
+    rope: _RopeForm
 
 
 class _EntryForm(_Form):
@@ -155,9 +170,19 @@ def read_entry(file: str, data: Any) -> Model:
         aliases=tuple(form.aliases),
         parsers=Parsers(form.parsers.tool_call, form.parsers.reasoning),
         multimodal=tuple(form.multimodal.items()),
-        stretch=ContextStretch(stretch.type, stretch.up_to) if stretch else None,
+        stretch=_stretch(stretch, architecture.context_length, form.config) if stretch else None,
         hub_parameters=form.hub_parameters,
         approximate=form.approximate,
+    )
+
+
+def _stretch(form: _RopeScalingForm, native: int, config: Mapping[str, Any]) -> ContextStretch:
+    return ContextStretch(
+        type=form.type,
+        up_to=form.up_to,
+        original=form.over or native,
+        rope=tuple(form.rope.model_dump(exclude_none=True).items()),
+        within="text_config" if "text_config" in config else None,
     )
 
 

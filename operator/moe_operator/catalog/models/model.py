@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from moe_operator.catalog.models.architecture import Architecture, RopeScaling, Section, Tensor
+from moe_operator.catalog.models.architecture import Architecture, Section, Tensor
+from moe_operator.catalog.models.context_stretch import ContextStretch
 from moe_operator.catalog.models.name_patterns import NamePatterns
 from moe_operator.catalog.models.scheme import DTYPES, NONE, Precision, Scheme
 
@@ -89,15 +90,6 @@ class Parsers:
     """`--tool-call-parser`."""
     reasoning: str | None = None
     """`--reasoning-parser`."""
-
-
-@dataclass(frozen=True)
-class ContextStretch:
-    """How far the model's card allows positions to be stretched."""
-
-    type: RopeScaling
-    up_to: int
-    """Longest sequence in tokens."""
 
 
 @dataclass(frozen=True)

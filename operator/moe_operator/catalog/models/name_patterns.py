@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-from moe_operator.catalog.models.linear_regex import LinearRegex
+from moe_operator.catalog.models.layer_regex import LayerRegex
 
 #: vLLM fuses these; some checkpoints list the fused name, their files hold the parts.
 _FUSED = {
@@ -35,8 +35,8 @@ class NamePatterns:
     """As `re.match`, on the name from its beginning."""
 
     @cached_property
-    def _regexes(self) -> tuple[LinearRegex, ...]:
-        return tuple(LinearRegex(pattern) for pattern in self.regexes)
+    def _regexes(self) -> tuple[LayerRegex, ...]:
+        return tuple(LayerRegex(pattern) for pattern in self.regexes)
 
     @cached_property
     def _modules(self) -> frozenset[tuple[str, ...]]:

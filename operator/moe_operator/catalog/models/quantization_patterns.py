@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from moe_operator.catalog.models.config_reader import ConfigError
-from moe_operator.catalog.models.linear_regex import LinearRegex
+from moe_operator.catalog.models.layer_regex import LayerRegex, RegexError
 from moe_operator.catalog.models.name_patterns import NamePatterns
-from moe_operator.catalog.models.regex_syntax import RegexError
 
 #: Each is tried on every layer's names; checkpoints in use have about 20.
 _MOST_PATTERNS = 256
@@ -25,7 +24,7 @@ def regexes(path: str, patterns: Sequence[str]) -> list[str]:
     """The patterns, if all can be matched. Raises ConfigError."""
     for pattern in patterns:
         try:
-            LinearRegex(pattern)
+            LayerRegex(pattern)
         except RegexError as error:
             raise ConfigError(f"{path}: the expression {pattern[:60]!r} {error}") from error
     return list(patterns)
