@@ -64,6 +64,18 @@ format: install ## Format and sort imports
 bench-reconcile: install ## Measure apply -> LeaderWorkerSet, one deployment and 100 at once
 	@$(BIN)/python -m localcluster run --name bench -- $(BIN)/python -m bench.reconcile
 
+.PHONY: bench-planner
+bench-planner: install ## Measure plans per second, and a plan on the command line
+	@$(BIN)/python -m bench.planner
+
+.PHONY: test-families
+test-families: install ## Serve a tiny model of every family for real, and compare with the plain engine
+	@$(BIN)/python -m layers families
+
+.PHONY: verify-kv-cache
+verify-kv-cache: install ## Compare the KV cache arithmetic with vLLM's own code again
+	@$(BIN)/python -m verify.kv_cache --check
+
 # --- Local cluster -------------------------------------------------------------------------------
 
 .PHONY: cluster-up cluster-down cluster-shell
