@@ -14,6 +14,10 @@ from unit.model_entries import CONFIG, TOTAL, catalog, entry
 NVFP4 = {"precision": "nvfp4", "repository": "nvidia/Small-NVFP4", "scheme": "nvfp4", "only": ["*.experts.*"]}
 
 
+def _stretch(up_to: int, **rope: int) -> dict[str, object]:
+    return {"type": "Yarn", "upTo": up_to, "rope": {"rope_theta": 10000, **rope}}
+
+
 def _small(directory: Path) -> ModelCatalog:
     checkpoints = [{"precision": "bf16", "repository": "Org/Small"}, {**NVFP4, "kvCache": "fp8"}]
     other = entry(name="Org/Other_Model", aliases=["Some Thing"])
@@ -68,9 +72,7 @@ def test_finding_one_model_reads_no_other_file(tmp_path: Path) -> None:
 
 
 def test_an_entry_takes_from_the_one_that_it_is_like_and_changes_single_fields(tmp_path: Path) -> None:
-    base = entry(
-        aliases=["tiny"], parsers={"toolCall": "hermes"}, ropeScaling={"type": "Yarn", "upTo": 16384}
-    )
+    base = entry(aliases=["tiny"], parsers={"toolCall": "hermes"}, ropeScaling=_stretch(16384))
     longer = {
         "name": "Org/Longer",
         "like": "org/small",
@@ -105,7 +107,9 @@ def test_an_entry_takes_from_the_one_that_it_is_like_and_changes_single_fields(t
         ({"like": "Org/Small"}, "does not end"),
         ({"config": {**CONFIG, "hidden_size": 0}}, "Org--Small.yaml: config.hidden_size: 0 is not between"),
         ({"config": {**CONFIG, "torch_dtype": "auto"}}, "config.torch_dtype: 'auto' is not one of"),
-        ({"ropeScaling": {"type": "Yarn", "upTo": 4096}}, "ropeScaling.upTo: 4096 is not longer"),
+        ({"ropeScaling": _stretch(4096)}, "ropeScaling.upTo: 4096 is not longer"),
+        ({"ropeScaling": _stretch(16384, theta=10000)}, "ropeScaling.rope.theta: "),
+        ({"ropeScaling": _stretch(16384, rope_theta=0)}, "ropeScaling.rope.rope_theta: "),
         ({"hubParameters": 1.5}, "Org--Small.yaml: hubParameters: "),
     ],
 )

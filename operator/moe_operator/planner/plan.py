@@ -55,6 +55,8 @@ class Sizing:
     reasoning_parser: str | None = None
     multimodal: str | None = None
     """`--limit-mm-per-prompt` as JSON; None for a model of text."""
+    hf_overrides: str | None = None
+    """`--hf-overrides` as JSON, where the context is longer than the model's own."""
 
 
 @dataclass(frozen=True)

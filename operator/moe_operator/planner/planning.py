@@ -216,4 +216,11 @@ def _sizing(sized: Sized, wants: Wants) -> Sizing:
         tool_call_parser=model.parsers.tool_call,
         reasoning_parser=model.parsers.reasoning,
         multimodal=json.dumps(dict(model.multimodal), separators=(",", ":")) if model.multimodal else None,
+        hf_overrides=_overrides(model, sized.context_length),
     )
+
+
+def _overrides(model: Model, context_length: int) -> str | None:
+    if model.stretch is None or context_length <= model.architecture.context_length:
+        return None
+    return model.stretch.hf_overrides(context_length)

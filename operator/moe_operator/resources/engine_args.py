@@ -240,6 +240,12 @@ def _plan_arguments(sizing: Sizing | None) -> Iterator[Argument]:
             json.dumps({"num_redundant_experts": sizing.redundant_experts}, separators=(",", ":")),
             "copies of busy experts, so that the experts divide evenly over the group's GPUs",
         )
+    if sizing.hf_overrides:
+        yield flag(
+            "hf-overrides",
+            sizing.hf_overrides,
+            f"positions are stretched beyond the model's own {sizing.native_context}",
+        )
     if sizing.tool_call_parser:
         yield flag("enable-auto-tool-choice", None, "the model calls tools")
         yield flag("tool-call-parser", sizing.tool_call_parser, "how this model writes tool calls")
