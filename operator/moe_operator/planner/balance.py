@@ -1,15 +1,17 @@
 """How routed experts are placed over the GPUs of a group, and how many busy ones get copies (EPLB)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from moe_operator.catalog.models.architecture import Architecture
+from moe_operator.planner.kv_backend import Platform
 
 #: From this width on, one expert more per GPU pays for its memory: with few experts per GPU the busiest GPU is what
 #: every step waits for. Published wide-EP deployments use 32 copies for 32 GPUs.
 BALANCED_FROM = 16
 
-#: Architectures whose implementation in vLLM 0.32 can move experts (it implements `MixtureOfExperts`); gpt-oss,
-#: MiniMax and Qwen2 MoE cannot.
+#: Architectures whose implementation in vLLM 0.32 can move experts (it implements `MixtureOfExperts`); gpt-oss and
+#: MiniMax cannot.
 _BALANCED = (
     "DeepseekV2",
     "DeepseekV3",
@@ -23,6 +25,13 @@ _BALANCED = (
     "Qwen3Next",
     "Qwen3_5Moe",
 )
+#: Implemented for NVIDIA only: its module for AMD lacks what moves experts.
+_ON_CUDA_ONLY = ("DeepseekV4",)
+
+#: Formats of routed experts whose kernels take moved experts (`supports_eplb` of vLLM's methods): unquantised, FP8 by
+#: block or row, ModelOpt's NVFP4, MXFP4. Not integers (true of one kernel only, which is not the default), and not
+#: FP8 with one scale per matrix, which NVIDIA's checkpoints have (`ModelOptFp8MoEMethod`).
+_BALANCED_FORMATS = ("none", "fp8-block", "fp8-channel", "nvfp4", "mxfp4")
 
 
 @dataclass(frozen=True)
@@ -39,20 +48,29 @@ class Placement:
     """Whether all GPUs hold the same number."""
 
 
-def can_balance(architecture: Architecture) -> bool:
-    """Whether vLLM can move this architecture's experts."""
-    return any(architecture.name.startswith(f"{name}For") for name in _BALANCED)
+def can_balance(architecture: Architecture, formats: Iterable[str], platform: Platform) -> bool:
+    """Whether vLLM can move this architecture's experts when they are stored in these formats (`Scheme.name`).
+
+    Without it the engine ends with `EPLB is not supported` as it loads the model; on `cpu` it refuses the flag.
+    """
+    if platform is Platform.CPU or any(name not in _BALANCED_FORMATS for name in formats):
+        return False
+    return any(
+        architecture.name.startswith(f"{name}For")
+        for name in _BALANCED
+        if platform is Platform.CUDA or name not in _ON_CUDA_ONLY
+    )
 
 
-def placement(architecture: Architecture, width: int) -> Placement:
+def placement(architecture: Architecture, width: int, *, movable: bool) -> Placement:
     """One of each expert per group; copies where they make the number divisible, or where the group is wide.
 
-    Without EPLB vLLM takes uneven numbers: the first GPUs hold one expert more.
+    `movable`: see `can_balance`. Without it vLLM takes uneven numbers: the first GPUs hold one expert more.
     """
     experts = architecture.experts
     if experts is None:
         return Placement(0, 0, balanced=False, even=True)
-    if width == 1 or not can_balance(architecture):
+    if width == 1 or not movable:
         return Placement(-(-experts.count // width), 0, balanced=False, even=experts.count % width == 0)
     redundant = -experts.count % width
     if redundant == 0 and width >= BALANCED_FROM:

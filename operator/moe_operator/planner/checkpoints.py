@@ -84,20 +84,28 @@ def override_dtype(architecture: Architecture, checkpoint: Checkpoint) -> str | 
 
 def _runs(model: Model, checkpoint: Checkpoint, profile: AcceleratorProfile) -> tuple[str, ...]:
     precision = checkpoint.precision
-    if profile.resource_name is None and precision not in _WIDE:
-        raise CheckpointError(
-            f"{profile.name} runs unquantised weights only, not {precision.value}: set model.precision to bf16"
+    if not runs_on(checkpoint, profile):
+        others = dict.fromkeys(c.precision.value for c in model.checkpoints if runs_on(c, profile))
+        what = "runs unquantised weights only, not" if profile.resource_name is None else "cannot run"
+        way = (
+            f"set model.precision to {' or '.join(others)}"
+            if others
+            else "the catalogue has no checkpoint of it that does; bring one with model.source and model.configFrom"
         )
-    if (profile.resource_name or "").startswith("amd.com/") and precision is Precision.NVFP4:
-        raise CheckpointError(
-            f"{profile.name} cannot run nvfp4 ({model.name}): choose fp8 or mxfp4 in model.precision"
-        )
+        raise CheckpointError(f"{profile.name} {what} {precision.value} ({model.name}): {way}")
     if not _native(checkpoint, profile):
         return (
             f"{profile.name} does not compute in {precision.value}: weights are widened to 16 bits as they are used,"
             " which saves memory but no time",
         )
     return ()
+
+
+def runs_on(checkpoint: Checkpoint, profile: AcceleratorProfile) -> bool:
+    """Whether vLLM serves this checkpoint there at all: on `cpu` unquantised weights only, and NVFP4 not on AMD."""
+    if profile.resource_name is None:
+        return checkpoint.precision in _WIDE
+    return not (profile.resource_name.startswith("amd.com/") and checkpoint.precision is Precision.NVFP4)
 
 
 def _native(checkpoint: Checkpoint, profile: AcceleratorProfile) -> bool:

@@ -47,7 +47,7 @@ def plan(
         return _unsized(spec, options[0])
     try:
         return _sized_plan(spec, options, inventory, model, models, wants_of(spec))
-    except (WantsError, CheckpointError) as error:
+    except WantsError as error:
         return Refusal(reasons.INVALID_SPEC, str(error))
 
 
@@ -70,7 +70,11 @@ def _sized_plan(
     fitting: list[tuple[Hardware, Sized, tuple[str, ...]]] = []
     refusal: Refusal | None = None
     for hardware in options:
-        checkpoint, notes = choose_checkpoint(model, spec.model, hardware.profile, models)
+        try:
+            checkpoint, notes = choose_checkpoint(model, spec.model, hardware.profile, models)
+        except CheckpointError as error:
+            refusal = refusal or Refusal(reasons.INVALID_SPEC, str(error))
+            continue
         found = best_layout(spec, hardware, model, checkpoint, wants)
         if isinstance(found, Refusal):
             refusal = refusal or found
@@ -117,7 +121,7 @@ def best_layout(
     short: list[Shortage] = []
     reach = _natural_reach(spec, hardware)
     for shape in usable:
-        if shape.width > reach and sized:
+        if shape.width > reach and sized and shape.width > sized[-1].shape.width:
             # A group that spans more than it must is slower and lost with any of its nodes.
             break
         found = size(model, checkpoint, hardware.profile, capacity, hardware.gpus_per_node, shape, wants)

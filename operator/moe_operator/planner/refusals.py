@@ -6,6 +6,7 @@ from moe_operator.api import reasons
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.catalog.models.architecture import RopeScaling
 from moe_operator.catalog.models.catalog import Checkpoint, Model
+from moe_operator.planner.checkpoints import runs_on
 from moe_operator.planner.memory import GIB, MIB
 from moe_operator.planner.nodes import Hardware
 from moe_operator.planner.plan import Lift, Refusal
@@ -103,8 +104,8 @@ def _lifts(
         context = nearest.largest_context // _CONTEXT_STEP * _CONTEXT_STEP
         found.append(Lift("model.contextLength", str(context)))
     for other in model.checkpoints:
-        narrower = other.precision is not checkpoint.precision and other.repository is not None
-        if narrower and _fits(spec, hardware, model, other, wants):
+        another = other.precision is not checkpoint.precision and other.repository is not None
+        if another and runs_on(other, hardware.profile) and _fits(spec, hardware, model, other, wants):
             found.append(Lift("model.precision", other.precision.value))
             break
     wider = _wider(spec, hardware)

@@ -9,12 +9,12 @@ deployment serves.
 from dataclasses import dataclass
 
 from moe_operator.catalog.models.architecture import Architecture
+from moe_operator.planner.arithmetic import decode_flops, prompt_flops
 
 #: Share of the data sheet's memory bandwidth that a decode step reaches.
 MEMORY_EFFICIENCY = 0.75
-#: Share of dense FLOPS that prefill reaches: 26,200 tokens/s on a GB200 and 6,500 on an H100 for DeepSeek R1 are 0.19
-#: and 0.24.
-COMPUTE_EFFICIENCY = 0.22
+#: Share of dense 16-bit FLOPS that attention kernels reach: FlashMLA about 0.65 of an H800's at its best.
+ATTENTION_EFFICIENCY = 0.4
 #: Share of a link's bandwidth that all-to-all and all-reduce reach.
 LINK_EFFICIENCY = 0.6
 #: Seconds that one collective takes however small: within an NVLink domain, and over the network.
@@ -22,25 +22,32 @@ LINK_LATENCY = 15e-6
 NETWORK_LATENCY = 60e-6
 #: Bytes per second and GPU of the network between NVLink domains: one 400 Gbit/s adapter per GPU.
 NETWORK_BANDWIDTH = 50e9
-#: Seconds per step for scheduling and sampling, and per layer for the launches within a CUDA graph.
+#: Seconds per step for scheduling and sampling, per layer for the launches within a CUDA graph, and per sequence of a
+#: rank for what its process does in Python and for sampling.
 STEP_OVERHEAD = 1e-3
 LAYER_OVERHEAD = 15e-6
+SEQUENCE_OVERHEAD = 10e-6
 #: A prompt waits for about as long as it computes, as steps are shared with others.
 QUEUEING = 2.0
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """One GPU: bytes/s of memory, FLOPS/s at the weights' precision, bytes/s to others in its NVLink domain."""
+    """One GPU."""
 
     memory: float
-    compute: float
+    """Bytes per second."""
+    token: float
+    """Seconds for the weights that one token passes (`arithmetic.token_seconds`)."""
+    attention: float
+    """FLOPS in 16 bits."""
     link: float
+    """Bytes per second to others in its NVLink domain."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What the group holds and moves in a step."""
+    """What the group holds and moves in a step, apart from how many sequences run."""
 
     speeds: Speeds
     tensor: int
@@ -52,8 +59,13 @@ class Load:
     """Routed experts on one GPU."""
     other_bytes: int
     """What every step reads on one GPU besides: without the embedding, of which it reads rows only."""
+    context: int
+    """Tokens of a sequence of average length."""
     kv_bytes_per_sequence: int
     """Read on one GPU in a step for a sequence of average length, recurrent state read and written."""
+    sparse_dispatch: bool = False
+    """Tokens are sent to the GPUs of their experts only (DeepEP and the like); without, as by vLLM's default
+    (allgather and reduce-scatter), to all GPUs of the group."""
 
 
 @dataclass(frozen=True)
@@ -71,76 +83,128 @@ class Throughput:
     """Seconds."""
 
 
-def decode_step(architecture: Architecture, load: Load, sequences: int) -> float:
-    """Seconds of one step that gives each of `sequences` per rank one token."""
-    tokens = sequences * load.data
-    experts = architecture.experts
-    touched = 0.0
-    if experts is not None:
-        # A layer's expert is read if at least one token chose it.
-        touched = 1 - (1 - experts.active / experts.count) ** tokens
-    read = load.other_bytes + load.routed_bytes * touched + sequences * load.kv_bytes_per_sequence
-    memory = read / (load.speeds.memory * MEMORY_EFFICIENCY)
-    compute = _flops(architecture, tokens) / (load.tensor * load.data) / _reached(load)
-    return max(memory, compute) + _communication(architecture, load, sequences) + _overhead(architecture)
+class Step:
+    """Seconds of a decode step by how many sequences run on each rank; the constants of one load, computed once."""
 
-
-def prefill_rate(architecture: Architecture, load: Load) -> float:
-    """Prompt tokens per second that one GPU reads, other work aside."""
-    return _reached(load) / _flops(architecture, 1)
-
-
-def throughput(
-    architecture: Architecture, load: Load, sequences: int, prompt: int, output: int
-) -> Throughput:
-    """The group with `sequences` running on each rank, requests of `prompt` and `output` tokens.
-
-    Prompts take their share of the time, and stretch the steps of those that decode beside them.
-    """
-    step = decode_step(architecture, load, sequences)
-    width = load.tensor * load.data
-    rate = prefill_rate(architecture, load)
-    decode = sequences * load.data / step
-    reading = prompt / output / (rate * width)
-    tokens = 1 / (1 / decode + reading)
-    return Throughput(
-        sequences_per_rank=sequences,
-        output_tokens_per_second=tokens,
-        prompt_tokens_per_second=tokens * prompt / output,
-        time_to_first_token=QUEUEING * prompt / (rate * load.tensor) + step,
-        time_per_output_token=sequences * load.data / tokens,
+    __slots__ = (
+        "_bytes",
+        "_chosen",
+        "_compute",
+        "_data",
+        "_kv",
+        "_launches",
+        "_memory",
+        "_per_sequence",
+        "_routed",
     )
 
+    def __init__(self, architecture: Architecture, load: Load) -> None:
+        experts = architecture.experts
+        width = load.tensor * load.data
+        self._data = load.data
+        # A layer's expert is read if at least one token chose it.
+        self._chosen = 1 - experts.active / experts.count if experts is not None else 1.0
+        self._routed, self._bytes = load.routed_bytes, load.other_bytes
+        self._kv = load.kv_bytes_per_sequence
+        self._memory = load.speeds.memory * MEMORY_EFFICIENCY
+        attention = decode_flops(architecture, load.context) / (load.speeds.attention * ATTENTION_EFFICIENCY)
+        self._compute = (load.speeds.token + attention) * load.data / width
+        latency, per_sequence = _communication(architecture, load)
+        self._per_sequence = per_sequence + SEQUENCE_OVERHEAD
+        self._launches = latency + STEP_OVERHEAD + LAYER_OVERHEAD * architecture.layers
 
-def _flops(architecture: Architecture, tokens: int) -> float:
-    """Two per weight and token; attention over the context is left out, as memory binds it in decode."""
-    return 2.0 * architecture.active_parameters * tokens
+    def seconds(self, sequences: int) -> float:
+        """Of one step that gives each of `sequences` per rank one token."""
+        touched = 1 - self._chosen ** (sequences * self._data)
+        memory = (self._bytes + self._routed * touched + sequences * self._kv) / self._memory
+        return max(memory, sequences * self._compute) + sequences * self._per_sequence + self._launches
 
 
-def _reached(load: Load) -> float:
-    return load.speeds.compute * COMPUTE_EFFICIENCY
+def prefill_rate(architecture: Architecture, load: Load, prompt: int) -> float:
+    """Tokens per second that one GPU reads of prompts of this length, other work aside."""
+    attention = prompt_flops(architecture, prompt) / (load.speeds.attention * ATTENTION_EFFICIENCY)
+    return 1 / (load.speeds.token + attention)
 
 
-def _overhead(architecture: Architecture) -> float:
-    return STEP_OVERHEAD + LAYER_OVERHEAD * architecture.layers
+class Serving:
+    """A group that reads prompts and writes answers at the same time; the constants of one load, computed once."""
+
+    __slots__ = ("_alone", "_data", "_per_token", "_prompt_share", "_step")
+
+    def __init__(self, architecture: Architecture, load: Load, prompt: int, output: int) -> None:
+        """Requests of `prompt` and `output` tokens."""
+        rate = prefill_rate(architecture, load, prompt)
+        self._step = Step(architecture, load)
+        self._data = load.data
+        # Prompts take their share of the time, and stretch the steps of those that decode beside them.
+        self._per_token = prompt / output / (rate * load.tensor * load.data)
+        self._prompt_share = prompt / output
+        self._alone = QUEUEING * prompt / (rate * load.tensor)
+
+    def times(self, sequences: int) -> tuple[float, float]:
+        """(to first token, per output token) in seconds with `sequences` running on each rank."""
+        step = self._step.seconds(sequences)
+        return self._alone + step, step + sequences * self._data * self._per_token
+
+    def throughput(self, sequences: int) -> Throughput:
+        """With `sequences` running on each rank."""
+        first, each = self.times(sequences)
+        tokens = sequences * self._data / each
+        return Throughput(
+            sequences_per_rank=sequences,
+            output_tokens_per_second=tokens,
+            prompt_tokens_per_second=tokens * self._prompt_share,
+            time_to_first_token=first,
+            time_per_output_token=each,
+        )
 
 
-def _communication(architecture: Architecture, load: Load, sequences: int) -> float:
-    total, hidden = 0.0, architecture.hidden
-    volume: float
+def busiest(
+    serving: Serving, most: int, time_to_first_token: float, time_per_output_token: float
+) -> tuple[Throughput, bool]:
+    """The most sequences per rank, up to `most`, that keep both times, and whether they do.
+
+    Where a single one is late to its first token, that is the prompt's own time, which fewer sequences do not
+    mend: then only the time per output token bounds them. At least one runs.
+    """
+    first, each = serving.times(1)
+    late = first > time_to_first_token
+    meets = not late and each <= time_per_output_token
+
+    def holds(sequences: int) -> bool:
+        first, each = serving.times(sequences)
+        return each <= time_per_output_token and (late or first <= time_to_first_token)
+
+    if holds(most):
+        return serving.throughput(most), meets
+    # Both times grow with the sequences.
+    low, high = 1, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        if holds(middle):
+            low = middle
+        else:
+            high = middle
+    return serving.throughput(low), meets
+
+
+def _communication(architecture: Architecture, load: Load) -> tuple[float, float]:
+    """Seconds of a step, and more per sequence."""
+    fixed = per_sequence = 0.0
+    hidden = architecture.hidden
     link = load.speeds.link * LINK_EFFICIENCY
     if load.tensor > 1:
         # Two all-reduces a layer, each moving about two copies of the activations.
-        volume = sequences * hidden * 2 * 2
-        total += architecture.layers * 2 * (volume / link + LINK_LATENCY)
+        fixed += architecture.layers * 2 * LINK_LATENCY
+        per_sequence += architecture.layers * 2 * (hidden * 2 * 2) / link
     experts = architecture.experts
     if experts is not None and load.expert_parallel and load.data > 1:
+        # There in 8 bits, and back in 16.
         width = load.tensor * load.data
-        # To each chosen expert in 8 bits, and back in 16.
-        copies = min(experts.active, width)
-        volume = sequences / load.tensor * copies * hidden * 3
+        copies = min(experts.active, width) if load.sparse_dispatch else width - 1
         bandwidth, latency = link, LINK_LATENCY
         if load.leaves_domain:
             bandwidth, latency = NETWORK_BANDWIDTH * LINK_EFFICIENCY, NETWORK_LATENCY
-        total += experts.layers * (volume / bandwidth + 2 * latency)
-    return total
+        fixed += experts.layers * 2 * latency
+        per_sequence += experts.layers * copies * hidden * 3 / load.tensor / bandwidth
+    return fixed, per_sequence

@@ -1,16 +1,18 @@
 """One model, checkpoint and shape on one kind of GPU: what each GPU holds, what fits beside, how fast it will be."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
 from moe_operator.catalog.models.architecture import Architecture, Section
 from moe_operator.catalog.models.catalog import Checkpoint, Model
-from moe_operator.catalog.models.scheme import Precision
-from moe_operator.catalog.profile import AcceleratorProfile, Tflops
-from moe_operator.planner.balance import Placement, placement
+from moe_operator.catalog.profile import AcceleratorProfile
+from moe_operator.planner.balance import Placement, can_balance, placement
+from moe_operator.planner.identity import ByIdentity
 from moe_operator.planner.kv_backend import Platform, attention_backend
 from moe_operator.planner.kv_cache import KvCacheLayout, KvSettings, kv_cache_layout
+from moe_operator.planner.load import load_of
 from moe_operator.planner.memory import (
     EngineSizes,
     MemoryBudget,
@@ -20,15 +22,15 @@ from moe_operator.planner.memory import (
     memory_budget,
     utilization_percent,
 )
-from moe_operator.planner.roofline import Load, Speeds, Throughput, throughput
+from moe_operator.planner.roofline import Load, Serving, Throughput, busiest
 from moe_operator.planner.shape import GroupShape
 from moe_operator.planner.wants import Wants
-from moe_operator.planner.weights import StoredWeights, gpu_weights, stored_weights
+from moe_operator.planner.weights import gpu_weights, stored_weights
 
 #: Requests that vLLM lets a rank run at a time at most (its own default on GPUs of 70 GiB and more).
 MOST_SEQUENCES = 1024
 #: Tokens of a step: vLLM's default on GPUs of 70 GiB and more, and what it falls to where activations would take
-#: more than a twentieth of the GPU.
+#: more than a twentieth of the GPU, or where the model would not fit otherwise.
 BATCHED_TOKENS = (8192, 4096, 2048)
 _ACTIVATION_SHARE = 20
 #: The same on `cpu`: vLLM's defaults for one rank there.
@@ -83,6 +85,8 @@ class Sized:
     """At the most requests that meet the objective; at one per rank where none does."""
     meets: bool
     """Whether the estimate meets both latencies."""
+    load: Load
+    """What the estimate was made of."""
 
     @property
     def sections(self) -> tuple[Section, ...]:
@@ -112,13 +116,33 @@ def size(
 ) -> Sized | Shortage:
     """Size one layout on GPUs of `capacity` bytes; None on `cpu`, where the KV cache has a size of its own.
 
+    Remembered: an operator plans the same few again and again.
+
     Raises:
         ValueError: heads or caches that vLLM cannot divide over the GPUs of a rank.
     """
+    return _size(ByIdentity(model), checkpoint, ByIdentity(profile), capacity, gpus_per_node, shape, wants)
+
+
+@lru_cache(maxsize=8192)
+def _size(
+    model_key: ByIdentity[Model],
+    checkpoint: Checkpoint,
+    profile_key: ByIdentity[AcceleratorProfile],
+    capacity: int | None,
+    gpus_per_node: int,
+    shape: GroupShape,
+    wants: Wants,
+) -> Sized | Shortage:
+    model, profile = model_key.value, profile_key.value
     architecture = model.architecture
     expert_parallel = architecture.is_moe and shape.width > 1
-    placed = placement(architecture, shape.width)
     stored = stored_weights(model, checkpoint, loaded_sections(model, checkpoint))
+    placed = placement(
+        architecture,
+        shape.width,
+        movable=can_balance(architecture, stored.expert_formats, platform(profile)),
+    )
     weights = gpu_weights(
         stored,
         tensor=shape.tensor,
@@ -135,9 +159,6 @@ def size(
         balanced=placed.balanced,
     )
     cache_dtype = _cache_dtype(checkpoint, wants)
-    sequences = wants.max_sequences or MOST_SEQUENCES
-    sizes = _sizes(architecture, shape, capacity, wants, sequences, expert_parallel)
-    layout = _kv_layout(architecture, profile, shape, cache_dtype, sizes.max_batched_tokens)
 
     def budget(engine: EngineSizes) -> MemoryBudget:
         activations = activation_bytes(
@@ -147,8 +168,13 @@ def size(
             return host_budget(weights, wants.host_kv_cache, activations=activations, buffers=buffers)
         return memory_budget(capacity, weights, engine, activations=activations, buffers=buffers)
 
-    memory = budget(sizes)
-    context = _context(architecture, layout, memory, shape, checkpoint, wants)
+    context: int | Shortage
+    for sizes in _sizes(architecture, shape, capacity, wants, expert_parallel):
+        layout = _kv_layout(model, checkpoint, profile, shape, cache_dtype, sizes.max_batched_tokens)
+        memory = budget(sizes)
+        context = _context(architecture, layout, memory, shape, checkpoint, wants)
+        if not isinstance(context, Shortage):
+            break
     if isinstance(context, Shortage):
         return context
     usual = min(wants.request_tokens, context)
@@ -157,8 +183,14 @@ def size(
         # Fewer rows of logits, so a little more cache; the number of requests stays.
         sizes = EngineSizes(sizes.max_batched_tokens, concurrency, sizes.utilization)
         memory = budget(sizes)
-    load = _load(model, checkpoint, profile, shape, stored, weights.routed_experts, layout, wants)
-    best, meets = _busiest(architecture, load, min(concurrency, sizes.max_sequences), wants)
+    load = load_of(model, checkpoint, profile, shape, stored, weights, layout, wants)
+    serving = Serving(architecture, load, wants.input_tokens, wants.output_tokens)
+    best, meets = busiest(
+        serving,
+        min(concurrency, sizes.max_sequences),
+        wants.time_to_first_token,
+        wants.time_per_output_token,
+    )
     return Sized(
         model=model,
         checkpoint=checkpoint,
@@ -172,6 +204,7 @@ def size(
         concurrency=concurrency,
         throughput=best,
         meets=meets,
+        load=load,
     )
 
 
@@ -184,65 +217,54 @@ def _sizes(
     shape: GroupShape,
     capacity: int | None,
     wants: Wants,
-    sequences: int,
     expert_parallel: bool,
-) -> EngineSizes:
-    """Tokens of a step: what is asked for, else the most that keeps activations small."""
-    choices = (wants.max_batched_tokens,) if wants.max_batched_tokens else BATCHED_TOKENS
+) -> Iterator[EngineSizes]:
+    """What the engine may be told, the most tokens of a step first: what is asked for, else those that keep
+    activations small. The last needs least memory."""
     if capacity is None:
         tokens = wants.max_batched_tokens or HOST_BATCHED_TOKENS
-        return EngineSizes(tokens, min(wants.max_sequences or HOST_SEQUENCES, tokens), 0)
+        yield EngineSizes(tokens, min(wants.max_sequences or HOST_SEQUENCES, tokens), 0)
+        return
+    choices = (wants.max_batched_tokens,) if wants.max_batched_tokens else BATCHED_TOKENS
     share = round(wants.utilization * 100) if wants.utilization else utilization_percent(capacity)
     for tokens in choices:
-        sizes = EngineSizes(tokens, min(sequences, tokens), share)
+        sizes = EngineSizes(tokens, min(wants.max_sequences or MOST_SEQUENCES, tokens), share)
         needed = activation_bytes(
             architecture, sizes, tensor=shape.tensor, data=shape.data, expert_parallel=expert_parallel
         )
-        if needed * _ACTIVATION_SHARE <= capacity:
-            break
-    return sizes
+        if needed * _ACTIVATION_SHARE <= capacity or tokens == choices[-1]:
+            yield sizes
 
 
 @lru_cache(maxsize=1024)
-def _cached_layout(architecture_key: "_Key", settings: KvSettings) -> KvCacheLayout:
-    return kv_cache_layout(architecture_key.architecture, settings, with_mtp=False)
-
-
-class _Key:
-    """An architecture by identity: comparing all of its tensors would take longer than what is remembered."""
-
-    __slots__ = ("architecture",)
-
-    def __init__(self, architecture: Architecture) -> None:
-        self.architecture = architecture
-
-    def __hash__(self) -> int:
-        return id(self.architecture)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.architecture is self.architecture
+def _cached_layout(architecture: ByIdentity[Architecture], settings: KvSettings) -> KvCacheLayout:
+    return kv_cache_layout(architecture.value, settings, with_mtp=False)
 
 
 def _kv_layout(
-    architecture: Architecture,
+    model: Model,
+    checkpoint: Checkpoint,
     profile: AcceleratorProfile,
     shape: GroupShape,
     cache_dtype: str,
     batched_tokens: int,
 ) -> KvCacheLayout:
+    architecture = model.architecture
     backend = attention_backend(
         architecture, platform(profile), cache_dtype, compute_capability=_major(profile)
     )
     settings = KvSettings(
         tensor=shape.tensor,
         cache_dtype=backend.cache_dtype,
-        model_dtype=architecture.dtype,
+        model_dtype=checkpoint.dtype(architecture),
         block_size=backend.block_size,
         prefix_caching=True,
         speculative_tokens=0,
         max_batched_tokens=batched_tokens,
+        # Asynchronous scheduling has a second batch in flight; vLLM's CPU platform has none.
+        concurrent_batches=1 if profile.resource_name is None else 2,
     )
-    return _cached_layout(_Key(architecture), settings)
+    return _cached_layout(ByIdentity(architecture), settings)
 
 
 def platform(profile: AcceleratorProfile) -> Platform:
@@ -279,71 +301,3 @@ def _context(
         return wanted
     fits = layout.largest_context(memory.kv_cache, wanted)
     return fits if fits == wanted else max(least, fits // _CONTEXT_STEP * _CONTEXT_STEP)
-
-
-def _load(
-    model: Model,
-    checkpoint: Checkpoint,
-    profile: AcceleratorProfile,
-    shape: GroupShape,
-    stored: StoredWeights,
-    routed_bytes: int,
-    layout: KvCacheLayout,
-    wants: Wants,
-) -> Load:
-    architecture = model.architecture
-    # Of the input embedding a step reads single rows, unless it is the output head too.
-    lookup = 0 if architecture.tied_embeddings else 2 * architecture.vocabulary * architecture.hidden
-    plain = gpu_weights(stored, tensor=shape.tensor, data=shape.data, expert_parallel=False)
-    average = wants.input_tokens + wants.output_tokens // 2
-    return Load(
-        speeds=speeds(profile, checkpoint.precision),
-        tensor=shape.tensor,
-        data=shape.data,
-        expert_parallel=architecture.is_moe and shape.width > 1,
-        leaves_domain=shape.width > max(profile.nvlink_domain, 1),
-        routed_bytes=routed_bytes,
-        other_bytes=max(0, plain.other - lookup // shape.tensor),
-        kv_bytes_per_sequence=layout.request_bytes(average),
-    )
-
-
-def speeds(profile: AcceleratorProfile, precision: Precision) -> Speeds:
-    """What one GPU of this kind does with weights of this precision; a laptop's worth for `cpu`, which is for
-    trying out."""
-    if profile.memory_bandwidth is None or profile.tflops is None:
-        return Speeds(memory=20e9, compute=0.2e12, link=10e9)
-    return Speeds(
-        memory=profile.memory_bandwidth * 1e9,
-        compute=compute_rate(profile.tflops, precision) * 1e12,
-        link=(profile.interconnect_bandwidth or 50) * 1e9,
-    )
-
-
-def compute_rate(tflops: Tflops, precision: Precision) -> int:
-    """TFLOPS at which products with weights of this precision are made: 4-bit integers are widened to 16 bits, and
-    formats that the hardware lacks to the next that it has."""
-    if precision in (Precision.NVFP4, Precision.MXFP4):
-        return tflops.fp4 or tflops.bf16
-    return (tflops.fp8 or tflops.bf16) if precision is Precision.FP8 else tflops.bf16
-
-
-def _busiest(architecture: Architecture, load: Load, most: int, wants: Wants) -> tuple[Throughput, bool]:
-    """The most requests per rank that meet the objective's latencies, doubling up to `most`."""
-
-    def at(sequences: int) -> Throughput:
-        return throughput(architecture, load, sequences, wants.input_tokens, wants.output_tokens)
-
-    best = at(1)
-    meets = (
-        best.time_to_first_token <= wants.time_to_first_token
-        and best.time_per_output_token <= wants.time_per_output_token
-    )
-    sequences = 1
-    while sequences < most:
-        sequences = min(sequences * 2, most)
-        found = at(sequences)
-        if found.time_per_output_token > wants.time_per_output_token:
-            break
-        best = found
-    return best, meets

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from moe_operator.catalog.models.architecture import Component, Section, Split
 from moe_operator.catalog.models.catalog import Checkpoint, Model
+from moe_operator.catalog.models.scheme import ELEMENT_BYTES
 from moe_operator.catalog.models.storage import tensor_bytes
 
 
@@ -23,6 +24,11 @@ class StoredWeights:
     """Routed experts per layer; 0 for a dense model."""
     expert_layers: int
     kv_heads: int
+    expert_formats: frozenset[str] = frozenset()
+    """`Scheme.name` of the routed experts; more than one where a checkpoint mixes them."""
+    absorbed: int = 0
+    """What latent attention (MLA) adds as it loads, whole: vLLM makes 16-bit copies of a quantised `kv_b_proj`
+    (`W_UK_T`, `W_UV`) beside the original, which prefill goes on using. An unquantised one is only viewed."""
 
     @property
     def total(self) -> int:
@@ -44,14 +50,26 @@ def stored_weights(model: Model, checkpoint: Checkpoint, sections: tuple[Section
     """The weights of these sections as this checkpoint stores them."""
     architecture = model.architecture
     sizes: dict[tuple[Component, Split], int] = {}
+    formats: set[str] = set()
+    absorbed = 0
+    dtype = checkpoint.dtype(architecture)
     for tensor in architecture.of(*sections):
         key = (tensor.component, tensor.split)
-        sizes[key] = sizes.get(key, 0) + tensor_bytes(tensor, checkpoint, checkpoint.dtype(architecture))
+        sizes[key] = sizes.get(key, 0) + tensor_bytes(tensor, checkpoint, dtype)
+        if tensor.split is Split.EXPERTS and tensor.linear:
+            formats.update(scheme.name for scheme, _ in checkpoint.schemes(tensor))
+        if tensor.name.endswith(".kv_b_proj"):
+            narrow = sum(
+                layers for scheme, layers in checkpoint.schemes(tensor) if scheme.precision is not None
+            )
+            absorbed += narrow * tensor.rows * tensor.cols * ELEMENT_BYTES[dtype]
     experts = architecture.experts
     layers = 0
     if experts is not None:
         layers = experts.layers + (architecture.mtp_layers if Section.MTP in sections else 0)
-    return StoredWeights(sizes, experts.count if experts else 0, layers, architecture.kv_heads)
+    return StoredWeights(
+        sizes, experts.count if experts else 0, layers, architecture.kv_heads, frozenset(formats), absorbed
+    )
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,7 @@ class GpuWeights:
     redundant_experts: int
     """Copies of busy experts beyond one of each (EPLB)."""
     other: int
-    """Attention, shared experts, dense layers, router, embeddings, norms."""
+    """Attention with what it makes as it loads, shared experts, dense layers, router, embeddings, norms."""
 
     @property
     def total(self) -> int:
@@ -89,7 +107,7 @@ def gpu_weights(
     # With experts spread over several GPUs of several ranks, each GPU of a rank passes its own share of the
     # tokens through the experts (sequence parallelism), so shared experts are whole on each.
     whole_shared = expert_parallel and tensor > 1 and data > 1
-    other = 0
+    other = math.ceil(stored.absorbed / tensor)
     for (component, split), size in stored.by_split.items():
         if split is Split.EXPERTS:
             continue
