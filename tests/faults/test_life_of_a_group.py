@@ -111,6 +111,33 @@ def test_a_silent_node_is_left_within_its_monitors_grace_and_the_unready_limit()
     play(scenario)
 
 
+def test_a_pod_that_outlives_its_group_on_a_silent_node_keeps_its_name() -> None:
+    """Lost: every successor, made over the old pod's name, counted as broken by it, and paced by a growing back-off.
+
+    The garbage collector may take the LeaderWorkerSet and its StatefulSets before the silent kubelet lets the pod go.
+    """
+
+    async def scenario(h: Harness) -> None:
+        await _serving(h)
+        pod = h.world.pod("tiny-g0-0-1")
+        h.world.nodes.silence(pod["spec"]["nodeName"])
+        await h.until(lambda: h.serving() == ["tiny-g1"], 240, "a group elsewhere serves")
+        stuck = h.world.server.get(LEADER_WORKER_SET, NAMESPACE, "tiny-g0")
+        assert stuck is not None
+        h.world.server.patch(
+            LEADER_WORKER_SET, NAMESPACE, "tiny-g0", {"metadata": {"finalizers": None}}, "gc"
+        )
+        assert h.world.server.get(LEADER_WORKER_SET, NAMESPACE, "tiny-g0") is None
+        assert h.world.pod("tiny-g0-0-1")["metadata"]["uid"] == pod["metadata"]["uid"]
+        failures = h.status()["recovery"]["failures"]
+        h.edit(replicas=2)
+        await h.serve(2)
+        assert sorted(h.serving()) == ["tiny-g1", "tiny-g2"]
+        assert h.status()["recovery"]["failures"] == failures
+
+    play(scenario)
+
+
 def test_a_node_that_is_silent_for_a_moment_costs_no_group() -> None:
     """Lost: minutes of loading a model again for a hiccup of the network."""
 

@@ -268,11 +268,6 @@ class _Pass:
         load = load_of(views, snapshot)
         scale = scale or self._o._scaler.scale(self._d, load, self._now)
         rollout = self._d.spec.rollout
-        taken = {
-            slot
-            for lws in self._store.children(self._d.key, LEADER_WORKER_SET)
-            if (slot := parse_slot(self._d.name, lws["metadata"]["name"])) is not None
-        }
         plan = plan_groups(
             Wanted(
                 desired=scale.desired,
@@ -281,12 +276,21 @@ class _Pass:
                 max_unavailable=rollout.max_unavailable,
                 drain_deadline=parse_duration(rollout.drain_deadline),
                 create_after=parse_time(self._ledger.next_attempt_time),
-                occupied_slots=frozenset(taken),
+                occupied_slots=self._occupied_slots(),
             ),
             views,
             self._now,
         )
         return _Seen(views, plan, scale, load)
+
+    def _occupied_slots(self) -> frozenset[int]:
+        """Slots whose names are taken: by a group, or by a pod that outlives its own, as one on a silent node does. A
+        group made over it would lack the pod of that name, and count the old one as its own."""
+        groups, pods = (self._store.children(self._d.key, kind) for kind in (LEADER_WORKER_SET, POD))
+        held = [lws["metadata"]["name"] for lws in groups]
+        held += [(pod["metadata"].get("labels") or {}).get(names.LABEL_GROUP, "") for pod in pods]
+        slots = (parse_slot(self._d.name, name) for name in held)
+        return frozenset(slot for slot in slots if slot is not None)
 
     # --- act --------------------------------------------------------------------------------------
 
