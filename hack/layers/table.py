@@ -61,4 +61,11 @@ LAYERS = (
         ),
         cluster=True,
     ),
+    Layer(
+        "families",
+        prepare=_ENGINE,
+        tests=((*_CLUSTER, "--name", "families", "--", *_TELLING, "tests/families"),),
+        cluster=True,
+        optional=True,
+    ),
 )
