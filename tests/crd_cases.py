@@ -178,7 +178,7 @@ REFUSED: tuple[Case, ...] = (
     Case("model name with a blank", {"model": {"name": "a b"}}, "model.name"),
     Case("served name like a flag", {"model": {"servedName": "-x"}}, "model.servedName"),
     Case("unknown source", {"model": {"source": "ftp://x/y"}}, "model.source"),
-    Case("unknown precision", {"model": {"precision": "nvfp4"}}, "model.precision"),
+    Case("unknown precision", {"model": {"precision": "bfloat16"}}, "model.precision"),
     Case("no context", {"model": {"contextLength": 0}}, "model.contextLength"),
     Case("duration without a unit", {"objective": {"timeToFirstToken": "20"}}, "timeToFirstToken"),
     Case("duration in another order", {"objective": {"timeToFirstToken": "5s1m"}}, "timeToFirstToken"),

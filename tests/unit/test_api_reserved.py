@@ -32,7 +32,7 @@ def _containers(plan: str) -> list[dict[str, object]]:
             "source": "pvc://weights",
             "revision": "r",
             "contextLength": 9,
-            "precision": "auto",
+            "precision": "bf16",
         }
     )
     template = render_template(deployment, chosen, profile_of(chosen.accelerator))["leaderWorkerTemplate"]

@@ -41,8 +41,21 @@ class ApiModel(BaseModel):
         populate_by_name=True,
         extra="ignore",
         frozen=True,
-        use_attribute_docstrings=True,
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Fields' docstrings are their descriptions; read from the source only when a schema is asked for."""
+        from moe_operator.api.docstrings import field_docstrings
+
+        made = handler(schema)
+        properties = handler.resolve_ref_schema(made).get("properties", {})
+        for name, text in field_docstrings(cls).items():
+            if name in cls.model_fields:
+                properties[cls.model_fields[name].alias or name].setdefault("description", text)
+        return made
 
     def wire(self) -> dict[str, Any]:
         """The object as JSON on the wire: camelCase, absent instead of null."""

@@ -30,6 +30,7 @@ ARGUMENTS: tuple[Reserved, ...] = (
     Reserved("use spec.model.revision", ("revision",)),
     Reserved("use spec.model.contextLength", ("max-model-len",)),
     Reserved("use spec.model.precision", ("dtype",)),
+    Reserved("use spec.model.kvCachePrecision", ("kv-cache-dtype",)),
     Reserved("use spec.parallelism.tensor", ("tensor-parallel-size",), short=("tp",)),
     Reserved(
         "use spec.hardware.gpusPerGroup, or spec.parallelism.data",
