@@ -112,7 +112,7 @@ def test_names_are_in_the_form_in_which_they_are_compared() -> None:
     "flag",
     [
         "all2all-backend", "api-server", "async-scheduling", "block-size", "compilation-config", "enable-eplb",
-        "eplb-config", "enforce-eager", "gpu-memory-utilization", "kv-cache-dtype", "load-format",
+        "eplb-config", "enforce-eager", "gpu-memory-utilization", "load-format",
         "max-num-batched-tokens", "max-num-seqs",
         "moe-backend", "no-enable-prefix-caching", "quantization", "reasoning-parser", "seed",
         "speculative-config", "tokenizer", "tool-call-parser", "trust-remote-code", "enable-auto-tool-choice",
