@@ -1,166 +1,96 @@
-"""`kubectl moe`: what a deployment would be, and how it is. Reads only; never writes to the cluster."""
+"""`kubectl moe`: what a deployment would be, and how it is. Reads only; never writes to the cluster.
+
+Plan and status are imported when they are called: a plan from files needs no client of Kubernetes.
+"""
 
 import argparse
-import asyncio
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import yaml
-
-from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse
-from moe_operator.api.rules import violations
-from moe_operator.catalog.accelerators import Catalog, load_catalog
-from moe_operator.cli.render import describe_deployment, describe_plan
-from moe_operator.controller.kube import MODEL_DEPLOYMENT, NODE, POD, ForbiddenError, KubeError
-from moe_operator.controller.revisions import render
-from moe_operator.planner.inventory import Inventory, inventory_from_nodes
-from moe_operator.planner.plan import Refusal
-from moe_operator.planner.planning import plan as make_plan
-from moe_operator.runtime.connection import NoConnectionError, context_namespace, load_configuration
-from moe_operator.runtime.kube_client import AioKubeClient
-from moe_operator.runtime.transport import Transport
-
-
-class UsageError(Exception):
-    """The command cannot be carried out; the message says what to do."""
+from moe_operator.cli import accelerators_command, models_command
+from moe_operator.cli.errors import UsageError
 
 
 def parser() -> argparse.ArgumentParser:
     """Every command and option."""
-    top = argparse.ArgumentParser(prog="kubectl moe", description=__doc__)
+    top = argparse.ArgumentParser(prog="kubectl moe", description=(__doc__ or "").partition("\n")[0])
     top.add_argument("--kubeconfig", help="default: $KUBECONFIG, ~/.kube/config")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    plan = commands.add_parser(
-        "plan", help="lay out a group and print the engine's arguments, without applying"
-    )
+    _add_plan(commands.add_parser("plan", help="how a deployment would be laid out, without applying it"))
+    status = commands.add_parser("status", help="how a deployment is: conditions, groups, pods, last cause")
+    status.add_argument("name")
+    status.add_argument("-n", "--namespace", help="default: the current context's")
+    models_command.add_parser(commands)
+    accelerators_command.add_parser(commands)
+    return top
+
+
+def _add_plan(plan: argparse.ArgumentParser) -> None:
     source = plan.add_mutually_exclusive_group(required=True)
     source.add_argument("-f", "--filename", help="file with a ModelDeployment; - for standard input")
     source.add_argument("name", nargs="?", help="a ModelDeployment of the cluster")
     plan.add_argument("-n", "--namespace", help="default: the current context's")
-    plan.add_argument("--nodes", help="file with nodes (kubectl get nodes -o yaml) instead of the cluster's")
-    status = commands.add_parser("status", help="how a deployment is: conditions, groups, pods, last cause")
-    status.add_argument("name")
-    status.add_argument("-n", "--namespace", help="default: the current context's")
-    return top
+    plan.add_argument(
+        "--inventory",
+        metavar="FILE",
+        help="plan for these nodes instead of the cluster's: `kubectl get nodes,pods -A -o yaml`,"
+        " or {nodes: [{accelerator: B200, count: 4}]}",
+    )
+    plan.add_argument(
+        "--config", metavar="FILE", help="the model's config.json, for one that the catalogue does not know"
+    )
+    plan.add_argument("-o", "--output", choices=("text", "json", "yaml", "manifests"), default="text")
+    plan.add_argument(
+        "--explain", action="store_true", help="the reason for every argument and every constant"
+    )
+    what = plan.add_mutually_exclusive_group()
+    what.add_argument("--compare", action="store_true", help="all accelerators and precisions in a table")
+    what.add_argument("--lock", action="store_true", help="the manifest with every derived field written out")
+    plan.add_argument("--svg", metavar="FILE", help="write a picture of one GPU's memory")
+    plan.add_argument(
+        "--requests-per-second", type=_rate, metavar="N", help="say how many groups this load needs"
+    )
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not (math.isfinite(rate) and 0 < rate <= 1e9):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return rate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit 0; 1 if there is no plan or no such object; 2 for a usage error."""
     arguments = parser().parse_args(argv)
-    arguments.namespace = arguments.namespace or context_namespace(arguments.kubeconfig)
     try:
-        if arguments.command == "plan":
-            return asyncio.run(_plan(arguments))
-        return asyncio.run(_status(arguments))
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # Whoever read (`| head`) has enough; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (UsageError, NoConnectionError, KubeError) as error:
+    except UsageError as error:
         print(f"kubectl moe: {error}", file=sys.stderr)
         return 2
 
 
-async def _plan(arguments: argparse.Namespace) -> int:
-    obj = _read_manifest(arguments.filename) if arguments.filename else None
-    nodes = _read_nodes(arguments.nodes) if arguments.nodes else None
-    if obj is None or nodes is None:
-        async with _Connected(arguments.kubeconfig) as client:
-            if obj is None:
-                obj = await client.get(MODEL_DEPLOYMENT, arguments.namespace, arguments.name)
-                if obj is None:
-                    raise UsageError(f"there is no ModelDeployment {arguments.namespace}/{arguments.name}")
-            if nodes is None:
-                nodes = await _cluster_nodes(client)
-    return print_plan(obj, nodes, load_catalog(), print)
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "plan":
+        from moe_operator.cli import plan_command
 
+        return plan_command.run(arguments)
+    if arguments.command == "status":
+        from moe_operator.cli import status_command
 
-async def _cluster_nodes(client: AioKubeClient) -> Inventory:
-    """As the operator sees them: without the right to read nodes the plan says what it assumes."""
-    try:
-        return inventory_from_nodes(await client.list(NODE))
-    except ForbiddenError:
-        return Inventory(nodes=None)
-
-
-def print_plan(obj: dict[str, Any], nodes: Inventory, catalog: Catalog, out: Callable[[str], None]) -> int:
-    """The plan of a manifest, or why there is none. Exit code."""
-    deployment = _parse(obj)
-    broken = violations(deployment)
-    for violation in broken:
-        out(f"{violation.reason}: {violation.message}")
-    if broken:
-        return 1
-    planned = make_plan(deployment, nodes, catalog)
-    if isinstance(planned, Refusal):
-        out(f"{planned.reason}: {planned.message}")
-        return 1
-    out(describe_plan(deployment, render(deployment, planned, catalog)))
-    return 0
-
-
-async def _status(arguments: argparse.Namespace) -> int:
-    async with _Connected(arguments.kubeconfig) as client:
-        obj = await client.get(MODEL_DEPLOYMENT, arguments.namespace, arguments.name)
-        if obj is None:
-            raise UsageError(f"there is no ModelDeployment {arguments.namespace}/{arguments.name}")
-        deployment = _parse(obj)
-        selector = ",".join(f"{k}={v}" for k, v in sorted(deployment.labels().items()))
-        pods = await client.list(POD, arguments.namespace, selector)
-    print(describe_deployment(deployment, pods))
-    return 0
-
-
-def _parse(obj: dict[str, Any]) -> ModelDeployment:
-    meta = obj.setdefault("metadata", {})
-    for field, value in (("namespace", "default"), ("uid", "not-applied")):
-        meta.setdefault(field, value)
-    if "name" not in meta:
-        raise UsageError("the ModelDeployment has no metadata.name")
-    try:
-        return parse(obj)
-    except InvalidSpecError as error:
-        raise UsageError(f"the spec is not valid: {error}") from error
-
-
-def _read_yaml(path: str) -> list[Any]:
-    try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text()
-        return [document for document in yaml.safe_load_all(text) if document]
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-
-
-def _read_manifest(path: str) -> dict[str, Any]:
-    found = [d for d in _read_yaml(path) if isinstance(d, dict) and d.get("kind") == "ModelDeployment"]
-    if len(found) != 1:
-        raise UsageError(f"{path} holds {len(found)} ModelDeployments: one is needed")
-    return found[0]
-
-
-def _read_nodes(path: str) -> Inventory:
-    nodes: list[dict[str, Any]] = []
-    for document in _read_yaml(path):
-        nodes += document.get("items", [document])
-    return inventory_from_nodes(nodes)
-
-
-class _Connected:
-    """A client for the length of a `with` block."""
-
-    def __init__(self, kubeconfig: str | None) -> None:
-        self._kubeconfig = kubeconfig
-
-    async def __aenter__(self) -> AioKubeClient:
-        configuration = await load_configuration(self._kubeconfig)
-        self._client = AioKubeClient(Transport(configuration))
-        return self._client
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
+        return status_command.run(arguments)
+    run = models_command.run if arguments.command == "models" else accelerators_command.run
+    return run(arguments)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""Where the nodes that are planned for come from when it is not a cluster: a file, or the catalogue's usual ones."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_operator.api.spec import ModelDeploymentSpec
+from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog
+from moe_operator.cli.errors import UsageError
+from moe_operator.cli.manifest import read_text
+from moe_operator.planner.facts import Inventory, NodeFacts
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """What is planned for, and where that is known from."""
+
+    inventory: Inventory
+    source: str
+    """For people: `the cluster`, a file's name, `the catalogue's usual nodes`."""
+    assumed: bool = False
+    """No node was seen."""
+
+
+def from_file(path: str, catalog: Catalog) -> Nodes:
+    """An inventory of `kubectl get nodes,pods,... -o yaml`, or a short description. Raises UsageError."""
+    from moe_operator.planner.inventory_file import LARGEST_MIB, InventoryError, read_inventory
+
+    text = read_text(path, LARGEST_MIB * 2**20, "an inventory")
+    try:
+        return Nodes(read_inventory(text, catalog), "standard input" if path == "-" else path)
+    except InventoryError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def usual(spec: ModelDeploymentSpec, catalog: Catalog) -> Nodes:
+    """A node of each accelerator that the spec names, as the catalogue says they usually are, open to its pods."""
+    wanted = spec.hardware.accelerators or [spec.hardware.accelerator or ""]
+    profiles = [profile for name in wanted if (profile := catalog.accelerator(name)) is not None]
+    selector = dict(spec.pod_template.node_selector)
+    nodes = tuple(usual_node(profile, spec.hardware.gpus_per_node, selector) for profile in profiles)
+    return Nodes(Inventory(nodes), "the catalogue's usual nodes", assumed=True)
+
+
+def usual_node(profile: AcceleratorProfile, pinned: int | None, labels: Mapping[str, str]) -> NodeFacts:
+    """One node with the catalogue's number of GPUs, or more where more are pinned."""
+    carried = dict(labels)
+    gpus: dict[str, int] = {}
+    if profile.resource_name is not None:
+        key, values = profile.node_labels[0]
+        carried[key] = values[0]
+        gpus[profile.resource_name] = max(profile.gpus_per_node, pinned or 0)
+    return NodeFacts(f"usual-{profile.name.lower()}", carried, gpus, allocatable=gpus)
+
+
+def cluster_configured(environ: Mapping[str, str] = os.environ, home: Path | None = None) -> bool:
+    """Whether kubectl would know of a cluster; nothing is asked."""
+    if environ.get("KUBERNETES_SERVICE_HOST"):
+        return True
+    named = environ.get("KUBECONFIG")
+    if named:
+        return any(Path(path).is_file() for path in named.split(os.pathsep) if path)
+    return ((home or Path.home()) / ".kube" / "config").is_file()

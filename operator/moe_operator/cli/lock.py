@@ -1,0 +1,80 @@
+"""`--lock`: the manifest with every field that the plan derived written out, so that it plans to the same elsewhere.
+
+What is written is what a user may set. Parts that are not the plan's own (scaling, objective, image, source, revision)
+stay as they are: an objective written out would make mode Auto scale by it.
+"""
+
+import copy
+from typing import Any
+
+from moe_operator.cli.plan_report import PlanReport
+from moe_operator.planner.plan import Sizing
+
+#: Flags of the plan that users may set. A switch has no value.
+_FLAGS = (
+    "gpu-memory-utilization",
+    "max-num-seqs",
+    "max-num-batched-tokens",
+    "enable-eplb",
+    "eplb-config",
+    "enable-auto-tool-choice",
+    "tool-call-parser",
+    "reasoning-parser",
+    "limit-mm-per-prompt",
+)
+
+_SERVER_METADATA = (
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "managedFields",
+    "selfLink",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+)
+_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+def locked_manifest(obj: dict[str, Any], report: PlanReport) -> dict[str, Any]:
+    """The object with every derived field, without what the API server writes. `obj` is left as it is."""
+    locked = {key: copy.deepcopy(value) for key, value in obj.items() if key != "status"}
+    meta = locked["metadata"]
+    if meta.get("uid") == "not-applied" and meta.get("namespace") == "default":
+        # Both were filled in to plan with.
+        meta.pop("namespace")
+    for key in _SERVER_METADATA:
+        meta.pop(key, None)
+    annotations = meta.get("annotations")
+    if isinstance(annotations, dict):
+        annotations.pop(_APPLIED, None)
+        if not annotations:
+            del meta["annotations"]
+    plan, spec = report.plan, locked["spec"]
+    hardware = spec["hardware"]
+    hardware.pop("accelerators", None)
+    hardware["accelerator"] = plan.accelerator
+    hardware["gpusPerGroup"] = plan.width
+    hardware["gpusPerNode"] = report.hardware.gpus_per_node
+    spec["parallelism"] = {**(spec.get("parallelism") or {}), "tensor": plan.tensor, "data": plan.data}
+    if plan.sizing is not None:
+        _lock_model(spec["model"], plan.sizing)
+        _lock_flags(spec, report)
+    return locked
+
+
+def _lock_model(model: dict[str, Any], sizing: Sizing) -> None:
+    model["precision"] = sizing.precision
+    model["contextLength"] = sizing.context_length
+    if sizing.kv_cache_dtype in ("auto", "fp8"):
+        model["kvCachePrecision"] = sizing.kv_cache_dtype
+
+
+def _lock_flags(spec: dict[str, Any], report: PlanReport) -> None:
+    engine = spec["engine"] = spec.get("engine") or {}
+    args = dict(engine.get("args") or {})
+    given = {name.replace("_", "-") for name in args}
+    for one in report.arguments:
+        if one.flag in _FLAGS and one.flag not in given:
+            args[one.flag] = one.value or ""
+    engine["args"] = dict(sorted(args.items()))

@@ -1,0 +1,122 @@
+"""A plan with all that is said of it: sizes, lengths of context, speed, money. Pure; every output is made of this."""
+
+from dataclasses import dataclass
+
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog
+from moe_operator.catalog.models.catalog import Checkpoint, Model, ModelCatalog
+from moe_operator.cli.contexts import ContextRow, context_rows, resize
+from moe_operator.cli.estimates import Fleet, Money, fleet, money
+from moe_operator.cli.inventory_source import Nodes
+from moe_operator.planner.checkpoints import choose_checkpoint
+from moe_operator.planner.nodes import Hardware, hardware_options
+from moe_operator.planner.plan import Plan, Refusal
+from moe_operator.planner.planning import plan as make_plan
+from moe_operator.planner.room import groups_with_room
+from moe_operator.planner.shape import GroupShape
+from moe_operator.planner.sizing import Sized
+from moe_operator.planner.wants import Wants, wants_of
+from moe_operator.resources.engine_args import Argument, explained_arguments
+from moe_operator.resources.group import render_template
+from moe_operator.resources.revision import Revision, new_revision
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is known of a plan whose model is known."""
+
+    model: Model
+    checkpoint: Checkpoint
+    sized: Sized
+    wants: Wants
+    contexts: tuple[ContextRow, ...]
+    money: Money | None
+    fleet: Fleet | None
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """A plan and what follows from it."""
+
+    deployment: ModelDeployment
+    plan: Plan
+    profile: AcceleratorProfile
+    hardware: Hardware
+    nodes: Nodes
+    revision: Revision
+    arguments: tuple[Argument, ...]
+    room: int | None
+    """Groups that find free GPUs now; None where that is not known."""
+    sizes: Sizes | None
+    """None for a model that neither the catalogue nor a config.json describes."""
+
+    @property
+    def shape(self) -> GroupShape:
+        return shape_of(self.plan)
+
+
+def shape_of(plan: Plan) -> GroupShape:
+    """The layout as the planner's own type."""
+    return GroupShape(plan.tensor, plan.data, plan.gpus_per_pod)
+
+
+def make_report(
+    deployment: ModelDeployment,
+    nodes: Nodes,
+    catalog: Catalog,
+    models: ModelCatalog,
+    *,
+    config: Model | None = None,
+    requests_per_second: float | None = None,
+) -> PlanReport | Refusal:
+    """Plan the deployment on these nodes. `config`: the model of its config.json."""
+    planned = make_plan(deployment, nodes.inventory, catalog, models, config)
+    if isinstance(planned, Refusal):
+        return planned
+    spec = deployment.spec
+    options = hardware_options(spec, nodes.inventory, catalog)
+    assert not isinstance(options, Refusal)  # there is a plan on one of them
+    hardware = next(option for option in options if option.profile.name == planned.accelerator)
+    profile = hardware.profile
+    model = config or models.find(spec.model.name)
+    return PlanReport(
+        deployment=deployment,
+        plan=planned,
+        profile=profile,
+        hardware=hardware,
+        nodes=nodes,
+        revision=new_revision(deployment, planned, render_template(deployment, planned, profile)),
+        arguments=explained_arguments(deployment, planned, profile),
+        room=groups_with_room(spec, hardware, nodes.inventory, shape_of(planned)),
+        sizes=None
+        if model is None or planned.sizing is None
+        else _sizes(deployment, planned, hardware, model, models, requests_per_second),
+    )
+
+
+def _sizes(
+    deployment: ModelDeployment,
+    plan: Plan,
+    hardware: Hardware,
+    model: Model,
+    models: ModelCatalog,
+    requests_per_second: float | None,
+) -> Sizes:
+    wants = wants_of(deployment.spec)
+    checkpoint, _ = choose_checkpoint(model, deployment.spec.model, hardware.profile, models)
+    shape = shape_of(plan)
+    sized = resize(model, checkpoint, hardware, shape, wants)
+    # The plan is made of the same.
+    assert sized is not None
+    assert plan.sizing is not None
+    context = plan.sizing.context_length
+    price = hardware.profile.price
+    return Sizes(
+        model=model,
+        checkpoint=checkpoint,
+        sized=sized,
+        wants=wants,
+        contexts=tuple(context_rows(model, checkpoint, hardware, shape, wants, context)),
+        money=money(plan, wants, price),
+        fleet=fleet(plan, wants, price, requests_per_second) if requests_per_second else None,
+    )

@@ -1,0 +1,60 @@
+"""What `kubectl moe status` prints. Pure: objects in, text out."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from moe_operator.api import names
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.cli.render import table
+from moe_operator.controller.observed import pod_facts
+
+
+def describe_deployment(deployment: ModelDeployment, pods: Iterable[dict[str, Any]]) -> str:
+    """Conditions, groups, pods, the last decision and the last loss."""
+    status = deployment.status
+    lines = [f"{deployment.namespace}/{deployment.name}: {deployment.spec.model.name}"]
+    if status.plan:
+        plan = status.plan
+        lines.append(
+            f"  plan       {plan.pods_per_group} pods x {plan.ranks_per_pod} ranks x {plan.tensor} GPUs"
+            f" on {plan.accelerator}, revision {status.revision}"
+        )
+    if status.endpoint:
+        lines.append(f"  endpoint   {status.endpoint}")
+    lines.append(
+        f"  groups     {status.groups.summary} ready, {status.groups.updated} updated,"
+        f" {status.groups.draining} draining"
+    )
+    lines.append(
+        f"  tokens/s   {status.throughput.prompt_tokens_per_second} prompt,"
+        f" {status.throughput.output_tokens_per_second} output"
+    )
+    if status.scaling:
+        lines.append(
+            f"  scaling    {status.scaling.desired} wanted: {status.scaling.reason}: {status.scaling.message}"
+        )
+    if status.recovery.last_cause:
+        lines.append(
+            f"  last loss  {status.recovery.last_group} at {status.recovery.last_failure_time}:"
+            f" {status.recovery.last_cause.message}"
+        )
+    if status.conditions:
+        rows = [(c.type, c.status, c.reason, c.message) for c in status.conditions]
+        lines += ["", table(("CONDITION", "STATUS", "REASON", "MESSAGE"), rows)]
+    found = [(pod, pod_facts(pod, None)) for pod in pods]
+    engines = [(p, f) for p, f in found if names.LABEL_GROUP in (p["metadata"].get("labels") or {})]
+    if engines:
+        pod_rows = [
+            (
+                pod["metadata"]["labels"][names.LABEL_GROUP],
+                facts.name,
+                "yes" if facts.ready else "no",
+                "on" if facts.traffic else "off",
+                str(facts.engine.restarts),
+                facts.node or "-",
+                "leaving" if facts.deleting else facts.engine.waiting_reason or facts.phase,
+            )
+            for pod, facts in sorted(engines, key=lambda e: e[1].name)
+        ]
+        lines += ["", table(("GROUP", "POD", "READY", "TRAFFIC", "RESTARTS", "NODE", "STATE"), pod_rows)]
+    return "\n".join(lines)
