@@ -39,10 +39,10 @@ lock: install ## Resolve pyproject.toml again into requirements.lock
 # --- Tests ---------------------------------------------------------------------------------------
 
 .PHONY: test
-test: install ## Run every layer: lint, unit, properties, faults, cluster, e2e
+test: install ## Run every layer: lint, unit, properties, faults, engine, cluster, e2e
 	@$(BIN)/python -m layers
 
-.PHONY: lint test-unit test-properties test-faults test-cluster test-e2e
+.PHONY: lint test-unit test-properties test-faults test-engine test-cluster test-e2e
 lint: install ## Run ruff, mypy (strict) and the layer contracts
 	@$(BIN)/python -m layers lint
 test-unit: install ## Run the unit tests
@@ -51,6 +51,8 @@ test-properties: install ## Run the property tests
 	@$(BIN)/python -m layers properties
 test-faults: install ## Run the whole operator against an in-process API server in virtual time
 	@$(BIN)/python -m layers faults
+test-engine: install ## Run what lives inside vLLM's processes, and vLLM's own checks of our arguments
+	@$(BIN)/python -m layers engine
 test-cluster: install ## Run the tests against a real control plane
 	@$(BIN)/python -m layers cluster
 test-e2e: install ## Run the tests with real vLLM groups

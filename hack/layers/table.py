@@ -28,7 +28,7 @@ def _module(name: str, *args: str) -> tuple[str, ...]:
     return (sys.executable, "-m", name, *args)
 
 
-_ENGINE = (_module("localcluster", "build"), _module("engine", "install"), _module("engine", "model"))
+_ENGINE = (_module("engine", "install"), _module("engine", "model"))
 
 LAYERS = (
     Layer(
@@ -43,6 +43,7 @@ LAYERS = (
     Layer("unit", tests=((*_PYTEST, "tests/unit"),)),
     Layer("properties", tests=((*_PYTEST, "tests/properties"),)),
     Layer("faults", tests=((*_PYTEST, "tests/faults"),)),
+    Layer("engine", prepare=_ENGINE, tests=((*_TELLING, "tests/loopback"),)),
     Layer(
         "cluster",
         prepare=(_module("localcluster", "build"),),
@@ -54,11 +55,8 @@ LAYERS = (
     ),
     Layer(
         "e2e",
-        prepare=_ENGINE,
-        tests=(
-            (*_CLUSTER, "--name", "e2e", "--", *_TELLING, "tests/e2e"),
-            (*_TELLING, "tests/loopback"),
-        ),
+        prepare=(_module("localcluster", "build"), *_ENGINE),
+        tests=((*_CLUSTER, "--name", "e2e", "--", *_TELLING, "tests/e2e"),),
         cluster=True,
     ),
     Layer(
