@@ -90,7 +90,7 @@ class EngineSizes:
 
 def utilization_percent(capacity: int) -> int:
     """The share of a GPU of `capacity` bytes that leaves `HEADROOM`, in whole percent, at most
-    LARGEST_UTILIZATION: 95 for a B200, 94 for an H100, 91 for an L40S."""
+    LARGEST_UTILIZATION: 95 for a B200, 94 for an H100, 90 for an L40S."""
     seen = capacity - DRIVER_RESERVED
     return min(LARGEST_UTILIZATION, math.floor(100 * (seen - HEADROOM) / seen))
 
