@@ -58,9 +58,11 @@ def test_why_it_does_not_fit_is_short_enough_for_a_table() -> None:
     missing = Refusal(
         "DoesNotFit", "m needs 9.0 GiB per GPU: 2.5 GiB too little for the weights; what would fit: x"
     )
-    assert brief(missing) == "2.5 GiB too little per GPU for the weights"
+    assert brief(missing, "m") == "2.5 GiB too little per GPU for the weights"
     cache = Refusal("DoesNotFit", "m needs 9.0 GiB: 1.5 GiB too little for the KV cache of one request; x")
-    assert brief(cache) == "1.5 GiB too little per GPU for the KV cache"
+    foreign = Refusal("InvalidSpec", "MI300X cannot run nvfp4 (m): set model.precision to fp8")
+    assert brief(foreign, "m") == "MI300X cannot run nvfp4"
+    assert brief(cache, "m") == "1.5 GiB too little per GPU for the KV cache"
 
 
 def test_prices_that_are_not_known_are_not_zero() -> None:

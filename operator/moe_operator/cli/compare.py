@@ -56,7 +56,7 @@ def compare(
             changed = _on(deployment, profile, precision.value)
             found = make_plan(changed, inventory, catalog, models, config)
             if isinstance(found, Refusal):
-                yield Comparison(profile.name, precision.value, None, why=brief(found))
+                yield Comparison(profile.name, precision.value, None, why=brief(found, model.name))
                 continue
             wants = wants_of(changed.spec)
             load = fleet(found, wants, profile.price, requests_per_second) if requests_per_second else None
@@ -89,14 +89,16 @@ def _on(deployment: ModelDeployment, profile: AcceleratorProfile, precision: str
     )
 
 
-def brief(refusal: Refusal) -> str:
-    """A refusal in a few words: what is missing where that is a figure, else how it begins."""
-    first = refusal.message.partition("; ")[0]
+def brief(refusal: Refusal, model: str) -> str:
+    """A refusal in a few words: what is missing where that is a figure, else how it begins. The model is left out, as
+    it is the same in all lines."""
+    first = refusal.message.replace(f" ({model})", "").removeprefix(f"{model}: ").partition("; ")[0]
     before, missing, after = first.rpartition(" too little")
     if missing:
         figure = before.rpartition(": ")[2]
         what = "KV cache" if "KV cache" in after else "weights"
         return f"{figure} too little per GPU for the {what}"
+    first = first.partition(": ")[0]
     return first if len(first) <= _LONGEST_WHY else f"{first[: _LONGEST_WHY - 3]}..."
 
 
