@@ -89,7 +89,7 @@ def test_a_group_over_nodes_of_nvl72_is_no_group_over_the_network() -> None:
 def test_all_shapes_of_a_wide_group_are_compared() -> None:
     """The first rank size that fits is not the best one: on 16 small GPUs, ranks of 4 beat ranks of 2."""
     nodes = gpu_nodes("B200", 2, labels={"nvidia.com/gpu.memory": "16384"})
-    spec = {"objective": {"goal": "MostThroughput"}, "model": {"contextLength": 2048}}
+    spec: dict[str, Any] = {"objective": {"goal": "MostThroughput"}, "model": {"contextLength": 2048}}
     found = _plan(nodes, "Qwen/Qwen3.5-35B-A3B", **_on("B200", gpusPerGroup=16), **spec)
     others = [
         _decide(
@@ -280,7 +280,10 @@ def test_the_second_accelerator_is_taken_when_the_first_is_too_small() -> None:
 def test_the_second_accelerator_is_taken_when_the_first_cannot_run_the_format() -> None:
     """NVFP4 does not run on AMD: that ends one choice, not the deployment."""
     nodes = gpu_nodes("MI300X", 1) + gpu_nodes("B200", 1)
-    wanted = {"hardware": {"accelerators": ["MI300X", "B200"]}, "model": {"precision": "nvfp4"}}
+    wanted: dict[str, Any] = {
+        "hardware": {"accelerators": ["MI300X", "B200"]},
+        "model": {"precision": "nvfp4"},
+    }
     assert _plan(nodes, BIG, **wanted).accelerator == "B200"
 
 

@@ -108,3 +108,12 @@ def test_what_is_not_served_is_not_loaded() -> None:
     main = _stored("Qwen/Qwen3.5-397B-A17B", "bf16").total
     all_of_it = _stored("Qwen/Qwen3.5-397B-A17B", "bf16", tuple(Section)).total
     assert (all_of_it - main) / 2e9 == pytest.approx(6.60 + 0.46, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen3.5-397B-A17B", "meta-llama/Llama-4-Scout-17B-16E-Instruct"])
+def test_the_encoder_of_images_is_divided_over_a_rank(name: str) -> None:
+    """vLLM's default (`--mm-encoder-tp-mode weights`): each GPU of a rank holds its share, not all of it."""
+    stored = _stored(name, "bf16", (Section.VISION,))
+    whole = gpu_weights(stored, tensor=1, data=1, expert_parallel=False).other
+    eighth = gpu_weights(stored, tensor=8, data=1, expert_parallel=False).other
+    assert whole / 8 <= eighth < whole / 7

@@ -124,6 +124,11 @@ def size(
     return _size(ByIdentity(model), checkpoint, ByIdentity(profile), capacity, gpus_per_node, shape, wants)
 
 
+def forget() -> None:
+    """Drop the layouts that are remembered: for measuring."""
+    _size.cache_clear()
+
+
 @lru_cache(maxsize=8192)
 def _size(
     model_key: ByIdentity[Model],
