@@ -1,0 +1,170 @@
+"""`kubectl moe` against an API server: what it asks, and what it makes of answers that it may not have."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from factories.gpu_nodes import hgx_b200
+from factories.plans import plan_manifest
+from moe_operator.api import names
+from moe_operator.cli import kubectl_moe
+
+DEPLOYMENT = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/serving/modeldeployments/qwen"
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "torch_dtype": "bfloat16",
+}
+
+
+class Cluster:
+    """Answers GETs from a table; what is not in it is 404, and a number is that status."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        self.asked: list[str] = []
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    made = Cluster()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = urlsplit(self.path).path
+            made.asked.append(path)
+            answer = made.answers.get(path, 404)
+            body = json.dumps(answer if isinstance(answer, dict) else {"kind": "Status"}).encode()
+            self.send_response(200 if isinstance(answer, dict) else answer)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "a", "cluster": {"server": f"http://127.0.0.1:{server.server_address[1]}"}}],
+        "users": [{"name": "a", "user": {}}],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a", "namespace": "serving"}}],
+        "current-context": "a",
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    yield made
+    server.shutdown()
+    server.server_close()
+
+
+def listed(*items: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "List", "metadata": {}, "items": list(items)}
+
+
+def applied(**spec: Any) -> dict[str, Any]:
+    obj = plan_manifest(**spec)
+    obj["metadata"] |= {"namespace": "serving", "uid": "2f1d", "generation": 4}
+    return obj
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_plan_by_name_uses_the_cluster_s_nodes_and_says_what_is_free(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan that nothing can run is found before it is applied."""
+    busy = {
+        "metadata": {"name": "other", "namespace": "x", "uid": "1"},
+        "spec": {
+            "nodeName": "b200-a",
+            "containers": [{"name": "c", "resources": {"requests": {"nvidia.com/gpu": "1"}}}],
+        },
+        "status": {"phase": "Running"},
+    }
+    cluster.answers = {
+        DEPLOYMENT: applied(),
+        "/api/v1/nodes": listed(hgx_b200("b200-a"), hgx_b200("b200-b")),
+        "/api/v1/pods": listed(busy),
+    }
+    assert kubectl_moe.main(["plan", "qwen", "-o", "json"]) == 0
+    data = said(capsys)
+    assert data["namespace"] == "serving"
+    assert data["nodes"] == {
+        "source": "the cluster",
+        "assumed": False,
+        "groupsWithRoom": 1,
+        "problems": [],
+    }
+
+
+def test_without_the_right_to_read_pods_and_nodes_there_is_still_a_plan(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Most people may read their own namespace only."""
+    cluster.answers = {"/api/v1/nodes": listed(hgx_b200()), "/api/v1/pods": 403}
+    file = tmp_path / "m.yaml"
+    file.write_text(yaml.safe_dump(plan_manifest()))
+    assert kubectl_moe.main(["plan", "-f", str(file), "-o", "json"]) == 0
+    assert said(capsys)["nodes"]["groupsWithRoom"] is None
+    cluster.answers = {"/api/v1/nodes": 403}
+    assert kubectl_moe.main(["plan", "-f", str(file)]) == 0
+    assert "nodes could not be read" in capsys.readouterr().out
+
+
+def test_the_config_of_a_model_of_one_s_own_comes_from_its_config_map(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "/api/v1/namespaces/serving/configmaps/own"
+    obj = applied(model={"name": "acme/own", "configFrom": {"name": "own"}})
+    cluster.answers = {
+        DEPLOYMENT: obj,
+        "/api/v1/nodes": listed(hgx_b200()),
+        "/api/v1/pods": listed(),
+        path: {"kind": "ConfigMap", "data": {"config.json": json.dumps(CONFIG)}},
+    }
+    assert kubectl_moe.main(["plan", "qwen", "-o", "json"]) == 0
+    assert said(capsys)["model"]["parameters"] == 8_030_261_248
+    del cluster.answers[path]
+    assert kubectl_moe.main(["plan", "qwen"]) == 2
+    assert "spec.model.configFrom: ConfigMap serving/own does not exist" in capsys.readouterr().err
+
+
+def test_a_plan_from_files_asks_the_cluster_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    file, nodes = tmp_path / "m.yaml", tmp_path / "n.yaml"
+    file.write_text(yaml.safe_dump(plan_manifest()))
+    nodes.write_text("{nodes: [{accelerator: B200}]}")
+    assert kubectl_moe.main(["plan", "-f", str(file), "--inventory", str(nodes)]) == 0
+    assert cluster.asked == []
+
+
+def test_what_is_not_there_is_named(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("plan", "status"):
+        assert kubectl_moe.main([command, "qwen", "-n", "serving"]) == 2
+        assert "there is no ModelDeployment serving/qwen" in capsys.readouterr().err
+
+
+def test_a_status_is_read_from_the_cluster(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.answers = {DEPLOYMENT: applied(), "/api/v1/namespaces/serving/pods": listed()}
+    assert kubectl_moe.main(["status", "qwen"]) == 0
+    assert capsys.readouterr().out.startswith("serving/qwen: Qwen/Qwen3.5-397B-A17B")
