@@ -20,9 +20,6 @@ def facts(found: PlanReport) -> dict[str, Any]:
     """The plan without what is said about it."""
     data = dataclasses.asdict(found.plan)
     del data["notes"]
-    if data["sizing"]:
-        # A count for people: without `max-num-seqs` it is taken before the rows of logits beyond it are given back.
-        del data["sizing"]["concurrency"]
     return data
 
 

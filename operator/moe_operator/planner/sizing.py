@@ -188,6 +188,7 @@ def _size(
         # Fewer rows of logits, so a little more cache; the number of requests stays.
         sizes = EngineSizes(sizes.max_batched_tokens, concurrency, sizes.utilization)
         memory = budget(sizes)
+        concurrency = max(1, int(layout.concurrency(memory.kv_cache, usual)))
     load = load_of(model, checkpoint, profile, shape, stored, weights, layout, wants)
     serving = Serving(architecture, load, wants.input_tokens, wants.output_tokens)
     best, meets = busiest(
