@@ -81,7 +81,12 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
         wanted["model"]["contextLength"] = min(context, model.architecture.context_length)
     if draw(st.booleans()):
         wanted["hardware"]["gpusPerGroup"] = draw(st.sampled_from([1, 2, 4, 8, 16]))
-    return wanted
+    parallelism: dict[str, int] = {}
+    if draw(st.integers(0, 2)) == 0:
+        parallelism["tensor"] = draw(st.sampled_from([1, 2, 4, 8]))
+    if draw(st.integers(0, 3)) == 0:
+        parallelism["data"] = draw(st.sampled_from([1, 2, 4, 8, 16]))
+    return {**wanted, "parallelism": parallelism} if parallelism else wanted
 
 
 def _asked(wanted: dict[str, Any]) -> tuple[ModelDeploymentSpec, Model, Checkpoint, Wants]:
@@ -110,7 +115,7 @@ def _per_gpu(sized: Sized) -> float:
 def _merged(wanted: dict[str, Any], field: str, value: str) -> dict[str, Any]:
     """The spec with one field as a lift says."""
     part, _, name = field.partition(".")
-    number = name in ("contextLength", "gpusPerGroup")
+    number = name in ("contextLength", "gpusPerGroup", "data")
     return {**wanted, part: {**wanted.get(part, {}), name: int(value) if number else value}}
 
 

@@ -1,6 +1,6 @@
 """Saying why a model does not fit, by how much, and which single change would make it fit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from moe_operator.api import reasons
 from moe_operator.api.spec import ModelDeploymentSpec
@@ -108,29 +108,26 @@ def _lifts(
         if another and runs_on(other, hardware.profile) and _fits(spec, hardware, model, other, wants):
             found.append(Lift("model.precision", other.precision.value))
             break
-    wider = _wider(spec, hardware)
-    if wider is not None:
-        for width in wider:
-            changed = spec.model_copy(
-                update={
-                    "hardware": spec.hardware.model_copy(update={"gpus_per_group": width}),
-                    "parallelism": spec.parallelism.model_copy(update={"data": None}),
-                }
-            )
-            if _fits(changed, hardware, model, checkpoint, wants):
-                found.append(Lift("hardware.gpusPerGroup", str(width)))
-                break
+    for lift, changed in _wider(spec, hardware):
+        if _fits(changed, hardware, model, checkpoint, wants):
+            found.append(lift)
+            break
     return found
 
 
-def _wider(spec: ModelDeploymentSpec, hardware: Hardware) -> list[int] | None:
-    """Widths beyond a given one; None where the plan tried all of them itself."""
-    given = spec.hardware.gpus_per_group
-    if given is None:
-        return None
-    node = hardware.gpus_per_node
-    widths = [w for w in range(given + 1, node + 1) if node % w == 0]
-    return widths + [node * n for n in (2, 4, 8, 16) if node * n > given]
+def _wider(spec: ModelDeploymentSpec, hardware: Hardware) -> Iterator[tuple[Lift, ModelDeploymentSpec]]:
+    """The spec with one number larger that fixes the width; nothing where the plan tried all widths itself."""
+    given, data = spec.hardware.gpus_per_group, spec.parallelism.data
+    if given is not None:
+        node = hardware.gpus_per_node
+        widths = [w for w in range(given + 1, node + 1) if node % w == 0]
+        for width in widths + [node * n for n in (2, 4, 8, 16) if node * n > given]:
+            wider = spec.hardware.model_copy(update={"gpus_per_group": width})
+            yield Lift("hardware.gpusPerGroup", str(width)), spec.model_copy(update={"hardware": wider})
+    elif data is not None:
+        for more in (data * 2, data * 4, data * 8, data * 16):
+            ranks = spec.parallelism.model_copy(update={"data": more})
+            yield Lift("parallelism.data", str(more)), spec.model_copy(update={"parallelism": ranks})
 
 
 def _fits(

@@ -9,12 +9,10 @@ deployment serves.
 from dataclasses import dataclass
 
 from moe_operator.catalog.models.architecture import Architecture
-from moe_operator.planner.arithmetic import EFFICIENCY_8_BIT, decode_flops, prompt_flops
+from moe_operator.planner.arithmetic import decode_flops, prompt_flops
 
 #: Share of the data sheet's memory bandwidth that a decode step reaches.
 MEMORY_EFFICIENCY = 0.75
-#: Share of dense FLOPS that prefill reaches with weights in 8 bits; `arithmetic` has the other formats'.
-COMPUTE_EFFICIENCY = EFFICIENCY_8_BIT
 #: Share of dense 16-bit FLOPS that attention kernels reach: FlashMLA about 0.65 of an H800's at its best.
 ATTENTION_EFFICIENCY = 0.4
 #: Share of a link's bandwidth that all-to-all and all-reduce reach.
