@@ -1,0 +1,141 @@
+"""The whole table as argument lists: every model of the catalogue on every accelerator in every precision that fits."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from factories.deployments import model_deployment
+from loopback.published_configs import config_json, quantization_config, write_checkpoint
+from moe_operator.catalog.accelerators import AcceleratorProfile, load_catalog
+from moe_operator.catalog.models.catalog import load_models
+from moe_operator.catalog.models.model import Model
+from moe_operator.planner.inventory import Inventory
+from moe_operator.planner.inventory_file import read_inventory
+from moe_operator.planner.plan import Plan
+from moe_operator.planner.planning import plan
+from moe_operator.resources.engine_args import engine_arguments
+
+#: Enough for the widest group that is proposed.
+_NODES = 16
+#: Where the cases besides the plain table are planned: the roomiest GPUs.
+_ROOMY = "B300"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One distinct argument list, and the first of the plans that it came from."""
+
+    name: str
+    platform: str
+    """`cuda`, an AMD target, or `cpu`."""
+    capability: int
+    """NVIDIA's, times ten; else 0."""
+    memory: int
+    """Bytes of one GPU."""
+    arguments: tuple[str, ...]
+    """As the kubelet expands them in the last pod, with a directory in the place of the repository."""
+    plan: Plan
+    rope: bool = False
+
+    def told(self) -> dict[str, Any]:
+        """For the engine's Python."""
+        return {
+            "id": self.name,
+            "arguments": self.arguments,
+            "gpus": self.plan.gpus_per_pod,
+            "memory": self.memory,
+            "capability": self.capability,
+            "rope": self.rope,
+        }
+
+
+@dataclass
+class Table:
+    """The distinct lists of all plans."""
+
+    cases: list[Case]
+    plans: int = 0
+    refused: int = 0
+    """Combinations that do not fit or that the accelerator cannot run."""
+    models: set[str] = field(default_factory=set)
+    """That were planned at least once. Those with the same config.json share lists."""
+
+
+def argument_table(folder: Path) -> Table:
+    """Plans everything and writes a directory per distinct config.json below `folder`."""
+    found: dict[tuple[object, ...], Case] = {}
+    directories: dict[str, Path] = {}
+    table = Table([])
+    for profile, nodes, model, spec in _combinations():
+        deployment = model_deployment(
+            model={"name": model.name, **spec}, hardware={"accelerator": profile.name}
+        )
+        made = plan(deployment, nodes, load_catalog())
+        if not isinstance(made, Plan):
+            table.refused += 1
+            continue
+        table.plans += 1
+        table.models.add(model.name)
+        sizing = made.sizing
+        assert sizing is not None
+        checkpoint = next(c for c in model.checkpoints if c.repository == sizing.repository)
+        content = json.dumps([config_json(model.name), quantization_config(checkpoint)])
+        if content not in directories:
+            target = folder / str(len(directories))
+            directories[content] = write_checkpoint(target, model.name, checkpoint)
+        platform, capability = _platform(profile)
+        case = Case(
+            name=" ".join((profile.name, model.name, *(f"{key}={value}" for key, value in spec.items()))),
+            platform=platform,
+            capability=capability,
+            memory=(profile.memory_mib or 0) * 2**20,
+            arguments=_in_last_pod(engine_arguments(deployment, made, profile), made, directories[content]),
+            plan=made,
+            rope=sizing.hf_overrides is not None,
+        )
+        found.setdefault((case.arguments, platform, capability, made.gpus_per_pod), case)
+    table.cases = list(found.values())
+    return table
+
+
+def _combinations() -> Iterator[tuple[AcceleratorProfile, Inventory, Model, dict[str, Any]]]:
+    """(accelerator, nodes, model, what the spec says of the model)."""
+    catalog, models = load_catalog(), load_models()
+    for accelerator in catalog.names():
+        profile = catalog.accelerator(accelerator)
+        assert profile is not None
+        nodes = read_inventory(f"{{nodes: [{{accelerator: {accelerator}, count: {_NODES}}}]}}", catalog)
+        for name in models.names():
+            model = models.find(name)
+            assert model is not None
+            for precision in model.precisions():
+                yield profile, nodes, model, {"precision": precision.value}
+            if accelerator == _ROOMY:
+                yield profile, nodes, model, {"kvCachePrecision": "fp8"}
+                if model.stretch:
+                    yield profile, nodes, model, {"contextLength": model.stretch.up_to}
+
+
+def _platform(profile: AcceleratorProfile) -> tuple[str, int]:
+    capability = profile.compute_capability
+    if capability is None:
+        return "cpu", 0
+    return (capability, 0) if capability.startswith("gfx") else ("cuda", int(capability.replace(".", "")))
+
+
+def _in_last_pod(arguments: tuple[str, ...], made: Plan, model: Path) -> tuple[str, ...]:
+    """As the kubelet expands them. The name that clients use is the same for all, as it changes nothing else."""
+    index = made.pods_per_group - 1
+    values = {
+        "POD_IP": f"127.10.1.{index + 1}",
+        "LWS_LEADER_ADDRESS": "127.10.1.1",
+        "LWS_WORKER_INDEX": str(index),
+    }
+    expanded = [str(model), *arguments[1:]]
+    expanded[expanded.index("--served-model-name") + 1] = "served"
+    for name, value in values.items():
+        expanded = [argument.replace(f"$({name})", value) for argument in expanded]
+    assert not [argument for argument in expanded if "$(" in argument]
+    return tuple(expanded)
