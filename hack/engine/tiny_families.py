@@ -131,6 +131,8 @@ FAMILIES = (
         "mixtral",
         {"num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 64, "sliding_window": None},
     ),
+    # The engine's CPU kernels for compressed keys and values (vLLM 0.32) answer otherwise than transformers, and alone
+    # otherwise than in a batch; the same request alone gets the same answer. Compare engine with engine only.
     Family(
         "deepseek-v3",
         "DeepseekV3ForCausalLM",

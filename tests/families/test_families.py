@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from e2e.engine_helpers import get, greedy_tokens
+from e2e.engine_helpers import get, greedy_tokens, post_json
 from engine.tiny_families import FAMILIES, Family, family_model
 from families.conftest import CONTEXT_LENGTH, NAMESPACE, delete, manifest, provide_config
 from families.plain_engine import plain_engine
@@ -31,6 +31,9 @@ PROMPTS = (
     "The quick brown fox jumps over the lazy dog, and packs my box with five dozen liquor jugs.",
 )
 TOKENS = 24
+#: Of 16 bits, sums over ranks are rounded otherwise than within one: close calls may go the other way, and the text
+#: after them is another. So tokens are judged one by one, each after the same text. Wrong weights agree on none.
+LEAST_AGREEMENT = 0.8
 
 _KV_TOKENS = re.compile(r'^vllm:cache_config_info\{.*kv_cache_size_tokens="(\d+)"', re.MULTILINE)
 _ENGINE_ID = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -51,32 +54,52 @@ def test_a_planned_group_gives_the_tokens_of_a_plain_engine_and_has_the_planned_
     """Lost: right answers, or the requests that the plan said would fit."""
     folder = family_model(family)
     began = time.monotonic()
-    with plain_engine(folder, family.name, dtype=family.dtype, context_length=CONTEXT_LENGTH) as base:
-        reference = [greedy_tokens(base, prompt, TOKENS, model=family.name) for prompt in PROMPTS]
-    assert len({token for tokens in reference for token in tokens}) > 8, "the model says only one thing"
-    plain = time.monotonic() - began
     with _group(family, folder) as status:
         plan = status["plan"]
-        group = time.monotonic() - began - plain
+        ready = time.monotonic() - began
         pods = {
             pod["metadata"]["name"]: f"http://{pod['status']['podIP']}:{names.HTTP_PORT}"
             for pod in engine_pods(family.name, NAMESPACE)
         }
         answers = {
-            pod: [greedy_tokens(url, prompt, TOKENS, model=family.name) for prompt in PROMPTS]
+            (pod, prompt): greedy_tokens(url, prompt, TOKENS, model=family.name)
             for pod, url in pods.items()
+            for prompt in PROMPTS
         }
         held = {pod: _kv_tokens(url) for pod, url in pods.items()}
+    began = time.monotonic()
+    with plain_engine(folder, family.name, dtype=family.dtype, context_length=CONTEXT_LENGTH) as base:
+        reference = [greedy_tokens(base, prompt, TOKENS, model=family.name) for prompt in PROMPTS]
+        agreed = [
+            rank == 1
+            for (_, prompt), tokens in answers.items()
+            for rank in _ranks(base, family.name, prompt, tokens)
+        ]
+    plain = time.monotonic() - began
+    equal = all(answers[pod, prompt] == reference[i] for pod in pods for i, prompt in enumerate(PROMPTS))
     print(
         f"{family.architecture}: {len(pods)} pods, expert-parallel size {plan['expertParallel']},"
-        f" {plan['precision']}, {sum(held.values())} tokens of KV cache, {plan['kvCacheTokens']} planned,"
-        f" plain engine {plain:.0f} s, group {group:.0f} s"
+        f" {plan['precision']}, {sum(agreed)}/{len(agreed)} tokens agree{', all equal' if equal else ''},"
+        f" {sum(held.values())} tokens of KV cache, {plan['kvCacheTokens']} planned,"
+        f" group ready in {ready:.0f} s, plain engine {plain:.0f} s"
     )
     assert len(pods) == (2 if family.experts else 1)
     assert plan["expertParallel"] == len(pods)
     assert plan["precision"] == family.precision
-    assert answers == dict.fromkeys(pods, reference)
     assert sum(held.values()) == plan["kvCacheTokens"], held
+    assert len({token for tokens in reference for token in tokens}) > 8, "the model says only one thing"
+    if family.precision == "fp32":
+        assert equal, (answers, reference)
+    else:
+        assert sum(agreed) >= LEAST_AGREEMENT * len(agreed), (answers, reference)
+
+
+def _ranks(base: str, model: str, prompt: str, tokens: list[int]) -> list[int]:
+    """What place an engine gives to each of these tokens after the prompt and those before it; 1 is its own choice."""
+    text = [*prompt.encode(), *tokens]
+    body = {"model": model, "prompt": text, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+    scored = post_json(base, "/v1/completions", body)["choices"][0]["prompt_logprobs"][-len(tokens) :]
+    return [scored[i][str(token)]["rank"] for i, token in enumerate(tokens)]
 
 
 @contextmanager
