@@ -1,4 +1,4 @@
-"""Runs layers and counts what passed. Two lanes run beside each other: one computes, the other mostly waits."""
+"""Runs layers and counts what passed, in two lanes beside each other: tests of clusters wait as much as they compute."""
 
 import subprocess
 import tempfile
@@ -33,13 +33,13 @@ class Runner:
     def run(self, layers: Iterable[Layer]) -> None:
         """Run all of them, also after a failure. Ends what still runs when it is left by an exception."""
         wanted = tuple(layers)
-        computing = [layer for layer in wanted if not layer.cluster]
-        waiting = [layer for layer in wanted if layer.cluster]
-        self._prefixed = bool(computing and waiting)
-        beside = threading.Thread(target=self._lane, args=(computing,), daemon=True)
+        short = [layer for layer in wanted if not layer.beside]
+        long = [layer for layer in wanted if layer.beside]
+        self._prefixed = bool(short and long)
+        beside = threading.Thread(target=self._lane, args=(long,), daemon=True)
         beside.start()
         try:
-            self._lane(waiting)
+            self._lane(short)
             beside.join()
         finally:
             for process in list(self._running):

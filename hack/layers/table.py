@@ -18,8 +18,8 @@ class Layer:
     prepare: tuple[tuple[str, ...], ...] = ()
     checks: tuple[tuple[str, ...], ...] = ()
     tests: tuple[tuple[str, ...], ...] = ()
-    cluster: bool = False
-    """Needs a cluster and mostly waits: runs beside those that only compute."""
+    beside: bool = False
+    """Takes as long as the others together: runs beside them."""
     optional: bool = False
     """Runs only when named: it shows something once, and takes long."""
 
@@ -51,19 +51,18 @@ LAYERS = (
             (*_CLUSTER, "--name", "tests", "--", *_PYTEST, "tests/cluster", "-m", "not outside"),
             (*_TELLING, "tests/cluster", "-m", "outside"),
         ),
-        cluster=True,
     ),
     Layer(
         "e2e",
         prepare=(_module("localcluster", "build"), *_ENGINE),
         tests=((*_CLUSTER, "--name", "e2e", "--", *_TELLING, "tests/e2e"),),
-        cluster=True,
+        beside=True,
     ),
     Layer(
         "families",
         prepare=_ENGINE,
         tests=((*_CLUSTER, "--name", "families", "--", *_TELLING, "tests/families"),),
-        cluster=True,
+        beside=True,
         optional=True,
     ),
 )

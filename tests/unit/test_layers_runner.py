@@ -31,7 +31,7 @@ def test_lanes_run_beside_each_other_and_every_line_names_its_layer(
 ) -> None:
     said = (sys.executable, "-c", "print('hello')")
     runner = Runner()
-    runner.run([Layer("a", checks=(said, FAILS)), Layer("b", checks=(said,), cluster=True)])
+    runner.run([Layer("a", checks=(said, FAILS)), Layer("b", checks=(said,), beside=True)])
     assert {"a          | hello", "b          | hello"} <= set(capfd.readouterr().out.splitlines())
     assert (runner.outcomes["a"].passed, runner.outcomes["a"].failed) == (1, 1)
     assert summary(runner.outcomes)[1] is False
