@@ -1,4 +1,4 @@
-"""Runs layers and counts what passed, in two lanes beside each other: tests of clusters wait as much as they compute."""
+"""Runs layers and counts what passed, in two lanes: tests of clusters wait as much as they compute."""
 
 import subprocess
 import tempfile
