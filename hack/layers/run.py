@@ -29,6 +29,7 @@ class Runner:
         self.outcomes: dict[str, Outcome] = {}
         self._running: set[subprocess.Popen[str]] = set()
         self._prefixed = False
+        self._stopped = False
 
     def run(self, layers: Iterable[Layer]) -> None:
         """Run all of them, also after a failure. Ends what still runs when it is left by an exception."""
@@ -42,10 +43,10 @@ class Runner:
             self._lane(short)
             beside.join()
         finally:
+            self._stopped = True
             for process in list(self._running):
                 process.terminate()
-            for process in list(self._running):
-                process.wait()
+            beside.join()
 
     def _lane(self, layers: list[Layer]) -> None:
         for layer in layers:
@@ -81,24 +82,21 @@ class Runner:
         outcome.skipped += found.skipped
 
     def _command(self, layer: Layer, command: tuple[str, ...]) -> int:
-        if not self._prefixed:
-            with subprocess.Popen(command, text=True) as process:
-                return self._follow(process)
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as process:
-            assert process.stdout is not None
+        if self._stopped:
+            return 1
+        output = subprocess.PIPE if self._prefixed else None
+        errors = subprocess.STDOUT if self._prefixed else None
+        with subprocess.Popen(command, stdout=output, stderr=errors, text=True, errors="replace") as process:
             self._running.add(process)
-            for line in process.stdout:
-                print(f"{layer.name:<10} | {line}", end="", flush=True)
-            return self._follow(process)
-
-    def _follow(self, process: subprocess.Popen[str]) -> int:
-        self._running.add(process)
-        try:
-            return process.wait()
-        finally:
-            if process.poll() is not None:
+            try:
+                for line in process.stdout or ():
+                    print(f"{layer.name:<10} | {line}", end="", flush=True)
+                return process.wait()
+            except BaseException:
+                # Told to stop: `with` waits for the end.
+                process.terminate()
+                raise
+            finally:
                 self._running.discard(process)
 
 

@@ -1,9 +1,13 @@
 """`make test` must run every layer; a runner that runs none of them would leave CI blind."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from harness.wait import wait_for
 from layers.__main__ import chosen, summary
 from layers.run import Outcome, Runner
 from layers.table import LAYERS, Layer
@@ -35,6 +39,24 @@ def test_lanes_run_beside_each_other_and_every_line_names_its_layer(
     assert {"a          | hello", "b          | hello"} <= set(capfd.readouterr().out.splitlines())
     assert (runner.outcomes["a"].passed, runner.outcomes["a"].failed) == (1, 1)
     assert summary(runner.outcomes)[1] is False
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_run_that_is_told_to_stop_takes_its_commands_along(tmp_path: Path, beside: bool) -> None:
+    """Else a cluster with its engines would stay behind, as clusters end with whoever started them."""
+    script = f"""
+import signal, sys
+from layers.run import Runner
+from layers.table import Layer
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+wait = (sys.executable, "-c", "import pathlib, time; pathlib.Path({str(tmp_path / "up")!r}).touch(); time.sleep(60)")
+Runner().run([Layer("a", checks=(wait,)), Layer("b", checks=(wait,), beside={beside})])
+"""
+    environment = {**os.environ, "PYTHONPATH": "hack"}
+    runner = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.DEVNULL)
+    wait_for("a command", (tmp_path / "up").exists, seconds=20, every=0.05)
+    runner.terminate()
+    assert runner.wait(timeout=20) == 143
 
 
 def test_a_failed_preparation_is_a_failed_layer() -> None:
