@@ -19,7 +19,7 @@ class Layer:
     checks: tuple[tuple[str, ...], ...] = ()
     tests: tuple[tuple[str, ...], ...] = ()
     beside: bool = False
-    """Takes as long as the others together: runs beside them."""
+    """Needs a cluster and waits as much as it computes: such layers run one after another, beside the others."""
     optional: bool = False
     """Runs only when named: it shows something once, and takes long."""
 
@@ -51,6 +51,7 @@ LAYERS = (
             (*_CLUSTER, "--name", "tests", "--", *_PYTEST, "tests/cluster", "-m", "not outside"),
             (*_TELLING, "tests/cluster", "-m", "outside"),
         ),
+        beside=True,
     ),
     Layer(
         "e2e",

@@ -70,6 +70,14 @@ def namespace_of(pid: int, kind: str = "pid") -> str:
         return ""
 
 
+def cmdline(pid: int) -> bytes:
+    """Of a process; empty for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def processes_in(namespace: str) -> list[int]:
     """Every process of this machine that lives in the PID namespace."""
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
@@ -139,14 +147,13 @@ def test_a_command_inside_does_not_outlive_its_caller(shared: str) -> None:
     with subprocess.Popen(command("exec", "--name", shared, "--", "sleep", marker)) as caller:
 
         def sleeping() -> bool:
-            return b"sleep" in b"".join(
-                Path(f"/proc/{pid}/cmdline").read_bytes()
+            return any(
+                cmdline(pid).startswith(b"sleep") and marker.encode() in cmdline(pid)
                 for pid in children(caller.pid)
-                if marker.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
             )
 
         eventually(sleeping, "the command runs")
-        [inner] = children(caller.pid)
+        inner = next(pid for pid in children(caller.pid) if marker.encode() in cmdline(pid))
         caller.kill()
     eventually(lambda: not Path(f"/proc/{inner}").exists(), "the command is gone")
 

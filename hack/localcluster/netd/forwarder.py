@@ -14,7 +14,7 @@ import logging
 import random
 import socket
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from localcluster.netd.table import Key, ServiceTable
 
@@ -53,7 +53,6 @@ def wanted_listeners(table: ServiceTable, key: Key) -> dict[Address, list[Addres
 class _Listener:
     backends: list[Address]
     socket: socket.socket
-    task: asyncio.Task[None] = field(init=False)
 
 
 class Forwarder:
@@ -96,31 +95,38 @@ class Forwarder:
             listening.close()
             _log.warning("cannot serve %s:%d: %s", *address, error)
             return False
-        listener = _Listener(backends=backends, socket=listening)
-        listener.task = asyncio.get_running_loop().create_task(self._accept(listener))
-        self._listeners[address] = listener
+        self._listeners[address] = listener = _Listener(backends, listening)
+        asyncio.get_running_loop().add_reader(listening.fileno(), self._accept, listener)
         return True
 
     def _close(self, address: Address) -> None:
         listener = self._listeners.pop(address)
-        listener.task.cancel()
         asyncio.get_running_loop().remove_reader(listener.socket.fileno())
         listener.socket.close()
 
-    async def _accept(self, listener: _Listener) -> None:
+    def _accept(self, listener: _Listener) -> None:
+        """Called when a client waits. No task awaits clients: one cancelled with a client just accepted would
+        drop it unanswered.
+        """
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                client, _ = await loop.sock_accept(listener.socket)
-            except OSError as error:
-                # Out of descriptors, or the client was gone before it was accepted: the listener itself is
-                # sound.
-                _log.warning("accept: %s", error)
-                await asyncio.sleep(0.05)
-                continue
-            task = loop.create_task(_carry(client, choose(listener.backends, self._rng)))
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+        try:
+            client, _ = listener.socket.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # Out of descriptors, or the client was gone before it was accepted: the listener itself is sound.
+            _log.warning("accept: %s", error)
+            loop.remove_reader(listener.socket.fileno())
+            loop.call_later(0.05, self._resume, listener)
+            return
+        client.setblocking(False)
+        task = loop.create_task(_carry(client, choose(listener.backends, self._rng)))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    def _resume(self, listener: _Listener) -> None:
+        if listener in self._listeners.values():
+            asyncio.get_running_loop().add_reader(listener.socket.fileno(), self._accept, listener)
 
 
 async def _carry(client: socket.socket, backend: Address) -> None:
