@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from moe_operator.catalog.models.catalog import Checkpoint, Model
-from moe_operator.planner.memory import MIB
 from moe_operator.planner.nodes import Hardware
 from moe_operator.planner.shape import GroupShape
 from moe_operator.planner.sizing import Shortage, Sized, size
@@ -65,7 +64,7 @@ def resize(
     model: Model, checkpoint: Checkpoint, hardware: Hardware, shape: GroupShape, wants: Wants
 ) -> Sized | None:
     """The layout's sizes with other wants; None where it does not fit or vLLM has no such cache."""
-    capacity = hardware.memory_mib * MIB if hardware.memory_mib is not None else None
+    capacity = hardware.memory_bytes
     try:
         found = size(model, checkpoint, hardware.profile, capacity, hardware.gpus_per_node, shape, wants)
     except ValueError:

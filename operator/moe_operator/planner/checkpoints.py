@@ -7,6 +7,7 @@ from moe_operator.catalog.models.architecture import Architecture
 from moe_operator.catalog.models.catalog import Checkpoint, Model, ModelCatalog
 from moe_operator.catalog.models.scheme import DTYPES, Precision
 from moe_operator.catalog.profile import AcceleratorProfile
+from moe_operator.planner.kv_backend import Platform, platform_of
 
 _WIDE = frozenset(DTYPES)
 _FOUR_BITS = frozenset({Precision.NVFP4, Precision.MXFP4, Precision.INT4})
@@ -103,9 +104,10 @@ def _runs(model: Model, checkpoint: Checkpoint, profile: AcceleratorProfile) -> 
 
 def runs_on(checkpoint: Checkpoint, profile: AcceleratorProfile) -> bool:
     """Whether vLLM serves this checkpoint there at all: on `cpu` unquantised weights only, and NVFP4 not on AMD."""
-    if profile.resource_name is None:
+    platform = platform_of(profile)
+    if platform is Platform.CPU:
         return checkpoint.precision in _WIDE
-    return not (profile.resource_name.startswith("amd.com/") and checkpoint.precision is Precision.NVFP4)
+    return not (platform is Platform.ROCM and checkpoint.precision is Precision.NVFP4)
 
 
 def _native(checkpoint: Checkpoint, profile: AcceleratorProfile) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from moe_operator.catalog.models.architecture import Architecture, LatentCache
+from moe_operator.catalog.profile import AcceleratorProfile
 
 _QUANTISED = ("fp8", "fp8_e4m3")
 
@@ -18,6 +19,13 @@ class Platform(StrEnum):
     CUDA = "cuda"
     ROCM = "rocm"
     CPU = "cpu"
+
+
+def platform_of(profile: AcceleratorProfile) -> Platform:
+    """What vLLM calls this kind of machine."""
+    if profile.resource_name is None:
+        return Platform.CPU
+    return Platform.ROCM if profile.resource_name.startswith("amd.com/") else Platform.CUDA
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,11 @@ class Hardware:
     nodes: tuple[NodeFacts, ...] = ()
     """The accelerator's nodes with at least so many GPUs; empty where nodes could not be read or are yet to come."""
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """The same in bytes."""
+        return None if self.memory_mib is None else self.memory_mib * 2**20
+
 
 def hardware_options(
     spec: ModelDeploymentSpec, inventory: Inventory, catalog: Catalog

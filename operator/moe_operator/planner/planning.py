@@ -14,7 +14,6 @@ from moe_operator.catalog.accelerators import Catalog
 from moe_operator.catalog.models.catalog import Checkpoint, Model, ModelCatalog, load_models
 from moe_operator.planner.checkpoints import CheckpointError, choose_checkpoint, override_dtype
 from moe_operator.planner.inventory import Inventory
-from moe_operator.planner.memory import MIB
 from moe_operator.planner.nodes import Hardware, hardware_options
 from moe_operator.planner.plan import Plan, Refusal, Sizing
 from moe_operator.planner.refusals import does_not_fit, no_such_context, unusable_shapes
@@ -116,7 +115,7 @@ def best_layout(
             return explicit
         return unusable_shapes(model, checkpoint, shapes)
     # The KV cache of `cpu` is sized by itself; for GPUs without a known size there is nothing to plan with.
-    capacity = hardware.memory_mib * MIB if hardware.memory_mib is not None else None
+    capacity = hardware.memory_bytes
     sized: list[Sized] = []
     short: list[Shortage] = []
     reach = _natural_reach(spec, hardware)

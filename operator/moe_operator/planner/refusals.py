@@ -7,7 +7,7 @@ from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.catalog.models.architecture import RopeScaling
 from moe_operator.catalog.models.catalog import Checkpoint, Model
 from moe_operator.planner.checkpoints import runs_on
-from moe_operator.planner.memory import GIB, MIB
+from moe_operator.planner.memory import GIB
 from moe_operator.planner.nodes import Hardware
 from moe_operator.planner.plan import Lift, Refusal
 from moe_operator.planner.shape import GroupShape, possible_shapes
@@ -133,7 +133,7 @@ def _wider(spec: ModelDeploymentSpec, hardware: Hardware) -> Iterator[tuple[Lift
 def _fits(
     spec: ModelDeploymentSpec, hardware: Hardware, model: Model, checkpoint: Checkpoint, wants: Wants
 ) -> bool:
-    capacity = hardware.memory_mib * MIB if hardware.memory_mib is not None else None
+    capacity = hardware.memory_bytes
     for shape in possible_shapes(spec, hardware, whole_rank=not model.architecture.is_moe):
         if unusable(model.architecture, checkpoint, shape):
             continue

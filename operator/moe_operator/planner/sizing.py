@@ -10,7 +10,7 @@ from moe_operator.catalog.models.catalog import Checkpoint, Model
 from moe_operator.catalog.profile import AcceleratorProfile
 from moe_operator.planner.balance import Placement, can_balance, placement
 from moe_operator.planner.identity import ByIdentity
-from moe_operator.planner.kv_backend import Platform, attention_backend
+from moe_operator.planner.kv_backend import attention_backend, platform_of
 from moe_operator.planner.kv_cache import KvCacheLayout, KvSettings, kv_cache_layout
 from moe_operator.planner.load import load_of
 from moe_operator.planner.memory import (
@@ -146,7 +146,7 @@ def _size(
     placed = placement(
         architecture,
         shape.width,
-        movable=can_balance(architecture, stored.expert_formats, platform(profile)),
+        movable=can_balance(architecture, stored.expert_formats, platform_of(profile)),
     )
     weights = gpu_weights(
         stored,
@@ -257,7 +257,7 @@ def _kv_layout(
 ) -> KvCacheLayout:
     architecture = model.architecture
     backend = attention_backend(
-        architecture, platform(profile), cache_dtype, compute_capability=_major(profile)
+        architecture, platform_of(profile), cache_dtype, compute_capability=_major(profile)
     )
     settings = KvSettings(
         tensor=shape.tensor,
@@ -271,13 +271,6 @@ def _kv_layout(
         concurrent_batches=1 if profile.resource_name is None else 2,
     )
     return _cached_layout(ByIdentity(architecture), settings)
-
-
-def platform(profile: AcceleratorProfile) -> Platform:
-    """What vLLM calls this kind of machine."""
-    if profile.resource_name is None:
-        return Platform.CPU
-    return Platform.ROCM if profile.resource_name.startswith("amd.com/") else Platform.CUDA
 
 
 def _major(profile: AcceleratorProfile) -> int:

@@ -200,8 +200,6 @@ class Architecture:
     tensor_divides: tuple[tuple[str, int], ...] = ()
     """(what, number): numbers besides `heads` that the GPUs of a rank must divide, as vLLM asserts when it
     builds the model, for example ("linear attention value heads", 64)."""
-    rope_scaling: RopeScaling = RopeScaling.NONE
-    pipeline: bool = True
 
     @property
     def is_moe(self) -> bool:

@@ -4,7 +4,7 @@ Tensors as in transformers' CohereForCausalLM: LayerNorms have a scale and no bi
 (R+) queries and keys have one over all heads. The logits' scale is a number in the config, not a weight.
 """
 
-from moe_operator.catalog.models.architecture import Architecture, AttentionCache, Component, Split
+from moe_operator.catalog.models.architecture import Architecture, AttentionCache
 from moe_operator.catalog.models.config_reader import ConfigReader
 from moe_operator.catalog.models.families import parts
 from moe_operator.catalog.models.families.dimensions import read_dimensions
@@ -32,19 +32,13 @@ def build(config: ConfigReader, name: str) -> Architecture:
         *parts.norms(layer, ("input_layernorm",), sizes.every, sizes.hidden),
     ]
     if config.flag("use_qk_norm", False):
-        tensors += [
-            parts.vector(
-                f"{layer}self_attn.{part}_norm",
-                heads * sizes.head_size,
-                sizes.every,
-                Component.ATTENTION,
-                split=split,
-            )
-            for part, heads, split in (
-                ("q", sizes.heads, Split.TENSOR),
-                ("k", sizes.kv_heads, Split.KV_HEADS),
-            )
-        ]
+        tensors += parts.whole_head_norms(
+            layer + "self_attn.",
+            sizes.every,
+            heads=sizes.heads,
+            kv_heads=sizes.kv_heads,
+            head_size=sizes.head_size,
+        )
     return Architecture(
         name=name,
         family="Cohere Command R",

@@ -7,7 +7,6 @@ from moe_operator.catalog.models.architecture import (
     Component,
     Experts,
     LatentCache,
-    RopeScaling,
     Section,
     Split,
     Tensor,
@@ -97,7 +96,6 @@ def assemble(
         mtp_layers=mtp,
         widest_ffn=max(intermediate, shared * width, active * width),
         tensor_divides=tuple((what, size) for what, size in widths if size),
-        rope_scaling=RopeScaling.NONE,
     )
 
 

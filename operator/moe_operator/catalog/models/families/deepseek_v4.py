@@ -12,7 +12,6 @@ from moe_operator.catalog.models.architecture import (
     Architecture,
     Component,
     Experts,
-    RopeScaling,
     Section,
     Split,
     Tensor,
@@ -76,7 +75,6 @@ def build(config: ConfigReader, name: str) -> Architecture:
         mtp_layers=mtp,
         widest_ffn=max(shared, active) * width,
         tensor_divides=(("output groups", attention.output_groups), ("shared expert width", shared * width)),
-        rope_scaling=RopeScaling.NONE,
     )
 
 

@@ -9,7 +9,6 @@ from moe_operator.catalog.models.architecture import (
     AttentionCache,
     Component,
     Experts,
-    Split,
 )
 from moe_operator.catalog.models.config_reader import ConfigReader
 from moe_operator.catalog.models.families import parts
@@ -53,19 +52,13 @@ def build(config: ConfigReader, name: str) -> Architecture:
         ),
     ]
     if config.flag("use_qk_norm", True):
-        tensors += [
-            parts.vector(
-                f"{layer}self_attn.{part}_norm",
-                heads * sizes.head_size,
-                sizes.every,
-                Component.ATTENTION,
-                split=split,
-            )
-            for part, heads, split in (
-                ("q", sizes.heads, Split.TENSOR),
-                ("k", sizes.kv_heads, Split.KV_HEADS),
-            )
-        ]
+        tensors += parts.whole_head_norms(
+            layer + "self_attn.",
+            sizes.every,
+            heads=sizes.heads,
+            kv_heads=sizes.kv_heads,
+            head_size=sizes.head_size,
+        )
     return Architecture(
         name=name,
         family="MiniMax M2",

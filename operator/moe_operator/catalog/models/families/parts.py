@@ -88,6 +88,16 @@ def grouped_query_attention(
     return found
 
 
+def whole_head_norms(
+    prefix: str, layers: Layers, *, heads: int, kv_heads: int, head_size: int
+) -> list[Tensor]:
+    """One norm over all heads of the queries and one over those of the keys, divided like their projections."""
+    return [
+        vector(f"{prefix}{part}_norm", count * head_size, layers, Component.ATTENTION, split=split)
+        for part, count, split in (("q", heads, Split.TENSOR), ("k", kv_heads, Split.KV_HEADS))
+    ]
+
+
 def gated_ffn(
     prefix: str,
     layers: Layers,

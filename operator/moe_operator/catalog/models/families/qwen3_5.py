@@ -1,6 +1,6 @@
 """Qwen3.5 and Qwen3.6: hybrid attention, dense or with experts, with or without an encoder of images."""
 
-from moe_operator.catalog.models.architecture import Architecture, RopeScaling
+from moe_operator.catalog.models.architecture import Architecture
 from moe_operator.catalog.models.config_reader import ConfigError, ConfigReader
 from moe_operator.catalog.models.families import parts
 from moe_operator.catalog.models.families.hybrid_attention import read_hybrid
@@ -47,7 +47,6 @@ def build(config: ConfigReader, name: str) -> Architecture:
         mtp_layers=mtp,
         widest_ffn=decoder.widest_ffn,
         tensor_divides=decoder.divides,
-        rope_scaling=RopeScaling.YARN,
     )
 
 

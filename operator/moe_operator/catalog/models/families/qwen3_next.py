@@ -1,6 +1,6 @@
 """Qwen3-Next: hybrid attention, experts in every layer, text only."""
 
-from moe_operator.catalog.models.architecture import Architecture, RopeScaling
+from moe_operator.catalog.models.architecture import Architecture
 from moe_operator.catalog.models.config_reader import ConfigReader
 from moe_operator.catalog.models.families import parts
 from moe_operator.catalog.models.families.hybrid_attention import read_hybrid
@@ -38,5 +38,4 @@ def build(config: ConfigReader, name: str) -> Architecture:
         mtp_layers=mtp,
         widest_ffn=decoder.widest_ffn,
         tensor_divides=decoder.divides,
-        rope_scaling=RopeScaling.YARN,
     )
