@@ -155,6 +155,7 @@ def _start(
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_HOST_IP": address,
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_WORKER_MULTIPROC_METHOD": "fork",
         "MOE_AGENT_DIR": str(own / "shared"),
         "MOE_AGENT_PEERS": ",".join(peers),
         "MOE_TERMINATION_LOG": str(own / "termination-log"),

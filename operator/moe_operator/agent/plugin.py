@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from . import cpu_expert_parallel, termination
+from . import cpu_expert_parallel, cpu_fork, termination
 
 _log = logging.getLogger("vllm.moe_agent")
 
@@ -22,3 +22,7 @@ def register() -> None:
         _log.exception(
             "Expert parallelism on the CPU could not be set up; this vLLM differs from the one expected"
         )
+    try:
+        cpu_fork.apply()
+    except Exception:
+        _log.exception("Ranks on the CPU start slowly: this vLLM differs from the one expected")
