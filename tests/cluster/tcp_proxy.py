@@ -28,6 +28,7 @@ class TcpProxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # one turn of the loop, in which aborted connections close
 
     def cut(self) -> None:
         """Break all connections."""

@@ -129,6 +129,7 @@ def naming(name: str) -> Handler:
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(name.encode())
         writer.close()
+        await writer.wait_closed()
 
     return answer
 
