@@ -15,7 +15,7 @@ import pytest
 
 from e2e.engine_helpers import get, get_json, post_json
 from harness.wait import wait_for
-from loopback.group import PORT, Group, Layout, Pod, group
+from loopback.group import PORT, Group, Layout, Pod, cpu_seconds, group
 
 KEY = {"Authorization": "Bearer secret"}
 
@@ -54,6 +54,31 @@ def test_probes_are_not_in_the_access_log(served: Group) -> None:
     assert get(served.pods[0].url, "/version")[0] == 200
     wait_for("an ordinary request in the log", lambda: "/version" in served.pods[0].log, seconds=10)
     assert "/moe/v1/" not in served.pods[0].log
+
+
+def test_all_parts_of_the_agent_are_in_place(served: Group) -> None:
+    """A part that vLLM's next version breaks is left out and serving goes on: nobody would notice."""
+    for pod in served.pods:
+        assert "could not be set up" not in pod.log
+
+
+def test_the_engines_processes_are_forked(served: Group) -> None:
+    """Each would spend as long on imports as the first, and a group would take three times as long to start."""
+    for pod in served.pods:
+        for name in ("EngineCore", "Worker"):
+            (pid,) = pod.processes(name)
+            assert cpu_seconds(pid) < cpu_seconds(pod.process.pid) / 2, name
+
+
+def test_an_engine_sleeps_while_its_worker_computes(served: Group) -> None:
+    """Engines that look for answers without pause take the cores from the workers of a shared machine."""
+    pod = served.pods[0]
+    (engine,), (worker,) = pod.processes("EngineCore"), pod.processes("Worker")
+    before = cpu_seconds(engine), cpu_seconds(worker)
+    completion(pod, 300)
+    waited, computed = cpu_seconds(engine) - before[0], cpu_seconds(worker) - before[1]
+    print(f"engine {waited:.2f} s, worker {computed:.2f} s of a core for 300 tokens")
+    assert waited < computed
 
 
 def test_a_drain_moves_a_pooled_client_without_a_failed_request(served: Group) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from . import cpu_expert_parallel, cpu_fork, termination
+from . import cpu_expert_parallel, cpu_fork, cpu_waiting, termination
 
 _log = logging.getLogger("vllm.moe_agent")
 
@@ -16,13 +16,8 @@ def register() -> None:
     """
     if not termination.install():
         _log.info("No termination log to write to: the causes of failures are in the container's log alone.")
-    try:
-        cpu_expert_parallel.apply()
-    except Exception:
-        _log.exception(
-            "Expert parallelism on the CPU could not be set up; this vLLM differs from the one expected"
-        )
-    try:
-        cpu_fork.apply()
-    except Exception:
-        _log.exception("Ranks on the CPU start slowly: this vLLM differs from the one expected")
+    for part in (cpu_expert_parallel, cpu_fork, cpu_waiting):
+        try:
+            part.apply()
+        except Exception:
+            _log.exception("%s could not be set up; this vLLM differs from the one expected", part.__name__)
