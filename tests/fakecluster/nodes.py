@@ -154,7 +154,7 @@ class Scheduler(Controller):
         free = {}
         for node in self.server.list(NODE):
             if is_true(node, "Ready") and not node["spec"].get("unschedulable"):
-                free[node["metadata"]["name"]] = int(node["status"]["allocatable"][GPU])
+                free[node["metadata"]["name"]] = int(node["status"]["allocatable"].get(GPU, 0))
         for pod in pods:
             if pod["spec"].get("nodeName") in free:
                 free[pod["spec"]["nodeName"]] -= _gpus(pod)

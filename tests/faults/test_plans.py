@@ -3,9 +3,18 @@
 import json
 from typing import Any
 
+from factories.gpu_nodes import claim, dra_only, resource_slice
 from fakecluster.harness import NAMESPACE, Harness, manifest, play
 from moe_operator.api import names, reasons
-from moe_operator.controller.kube import CONFIG_MAP, LEADER_WORKER_SET, NODE, POD, Obj
+from moe_operator.controller.kube import (
+    CONFIG_MAP,
+    LEADER_WORKER_SET,
+    NODE,
+    POD,
+    RESOURCE_CLAIM,
+    RESOURCE_SLICE,
+    Obj,
+)
 
 PRODUCT = "nvidia.com/gpu.product"
 QWEN = {"name": "Qwen/Qwen3.5-397B-A17B", "precision": "nvfp4"}
@@ -96,7 +105,7 @@ def test_what_fits_but_has_no_room_waits_and_says_for_what() -> None:
         h.apply(_sized(QWEN, gpusPerGroup=8))
         await h.until(lambda: _reason(h, reasons.CAPACITY_AVAILABLE) == ("False", reasons.CAPACITY_SHORT), 30)
         assert "8 free GPUs on one node" in _message(h, reasons.CAPACITY_AVAILABLE)
-        assert f"{len(pods)} B200 nodes, with 0 free GPUs" in _message(h, reasons.CAPACITY_AVAILABLE)
+        assert f"free are 0, on all B200 nodes ({len(pods)})" in _message(h, reasons.CAPACITY_AVAILABLE)
         assert _reason(h, reasons.PLANNED) == ("True", reasons.PLANNED_REASON)
         h.world.server.delete(POD, "research", pods[0]["metadata"]["name"], "research", grace_seconds=0)
         await h.serve()
@@ -115,6 +124,47 @@ def test_a_fallback_accelerator_is_taken_where_the_first_has_no_room() -> None:
         await h.serve()
         assert h.status()["plan"]["accelerator"] == "H200"
         assert "B200" in _message(h, reasons.PLANNED)
+
+    play(scenario)
+
+
+def _add_gb200(h: Harness) -> None:
+    """A node without a device plugin."""
+    node = dra_only("dra-0")
+    node["metadata"]["labels"][PRODUCT] = "NVIDIA-GB200"
+    h.world.server.set_status(NODE, h.world.server.create(NODE, node, "kubelet"), node["status"], "kubelet")
+
+
+def _announce_gpus(h: Harness) -> None:
+    gpus = resource_slice("dra-0", gpus=4, product="NVIDIA GB200", memory="189471Mi")
+    h.world.server.create(RESOURCE_SLICE, gpus, "dra-driver")
+
+
+def test_gpus_that_a_dra_driver_announces_are_planned_with() -> None:
+    """Lost: every cluster without a device plugin, which would be told that it has no GPUs."""
+
+    async def scenario(h: Harness) -> None:
+        _add_gb200(h)
+        h.apply(manifest(model=QWEN, hardware={"accelerator": "GB200", "gpusPerGroup": 4}))
+        await h.until(lambda: _reason(h, reasons.PLANNED) == ("False", reasons.NO_NODES), 10)
+        _announce_gpus(h)
+        await h.until(lambda: _reason(h, reasons.PLANNED) == ("True", reasons.PLANNED_REASON), 60)
+        assert (h.status()["plan"]["accelerator"], h.status()["plan"]["podsPerGroup"]) == ("GB200", 1)
+
+    play(scenario)
+
+
+def test_gpus_that_claims_hold_are_not_free() -> None:
+    """Lost: idle GPUs of the second kind, while a deployment waits for GPUs that somebody has claimed."""
+
+    async def scenario(h: Harness) -> None:
+        _add_gb200(h)
+        _announce_gpus(h)
+        held = claim("dra-0", "gpu-0", "gpu-1", "gpu-2")
+        h.world.server.create(RESOURCE_CLAIM, held, "research")
+        h.apply(manifest(model=QWEN, hardware={"accelerators": ["GB200", "B200"], "gpusPerGroup": 4}))
+        await h.serve()
+        assert h.status()["plan"]["accelerator"] == "B200"
 
     play(scenario)
 
@@ -169,5 +219,21 @@ def test_new_nodes_do_not_move_what_runs() -> None:
         h.edit(objective={"timePerOutputToken": "20ms"})
         await h.settle()
         assert [g["metadata"]["uid"] for g in h.world.server.list(LEADER_WORKER_SET)] == before
+
+    play(scenario)
+
+
+def test_a_plan_of_today_that_differs_is_told_and_not_carried_out() -> None:
+    """Lost: the knowledge that what runs was planned for other nodes or another objective."""
+
+    async def scenario(h: Harness) -> None:
+        h.apply(_sized(QWEN))
+        await h.serve()
+        before = h.status()["plan"]
+        assert "today" not in _message(h, reasons.PLANNED)
+        h.edit(objective={"goal": "FewestGPUs" if before["width"] > 4 else "MostThroughput"})
+        await h.until(lambda: "planned for today's nodes and objective" in _message(h, reasons.PLANNED), 60)
+        await h.settle()
+        assert h.status()["plan"] == before
 
     play(scenario)

@@ -70,6 +70,28 @@ def test_the_network_is_taken_when_nothing_less_holds_the_model() -> None:
     assert (found.width, found.pods_per_group) == (16, 2)
 
 
+def test_a_group_whose_cache_starves_is_made_wider() -> None:
+    """DeepSeek V4 Pro fits into 16 H100s, whose caches then hold four requests each: a million tokens cost four times
+    what they do from a group twice as wide."""
+    found = _plan(gpu_nodes("H100", 8), "deepseek-ai/DeepSeek-V4-Pro", **_on("H100"))
+    narrow = _plan(gpu_nodes("H100", 8), "deepseek-ai/DeepSeek-V4-Pro", **_on("H100", gpusPerGroup=16))
+    assert found.width == 32
+    gain = _sizing(found).output_tokens_per_second / _sizing(narrow).output_tokens_per_second
+    assert gain > 2 * 1.5
+
+
+def test_a_group_is_not_made_wider_than_there_are_nodes() -> None:
+    """It would wait for nodes that nobody has ordered."""
+    found = _plan(gpu_nodes("H100", 3), "deepseek-ai/DeepSeek-V4-Pro", **_on("H100"))
+    assert found.width == 16
+
+
+def test_the_fewest_gpus_stay_the_fewest() -> None:
+    fewest = {"objective": {"goal": "FewestGPUs"}}
+    found = _plan(gpu_nodes("H100", 8), "deepseek-ai/DeepSeek-V4-Pro", **_on("H100"), **fewest)
+    assert found.width == 16
+
+
 @pytest.mark.parametrize("goal", ["Cheapest", "MostThroughput", "FewestGPUs"])
 def test_nvl72_stays_in_its_domain(goal: str) -> None:
     """18 trays of 4 are one NVLink domain, of which a group takes a part; a lost tray loses few others' GPUs."""

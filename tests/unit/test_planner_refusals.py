@@ -165,3 +165,20 @@ def test_a_flag_that_cannot_be_read_is_named(args: dict[str, str], said: str) ->
     """A typing error would otherwise be a crash loop."""
     refusal = _refused(gpu_nodes("B200", 1), BIG, hardware={"accelerator": "B200"}, engine={"args": args})
     assert said in refusal.message
+
+
+@pytest.mark.parametrize("name", ["deepseek-ai/DeepSeek-V3.2", "zai-org/GLM-5"])
+def test_sparse_attention_is_refused_where_the_engine_has_none(name: str) -> None:
+    """vLLM raises NotImplementedError in the pod, after the weights were loaded."""
+    answer = _refused([node("a")], name, hardware={"accelerator": "cpu"})
+    assert answer.reason == "DoesNotFit"
+    assert "no sparse attention on CPUs" in answer.message
+    assert "choose a GPU" in answer.message
+
+
+def test_a_vision_tower_is_not_divided_over_more_gpus_than_it_has_heads_for() -> None:
+    """vLLM asserts it when it builds the model, in a pod that has just waited for its GPUs."""
+    small = {"accelerator": "H100", "gpusPerGroup": 8}
+    answer = _refused(gpu_nodes("H100", 1), "Qwen/Qwen3.5-0.8B", hardware=small)
+    assert answer.reason == "InvalidLayout"
+    assert "do not divide over 8 GPUs of a rank" in answer.message

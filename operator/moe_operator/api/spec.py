@@ -99,8 +99,8 @@ class HardwareSpec(ApiModel):
     accelerators: Annotated[list[Accelerator], Field(min_length=1, max_length=8), WHOLE_LIST] | None = None
     """Accelerators in the order to fall back along: the first that the cluster has is used."""
     gpus_per_group: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Width of a group in GPUs; default: one node's GPUs (two ranks on `cpu`). A group wider than a node
-    takes whole nodes."""
+    """Width of a group in GPUs; default: the plan's choice (of a model that the catalogue does not know, one node's
+    GPUs; two ranks on `cpu`). A group wider than a node takes whole nodes."""
     gpus_per_node: Annotated[int, Field(ge=1, le=72)] | None = None
     """GPUs that a group uses on each node; default: read from the nodes. Pin it where nodes come only when
     pods ask for them, or where the operator may not read nodes. On `cpu`: ranks in a pod."""

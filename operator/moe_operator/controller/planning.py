@@ -1,30 +1,29 @@
-"""What a new plan needs of the cluster: nodes from the cache, and, live, pods that hold GPUs and a config.json.
-
-Pods of other owners are not watched: most clusters have thousands, and they matter only while a plan is made or a group
-finds no room.
-"""
+"""Plans for the cluster as it is: the revision that a spec wants, and whether its groups find room."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moe_operator.api import reasons
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.spec import ObjectiveSpec
 from moe_operator.catalog.accelerators import Catalog
 from moe_operator.catalog.models.catalog import Model, load_models
 from moe_operator.catalog.models.config_reader import ConfigError
 from moe_operator.controller import revisions
-from moe_operator.controller.kube import CONFIG_MAP, NODE, POD, ForbiddenError, KubeClient, Obj
+from moe_operator.controller.census import Census
+from moe_operator.controller.kube import CONFIG_MAP, KubeClient
+from moe_operator.controller.outlook import differences
 from moe_operator.controller.revisions import Choice
-from moe_operator.controller.store import Store
-from moe_operator.planner.inventory import Inventory, inventory_from
+from moe_operator.controller.store import Key, Store
 from moe_operator.planner.nodes import hardware_options
 from moe_operator.planner.plan import Refusal
+from moe_operator.planner.planning import plan
 from moe_operator.planner.room import groups_with_room
 from moe_operator.planner.shape import GroupShape
 from moe_operator.resources.revision import Revision
 
-#: Seconds for which a census of pods is taken to hold: a pass over many deployments lists pods once.
-_CENSUS_HOLDS = 15.0
+#: Seconds for which a comparison of a kept plan with a new one is taken to hold.
+_OUTLOOK_HOLDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,15 @@ class Room:
     """Such nodes."""
 
 
+@dataclass(frozen=True)
+class _Outlook:
+    """What was found about a kept plan, and when (s)."""
+
+    about: tuple[str, ObjectiveSpec]
+    at: float
+    note: str | None
+
+
 class Planning:
     """Plans new revisions, and says whether there is room for their groups."""
 
@@ -46,53 +54,63 @@ class Planning:
         self, client: KubeClient, store: Store, catalog: Catalog, clock: Callable[[], float]
     ) -> None:
         self._client = client
-        self._store = store
         self._catalog = catalog
         self._clock = clock
-        self._pods: list[Obj] | None = None
-        self._counted_at: float | None = None
+        self._census = Census(client, store, catalog, clock)
+        self._outlooks: dict[Key, _Outlook] = {}
+
+    def forget(self, key: Key) -> None:
+        """A deployment is gone."""
+        self._outlooks.pop(key, None)
 
     async def choose(self, deployment: ModelDeployment, kept: dict[str, Revision]) -> Choice | Refusal:
-        """The revision that this spec wants: a kept one, else a new plan."""
+        """The revision that this spec wants: a kept one, with a note where a new plan would differ, else a new plan."""
         if found := revisions.find_kept(deployment, kept):
-            return found
+            note = await self._outlook(deployment, found.revision)
+            return replace(found, notes=(*found.notes, note)) if note else found
         config = await self._config(deployment)
         if isinstance(config, Refusal):
             return config
-        return revisions.make(deployment, await self._inventory(), self._catalog, config)
+        return revisions.make(deployment, await self._census.inventory(), self._catalog, config)
+
+    async def _outlook(self, deployment: ModelDeployment, revision: Revision) -> str | None:
+        """How a plan made now would differ from the kept one, looked at now and then."""
+        about = (revision.name, deployment.spec.objective)
+        known = self._outlooks.get(deployment.key)
+        if known is None or known.about != about or self._clock() - known.at > _OUTLOOK_HOLDS:
+            known = _Outlook(about, self._clock(), await self._compare(deployment, revision))
+            self._outlooks[deployment.key] = known
+        return known.note
+
+    async def _compare(self, deployment: ModelDeployment, revision: Revision) -> str | None:
+        config = await self._config(deployment)
+        if isinstance(config, Refusal):
+            return None
+        # On the same accelerator: another one further up or down the list depends on what was free then.
+        hardware = deployment.spec.hardware.model_copy(
+            update={"accelerator": revision.plan.accelerator, "accelerators": None}
+        )
+        spec = deployment.spec.model_copy(update={"hardware": hardware})
+        same = replace(deployment, spec=spec)
+        today = plan(same, self._census.nodes(), self._catalog, config=config)
+        return None if isinstance(today, Refusal) else differences(revision.plan, today)
 
     async def room(self, deployment: ModelDeployment, revision: Revision) -> Room | None:
         """Room for groups of this revision; None where it cannot be told."""
-        inventory, plan = await self._inventory(), revision.plan
+        inventory, kept = await self._census.inventory(), revision.plan
         options = hardware_options(deployment.spec, inventory, self._catalog)
         if isinstance(options, Refusal) or inventory.held is None:
             return None
-        hardware = next((o for o in options if o.profile.name == plan.accelerator), None)
+        hardware = next((o for o in options if o.profile.name == kept.accelerator), None)
         resource = hardware.profile.resource_name if hardware else None
         if hardware is None or resource is None:
             return None
-        shape = GroupShape(plan.tensor, plan.data, plan.gpus_per_pod)
+        shape = GroupShape(kept.tensor, kept.data, kept.gpus_per_pod)
         groups = groups_with_room(deployment.spec, hardware, inventory, shape)
         if groups is None:
             return None
         free = sum(inventory.free(node).get(resource, 0) for node in hardware.nodes)
         return Room(groups, free, len(hardware.nodes))
-
-    async def _inventory(self) -> Inventory:
-        if NODE in self._store.forbidden:
-            return Inventory(nodes=None)
-        return inventory_from(self._store.all(NODE), await self._census(), catalog=self._catalog)
-
-    async def _census(self) -> list[Obj] | None:
-        """Pods of all namespaces; None where the operator may not list them."""
-        now = self._clock()
-        if self._counted_at is None or now - self._counted_at > _CENSUS_HOLDS:
-            try:
-                self._pods = await self._client.list(POD)
-            except ForbiddenError:
-                self._pods = None
-            self._counted_at = now
-        return self._pods
 
     async def _config(self, deployment: ModelDeployment) -> Model | Refusal | None:
         """The model of `model.configFrom`; None where the spec has none."""

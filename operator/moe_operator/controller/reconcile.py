@@ -129,6 +129,7 @@ class Reconciler:
             # Owner references let the garbage collector take the children.
             self._memory.pop(key, None)
             self._scaler.forget(key)
+            self._planning.forget(key)
             return Result()
         try:
             deployment = parse(obj)

@@ -20,6 +20,7 @@ from moe_operator.api.times import format_time, parse_time
 from moe_operator.controller.causes import waiting_for
 from moe_operator.controller.conditions import Said, merge
 from moe_operator.controller.group_planner import GroupState, GroupView, leader_selector
+from moe_operator.controller.outlook import described
 from moe_operator.controller.planning import Room
 from moe_operator.planner.memory import MIB
 from moe_operator.planner.plan import Sizing
@@ -182,10 +183,7 @@ def _conditions(
         said.append(Said(reasons.PLANNED, False, trouble.reason, trouble.message))
     elif learned.revision:
         plan = learned.revision.plan
-        text = (
-            f"a group is {plan.pods_per_group} pods x {plan.ranks_per_pod} ranks x {plan.tensor} GPUs "
-            f"on {plan.accelerator}"
-        )
+        text = f"a group is {described(plan)}"
         if plan.sizing is not None:
             text += f": {_fit(plan.sizing)}"
         said.append(
@@ -245,8 +243,8 @@ def _capacity_short(revision: Revision, room: Room) -> str:
     plan = revision.plan
     where = "one node" if plan.pods_per_group == 1 else f"each of {plan.pods_per_group} nodes"
     return (
-        f"a group needs {plan.gpus_per_pod} free GPUs on {where}, and the {room.nodes} {plan.accelerator} nodes, with"
-        f" {room.free} free GPUs together, cannot take it: free or add nodes"
+        f"a group needs {plan.gpus_per_pod} free GPUs on {where}; free are {room.free}, on all"
+        f" {plan.accelerator} nodes ({room.nodes}) together: free or add nodes"
     )
 
 

@@ -6,6 +6,7 @@ a group before one without. What the spec says is obeyed or refused, never chang
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from moe_operator.api import reasons
 from moe_operator.api.deployment import ModelDeployment
@@ -20,8 +21,12 @@ from moe_operator.planner.refusals import does_not_fit, no_such_context, unusabl
 from moe_operator.planner.room import groups_with_room
 from moe_operator.planner.shape import GroupShape, given_shape, possible_shapes
 from moe_operator.planner.sizing import Shortage, Sized, size
-from moe_operator.planner.usable import unusable
+from moe_operator.planner.usable import no_engine, unusable
 from moe_operator.planner.wants import Wants, WantsError, wants_of
+
+#: A group that spans more nodes than it must is slower and lost with any of them: it is taken where its estimate is
+#: this many times the narrower one's output per GPU.
+_PAYS = 1.5
 
 
 def plan(
@@ -69,6 +74,10 @@ def _sized_plan(
     fitting: list[tuple[Hardware, Sized, tuple[str, ...]]] = []
     refusal: Refusal | None = None
     for hardware in options:
+        if why := no_engine(model.architecture, hardware.profile):
+            where = f"{model.name} on {hardware.profile.name}"
+            refusal = refusal or Refusal(reasons.DOES_NOT_FIT, f"{where}: {why}")
+            continue
         try:
             checkpoint, notes = choose_checkpoint(model, spec.model, hardware.profile, models)
         except CheckpointError as error:
@@ -119,15 +128,38 @@ def best_layout(
     sized: list[Sized] = []
     short: list[Shortage] = []
     reach = _natural_reach(spec, hardware)
-    for shape in usable:
-        if shape.width > reach and sized and shape.width > sized[-1].shape.width:
-            # A group that spans more than it must is slower and lost with any of its nodes.
+    for width, alike in groupby(usable, key=lambda shape: shape.width):
+        best = min(sized, key=lambda one: _rank(one, wants.goal)) if sized else None
+        beyond = best is not None and width > reach
+        if best is not None and beyond and not _starved(best, width, hardware, wants.goal):
             break
-        found = size(model, checkpoint, hardware.profile, capacity, hardware.gpus_per_node, shape, wants)
-        (sized if isinstance(found, Sized) else short).append(found)  # type: ignore[arg-type]
+        found = [
+            size(model, checkpoint, hardware.profile, capacity, hardware.gpus_per_node, shape, wants)
+            for shape in alike
+        ]
+        fit = [one for one in found if isinstance(one, Sized)]
+        if best is not None and beyond:
+            fit = [one for one in fit if _per_gpu(one) >= _PAYS * _per_gpu(best)]
+            if not fit:
+                break
+        sized += fit
+        short += [one for one in found if isinstance(one, Shortage)]
     if not sized:
         return does_not_fit(spec, hardware, model, checkpoint, wants, short)
     return min(sized, key=lambda one: _rank(one, wants.goal))
+
+
+def _per_gpu(sized: Sized) -> float:
+    """Output tokens per second and GPU, estimated."""
+    return sized.throughput.output_tokens_per_second / sized.shape.width
+
+
+def _starved(best: Sized, width: int, hardware: Hardware, goal: Goal) -> bool:
+    """Whether a group of `width`, wider than it must be, is worth a look: weights leave `best` a KV cache that ends its
+    throughput before the latencies do, and the nodes for it are there."""
+    cache_bound = best.throughput.sequences_per_rank >= best.concurrency
+    nodes = width // hardware.gpus_per_node
+    return cache_bound and nodes <= len(hardware.nodes) and goal is not Goal.FEWEST_GPUS
 
 
 def _rank(sized: Sized, goal: Goal) -> tuple[float, ...]:

@@ -2,9 +2,11 @@
 
 from functools import lru_cache
 
-from moe_operator.catalog.models.architecture import Architecture, Component, Section, Split
+from moe_operator.catalog.models.architecture import Architecture, Component, LatentCache, Section, Split
 from moe_operator.catalog.models.catalog import Checkpoint
+from moe_operator.catalog.profile import AcceleratorProfile
 from moe_operator.planner.identity import ByIdentity
+from moe_operator.planner.kv_backend import Platform, platform_of
 from moe_operator.planner.shape import GroupShape
 
 #: Matrices whose inputs are divided over the GPUs of a rank (vLLM's `RowParallelLinear`).
@@ -12,6 +14,16 @@ _INPUTS_DIVIDED = ("o_proj", "down_proj", "out_proj", "fc2", "linear_fc2", "wo_b
 #: Matrices whose outputs are divided, each for itself (`ColumnParallelLinear`). Those that vLLM merges (q, k and v;
 #: gate and up) may have slices of any size: it then skips the check.
 _OUTPUTS_DIVIDED = ("q_b_proj", "kv_b_proj", "fc1", "linear_fc1", "wq_b", "wo_a")
+
+
+def no_engine(architecture: Architecture, profile: AcceleratorProfile) -> str | None:
+    """Why vLLM cannot run this architecture on this kind of machine at all, or None."""
+    latent = (cache for cache in architecture.caches if isinstance(cache, LatentCache))
+    # DeepSeek V4's compressed caches have kernels of their own, for CPUs with AMX.
+    sparse = any(cache.indexer_size and cache.compression == 1 for cache in latent)
+    if sparse and platform_of(profile) is Platform.CPU:
+        return f"vLLM has no sparse attention on CPUs, which {architecture.name} needs: choose a GPU"
+    return None
 
 
 def unusable(architecture: Architecture, checkpoint: Checkpoint, shape: GroupShape) -> str | None:

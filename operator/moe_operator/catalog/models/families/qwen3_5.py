@@ -4,7 +4,7 @@ from moe_operator.catalog.models.architecture import Architecture
 from moe_operator.catalog.models.config_reader import ConfigError, ConfigReader
 from moe_operator.catalog.models.families import parts
 from moe_operator.catalog.models.families.hybrid_attention import read_hybrid
-from moe_operator.catalog.models.families.vision_qwen import vision_tensors
+from moe_operator.catalog.models.families.vision_qwen import vision_divides, vision_tensors
 
 _SPARSE = ("Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM")
 _MULTIMODAL = ("Qwen3_5MoeForConditionalGeneration", "Qwen3_5ForConditionalGeneration")
@@ -25,6 +25,7 @@ def build(config: ConfigReader, name: str) -> Architecture:
     decoder = read_hybrid(text, sparse_model=name in _SPARSE, mtp_layers=mtp)
     tied = config.flag("tie_word_embeddings", text.flag("tie_word_embeddings", False))
     prefix = "model.language_model." if multimodal else "model."
+    vision = _within(config, "vision_config") if multimodal else None
     top_dtype = config.text("torch_dtype", config.text("dtype", "bfloat16"))
     return Architecture(
         name=name,
@@ -38,7 +39,7 @@ def build(config: ConfigReader, name: str) -> Architecture:
         tensors=(
             *parts.embeddings(decoder.vocabulary, decoder.hidden, tied=tied, prefix=prefix),
             *decoder.tensors(prefix, fused=False),
-            *(vision_tensors(_within(config, "vision_config")) if multimodal else ()),
+            *(vision_tensors(vision) if vision is not None else ()),
         ),
         caches=decoder.caches,
         context_length=text.integer("max_position_embeddings"),
@@ -46,7 +47,7 @@ def build(config: ConfigReader, name: str) -> Architecture:
         tied_embeddings=tied,
         mtp_layers=mtp,
         widest_ffn=decoder.widest_ffn,
-        tensor_divides=decoder.divides,
+        tensor_divides=(*decoder.divides, *(vision_divides(vision) if vision is not None else ())),
     )
 
 

@@ -49,6 +49,11 @@ def vision_tensors(config: ConfigReader, prefix: str = "model.visual.") -> list[
     return found
 
 
+def vision_divides(config: ConfigReader) -> tuple[tuple[str, int], ...]:
+    """What must divide over the GPUs of a rank beside the matrices: vLLM gives each GPU whole heads."""
+    return (("vision attention heads", config.integer("num_heads", 16)),)
+
+
 def _matrix(
     name: str,
     rows: int,
