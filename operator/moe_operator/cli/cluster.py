@@ -5,11 +5,13 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from moe_operator.catalog.accelerators import load_catalog
 from moe_operator.cli.errors import UsageError
 from moe_operator.cli.inventory_source import Nodes
 from moe_operator.cli.manifest import deployment_of
+from moe_operator.controller.census import list_holders
 from moe_operator.controller.kube import CONFIG_MAP, MODEL_DEPLOYMENT, NODE, POD, ForbiddenError, KubeError
-from moe_operator.planner.inventory import Inventory, inventory_from
+from moe_operator.planner.inventory import Inventory
 from moe_operator.runtime.connection import NoConnectionError, context_namespace, load_configuration
 from moe_operator.runtime.kube_client import AioKubeClient
 from moe_operator.runtime.transport import Transport
@@ -92,11 +94,8 @@ async def _nodes(client: AioKubeClient) -> Nodes:
         nodes = await client.list(NODE)
     except ForbiddenError:
         return Nodes(Inventory(nodes=None), "the catalogue, as nodes may not be read")
-    try:
-        pods = await client.list(POD)
-    except ForbiddenError:
-        pods = None
-    return Nodes(inventory_from(nodes, pods), "the cluster")
+    holders = await list_holders(client)
+    return Nodes(holders.inventory(nodes, load_catalog()), "the cluster")
 
 
 async def _config(client: AioKubeClient, obj: Obj, namespace: str) -> str | None:

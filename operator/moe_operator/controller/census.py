@@ -5,6 +5,7 @@ matter only while a plan is made or a group finds no room.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from moe_operator.catalog.accelerators import Catalog
 from moe_operator.controller.kube import (
@@ -24,6 +25,37 @@ from moe_operator.planner.inventory import Inventory, inventory_from
 #: Seconds for which a census is taken to hold: a pass over many deployments takes one.
 _HOLDS = 15.0
 
+
+@dataclass(frozen=True)
+class Holders:
+    """What says which GPUs there are beside device plugins' and who holds any."""
+
+    pods: list[Obj] | None = None
+    """Of all namespaces; None where they may not be listed."""
+    slices: list[Obj] = field(default_factory=list)
+    claims: list[Obj] = field(default_factory=list)
+
+    def inventory(self, nodes: list[Obj], catalog: Catalog) -> Inventory:
+        """The cluster of these nodes."""
+        return inventory_from(nodes, self.pods, self.slices, self.claims, catalog=catalog)
+
+
+async def list_holders(client: KubeClient) -> Holders:
+    """Look at the cluster; what may not be listed is left out."""
+    # Kubernetes before 1.34 serves earlier versions of slices only: GPUs are extended resources there.
+    slices = await _listed(client, RESOURCE_SLICE) or []
+    claims = (await _listed(client, RESOURCE_CLAIM) or []) if slices else []
+    return Holders(await _listed(client, POD), slices, claims)
+
+
+async def _listed(client: KubeClient, kind: Kind) -> list[Obj] | None:
+    """All of a kind; None where it is unknown or may not be listed."""
+    try:
+        return await client.list(kind)
+    except (ForbiddenError, NotFoundError):
+        return None
+
+
 #: Of which nodes, and by which census, an inventory was made.
 _Key = tuple[float, tuple[str, ...]]
 
@@ -39,9 +71,7 @@ class Census:
         self._catalog = catalog
         self._clock = clock
         self._taken_at: float | None = None
-        self._pods: list[Obj] | None = None
-        self._slices: list[Obj] = []
-        self._claims: list[Obj] = []
+        self._holders = Holders()
         self._made: tuple[_Key, Inventory] | None = None
 
     async def inventory(self) -> Inventory:
@@ -52,7 +82,7 @@ class Census:
         nodes = self._store.all(NODE)
         key = (taken_at, tuple(node["metadata"].get("resourceVersion", "") for node in nodes))
         if self._made is None or self._made[0] != key:
-            found = inventory_from(nodes, self._pods, self._slices, self._claims, catalog=self._catalog)
+            found = self._holders.inventory(nodes, self._catalog)
             self._made = (key, found)
         return self._made[1]
 
@@ -60,22 +90,12 @@ class Census:
         """The cluster's nodes alone: nothing is said of what is in use."""
         if NODE in self._store.forbidden:
             return Inventory(nodes=None)
-        return inventory_from(self._store.all(NODE), None, self._slices, catalog=self._catalog)
+        return Holders(slices=self._holders.slices).inventory(self._store.all(NODE), self._catalog)
 
     async def _take(self) -> float:
         """List what is not watched, unless that was done just now. When it was done."""
         now = self._clock()
         if self._taken_at is None or now - self._taken_at > _HOLDS:
-            self._pods = await self._list(POD)
-            # Kubernetes before 1.34 serves earlier versions only: GPUs are extended resources there.
-            self._slices = await self._list(RESOURCE_SLICE) or []
-            self._claims = (await self._list(RESOURCE_CLAIM) or []) if self._slices else []
+            self._holders = await list_holders(self._client)
             self._taken_at = now
         return self._taken_at
-
-    async def _list(self, kind: Kind) -> list[Obj] | None:
-        """All of a kind; None where the kind is unknown or may not be listed."""
-        try:
-            return await self._client.list(kind)
-        except (ForbiddenError, NotFoundError):
-            return None
