@@ -4,10 +4,10 @@ Tensors as in transformers' CohereForCausalLM: LayerNorms have a scale and no bi
 (R+) queries and keys have one over all heads. The logits' scale is a number in the config, not a weight.
 """
 
-from moe_operator.catalog.models.architecture import Architecture, AttentionCache
+from moe_operator.catalog.models.architecture import Architecture
 from moe_operator.catalog.models.config_reader import ConfigReader
 from moe_operator.catalog.models.families import parts
-from moe_operator.catalog.models.families.dimensions import read_dimensions
+from moe_operator.catalog.models.families.dimensions import decoder, read_dimensions
 
 ARCHITECTURES = ("CohereForCausalLM",)
 
@@ -39,19 +39,10 @@ def build(config: ConfigReader, name: str) -> Architecture:
             kv_heads=sizes.kv_heads,
             head_size=sizes.head_size,
         )
-    return Architecture(
+    return decoder(
+        sizes,
         name=name,
         family="Cohere Command R",
-        layers=sizes.layers,
-        hidden=sizes.hidden,
-        heads=sizes.heads,
-        kv_heads=sizes.kv_heads,
-        vocabulary=sizes.vocabulary,
-        experts=None,
         tensors=tuple(tensors),
-        caches=(AttentionCache(sizes.layers, sizes.kv_heads, sizes.head_size, sizes.head_size),),
-        context_length=sizes.context_length,
-        dtype=sizes.dtype,
-        tied_embeddings=sizes.tied,
         widest_ffn=intermediate,
     )

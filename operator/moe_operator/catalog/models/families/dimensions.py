@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from moe_operator.catalog.models.architecture import Architecture, AttentionCache, Cache, Experts, Tensor
 from moe_operator.catalog.models.config_reader import ConfigError, ConfigReader
 
 #: More layers than any model has: a mistyped count must not become a list of that length.
@@ -112,3 +113,57 @@ def layers_of_kinds(
                 f"{config.path('layer_types')}[{index}]: {kind!r} is not one of {', '.join(kinds)}"
             )
     return tuple(found)
+
+
+def decoder(
+    sizes: Dimensions,
+    *,
+    name: str,
+    family: str,
+    tensors: tuple[Tensor, ...],
+    widest_ffn: int,
+    experts: Experts | None = None,
+    caches: tuple[Cache, ...] | None = None,
+    tensor_divides: tuple[tuple[str, int], ...] = (),
+) -> Architecture:
+    """The architecture of a decoder of these sizes. Without `caches` every layer keeps all keys and values."""
+    whole = (AttentionCache(sizes.layers, sizes.kv_heads, sizes.head_size, sizes.head_size),)
+    return Architecture(
+        name=name,
+        family=family,
+        layers=sizes.layers,
+        hidden=sizes.hidden,
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        vocabulary=sizes.vocabulary,
+        experts=experts,
+        tensors=tensors,
+        caches=whole if caches is None else caches,
+        context_length=sizes.context_length,
+        dtype=sizes.dtype,
+        tied_embeddings=sizes.tied,
+        widest_ffn=widest_ffn,
+        tensor_divides=tensor_divides,
+    )
+
+
+def routed_experts(
+    sizes: Dimensions,
+    *,
+    count: int,
+    active: int,
+    layers: int,
+    intermediate: int,
+    shared: int = 0,
+    biases: int = 0,
+) -> Experts:
+    """Experts of three matrices, as in a gated feed-forward; `biases`: their elements in one expert."""
+    return Experts(
+        count=count,
+        active=active,
+        shared=shared,
+        layers=layers,
+        intermediate=intermediate,
+        parameters=3 * sizes.hidden * intermediate + biases,
+        hidden=sizes.hidden,
+    )

@@ -8,7 +8,6 @@ from moe_operator.catalog.models.architecture import (
     Architecture,
     AttentionCache,
     Component,
-    Experts,
     Split,
     Tensor,
 )
@@ -16,9 +15,11 @@ from moe_operator.catalog.models.config_reader import ConfigReader
 from moe_operator.catalog.models.families import parts
 from moe_operator.catalog.models.families.dimensions import (
     Dimensions,
+    decoder,
     layers_of_kinds,
     read_dimensions,
     read_experts,
+    routed_experts,
 )
 
 ARCHITECTURES = ("GptOssForCausalLM",)
@@ -53,28 +54,20 @@ def build(config: ConfigReader, name: str) -> Architecture:
         ),
         *_experts(mlp + "experts.", sizes, experts=experts, intermediate=intermediate),
     ]
-    return Architecture(
+    return decoder(
+        sizes,
         name=name,
         family="gpt-oss",
-        layers=sizes.layers,
-        hidden=sizes.hidden,
-        heads=sizes.heads,
-        kv_heads=sizes.kv_heads,
-        vocabulary=sizes.vocabulary,
-        experts=Experts(
+        experts=routed_experts(
+            sizes,
             count=experts,
             active=active,
-            shared=0,
             layers=sizes.layers,
             intermediate=intermediate,
-            parameters=3 * sizes.hidden * intermediate + 2 * intermediate + sizes.hidden,
-            hidden=sizes.hidden,
+            biases=2 * intermediate + sizes.hidden,
         ),
         tensors=tuple(tensors),
         caches=_caches(config, sizes),
-        context_length=sizes.context_length,
-        dtype=sizes.dtype,
-        tied_embeddings=sizes.tied,
         widest_ffn=active * intermediate,
         # vLLM's gpt_oss.py divides the key/value width by the rank's GPUs and does not copy heads.
         tensor_divides=(("key/value heads", sizes.kv_heads),),

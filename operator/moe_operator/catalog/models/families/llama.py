@@ -1,9 +1,9 @@
 """Llama 3: dense, grouped-query attention."""
 
-from moe_operator.catalog.models.architecture import Architecture, AttentionCache, Component, Split
+from moe_operator.catalog.models.architecture import Architecture, Component, Split
 from moe_operator.catalog.models.config_reader import ConfigReader
 from moe_operator.catalog.models.families import parts
-from moe_operator.catalog.models.families.dimensions import read_dimensions
+from moe_operator.catalog.models.families.dimensions import decoder, read_dimensions
 
 ARCHITECTURES = ("LlamaForCausalLM",)
 
@@ -38,19 +38,10 @@ def build(config: ConfigReader, name: str) -> Architecture:
                 ("down", sizes.hidden, Split.REPLICATED),
             )
         ]
-    return Architecture(
+    return decoder(
+        sizes,
         name=name,
         family="Llama",
-        layers=sizes.layers,
-        hidden=sizes.hidden,
-        heads=sizes.heads,
-        kv_heads=sizes.kv_heads,
-        vocabulary=sizes.vocabulary,
-        experts=None,
         tensors=tuple(tensors),
-        caches=(AttentionCache(sizes.layers, sizes.kv_heads, sizes.head_size, sizes.head_size),),
-        context_length=sizes.context_length,
-        dtype=sizes.dtype,
-        tied_embeddings=sizes.tied,
         widest_ffn=intermediate,
     )

@@ -9,7 +9,6 @@ from moe_operator.catalog.models.architecture import (
     Architecture,
     AttentionCache,
     Component,
-    Experts,
     Split,
     Tensor,
 )
@@ -17,9 +16,11 @@ from moe_operator.catalog.models.config_reader import ConfigError, ConfigReader
 from moe_operator.catalog.models.families import parts
 from moe_operator.catalog.models.families.dimensions import (
     Dimensions,
+    decoder,
     layers_of_kinds,
     read_dimensions,
     read_experts,
+    routed_experts,
 )
 from moe_operator.catalog.models.families.vision_llama4 import vision_tower
 
@@ -84,28 +85,20 @@ def build(config: ConfigReader, name: str) -> Architecture:
         tensors += vision_tower(vision, text_hidden=sizes.hidden)
         # vLLM's mllama4.py asserts it, unless the tower runs data parallel.
         divides = (("vision attention heads", vision.integer("num_attention_heads")),)
-    return Architecture(
+    return decoder(
+        sizes,
         name=name,
         family="Llama 4",
-        layers=sizes.layers,
-        hidden=sizes.hidden,
-        heads=sizes.heads,
-        kv_heads=sizes.kv_heads,
-        vocabulary=sizes.vocabulary,
-        experts=Experts(
+        experts=routed_experts(
+            sizes,
             count=experts,
             active=active,
             shared=1,
             layers=len(sparse),
             intermediate=width,
-            parameters=3 * sizes.hidden * width,
-            hidden=sizes.hidden,
         ),
         tensors=tuple(tensors),
         caches=_caches(text, sizes),
-        context_length=sizes.context_length,
-        dtype=sizes.dtype,
-        tied_embeddings=sizes.tied,
         widest_ffn=widest,
         tensor_divides=divides,
     )

@@ -6,13 +6,16 @@ are met to the unit without. So it cannot be offered.
 
 from moe_operator.catalog.models.architecture import (
     Architecture,
-    AttentionCache,
     Component,
-    Experts,
 )
 from moe_operator.catalog.models.config_reader import ConfigReader
 from moe_operator.catalog.models.families import parts
-from moe_operator.catalog.models.families.dimensions import read_dimensions, read_experts
+from moe_operator.catalog.models.families.dimensions import (
+    decoder,
+    read_dimensions,
+    read_experts,
+    routed_experts,
+)
 
 ARCHITECTURES = ("MiniMaxM2ForCausalLM",)
 
@@ -59,27 +62,17 @@ def build(config: ConfigReader, name: str) -> Architecture:
             kv_heads=sizes.kv_heads,
             head_size=sizes.head_size,
         )
-    return Architecture(
+    return decoder(
+        sizes,
         name=name,
         family="MiniMax M2",
-        layers=sizes.layers,
-        hidden=sizes.hidden,
-        heads=sizes.heads,
-        kv_heads=sizes.kv_heads,
-        vocabulary=sizes.vocabulary,
-        experts=Experts(
+        experts=routed_experts(
+            sizes,
             count=experts,
             active=active,
-            shared=0,
             layers=sizes.layers,
             intermediate=intermediate,
-            parameters=3 * sizes.hidden * intermediate,
-            hidden=sizes.hidden,
         ),
         tensors=tuple(tensors),
-        caches=(AttentionCache(sizes.layers, sizes.kv_heads, sizes.head_size, sizes.head_size),),
-        context_length=sizes.context_length,
-        dtype=sizes.dtype,
-        tied_embeddings=sizes.tied,
         widest_ffn=active * intermediate,
     )

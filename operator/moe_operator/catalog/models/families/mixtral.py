@@ -1,9 +1,14 @@
 """Mixtral: grouped-query attention and experts in every layer."""
 
-from moe_operator.catalog.models.architecture import Architecture, AttentionCache, Component, Experts
+from moe_operator.catalog.models.architecture import Architecture, AttentionCache, Component
 from moe_operator.catalog.models.config_reader import ConfigReader
 from moe_operator.catalog.models.families import parts
-from moe_operator.catalog.models.families.dimensions import read_dimensions, read_experts
+from moe_operator.catalog.models.families.dimensions import (
+    decoder,
+    read_dimensions,
+    read_experts,
+    routed_experts,
+)
 
 ARCHITECTURES = ("MixtralForCausalLM",)
 
@@ -37,29 +42,20 @@ def build(config: ConfigReader, name: str) -> Architecture:
         ),
         *parts.norms(layer, ("input_layernorm", "post_attention_layernorm"), sizes.every, sizes.hidden),
     ]
-    return Architecture(
+    return decoder(
+        sizes,
         name=name,
         family="Mixtral",
-        layers=sizes.layers,
-        hidden=sizes.hidden,
-        heads=sizes.heads,
-        kv_heads=sizes.kv_heads,
-        vocabulary=sizes.vocabulary,
-        experts=Experts(
+        experts=routed_experts(
+            sizes,
             count=experts,
             active=active,
-            shared=0,
             layers=sizes.layers,
             intermediate=intermediate,
-            parameters=3 * sizes.hidden * intermediate,
-            hidden=sizes.hidden,
         ),
         tensors=tuple(tensors),
         caches=(
             AttentionCache(sizes.layers, sizes.kv_heads, sizes.head_size, sizes.head_size, window=window),
         ),
-        context_length=sizes.context_length,
-        dtype=sizes.dtype,
-        tied_embeddings=sizes.tied,
         widest_ffn=active * intermediate,
     )

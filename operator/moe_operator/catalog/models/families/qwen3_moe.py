@@ -1,9 +1,15 @@
 """Qwen3 MoE: grouped-query attention with a norm per head, experts in (nearly) every layer, none shared."""
 
-from moe_operator.catalog.models.architecture import Architecture, AttentionCache, Component, Experts
+from moe_operator.catalog.models.architecture import Architecture, Component
 from moe_operator.catalog.models.config_reader import ConfigError, ConfigReader
 from moe_operator.catalog.models.families import parts
-from moe_operator.catalog.models.families.dimensions import Dimensions, read_dimensions, read_experts
+from moe_operator.catalog.models.families.dimensions import (
+    Dimensions,
+    decoder,
+    read_dimensions,
+    read_experts,
+    routed_experts,
+)
 
 ARCHITECTURES = ("Qwen3MoeForCausalLM",)
 
@@ -45,28 +51,18 @@ def build(config: ConfigReader, name: str) -> Architecture:
         width = config.integer("intermediate_size")
         widest = max(widest, width)
         tensors += parts.gated_ffn(mlp, sorted(dense), hidden=sizes.hidden, intermediate=width)
-    return Architecture(
+    return decoder(
+        sizes,
         name=name,
         family="Qwen3 MoE",
-        layers=sizes.layers,
-        hidden=sizes.hidden,
-        heads=sizes.heads,
-        kv_heads=sizes.kv_heads,
-        vocabulary=sizes.vocabulary,
-        experts=Experts(
+        experts=routed_experts(
+            sizes,
             count=experts,
             active=active,
-            shared=0,
             layers=len(sparse),
             intermediate=intermediate,
-            parameters=3 * sizes.hidden * intermediate,
-            hidden=sizes.hidden,
         ),
         tensors=tuple(tensors),
-        caches=(AttentionCache(sizes.layers, sizes.kv_heads, sizes.head_size, sizes.head_size),),
-        context_length=sizes.context_length,
-        dtype=sizes.dtype,
-        tied_embeddings=sizes.tied,
         widest_ffn=widest,
     )
 
