@@ -89,6 +89,9 @@ def lose_a_pod() -> None:
         return bool(pods) and all(group_of(p) != group for p in pods)
 
     wait_for("a successor", successor, seconds=60, progress=Ticker("waiting for a successor"))
+    say(
+        f"{group_of(engine_pods(NAME, NAMESPACE)[0])} takes its place after {time.monotonic() - killed:.0f} s"
+    )
     wait_ready(NAME, NAMESPACE, progress=Ticker("the new group loads the model"))
     cause = deployment(NAME, NAMESPACE)["status"]["recovery"]["lastCause"]
     say(f"serving again after {time.monotonic() - killed:.0f} s; the status says why:")

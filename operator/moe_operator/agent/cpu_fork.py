@@ -5,6 +5,9 @@ interpreter. vLLM forks on GPUs as a library, but its CPU platform asks for new 
 environment says (vLLM 0.32, `CpuPlatform.check_and_update_config`), for two reasons: the threads of OpenMP
 do not survive a fork, and threads are bound to cores by variables that only a new process reads. Neither
 holds with one thread per rank and no binding, which is how the operator runs ranks on the CPU.
+
+A fourth interpreter, which looks at the model's class so that the first does not initialise CUDA, is spared
+too: a pod begins without the cache that would spare it.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Callable, MutableMapping
+from typing import Any, TypeVar
 
 START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
+_T = TypeVar("_T")
 _PATCHED = "_moe_agent_forks"
 
 
@@ -30,7 +34,15 @@ def apply(environ: MutableMapping[str, str] = os.environ) -> bool:
     if not platform.is_cpu():
         return False
     keep_start_method(type(platform), environ)
+    registry: Any = importlib.import_module("vllm.model_executor.models.registry")
+    if not callable(registry._run_in_subprocess):
+        raise TypeError("registry._run_in_subprocess is no function")
+    registry._run_in_subprocess = _run_here
     return True
+
+
+def _run_here(function: Callable[[], _T]) -> _T:
+    return function()
 
 
 def is_safe(environ: MutableMapping[str, str]) -> bool:
