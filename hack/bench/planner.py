@@ -144,7 +144,8 @@ def main() -> None:
     print(line("computed", computed))
     print(line("remembered", remembered))
     print(
-        f"kubectl moe plan, processor time of a whole process: median {median(starts):.2f} s   slowest {max(starts):.2f} s"
+        f"kubectl moe plan, processor time of a process: median {median(starts):.2f} s"
+        f"   slowest {max(starts):.2f} s"
     )
     if len(remembered) / sum(remembered) < TARGET_PER_SECOND:
         print(f"below the {TARGET_PER_SECOND} plans/s that are wanted")
