@@ -56,10 +56,6 @@ async def _listed(client: KubeClient, kind: Kind) -> list[Obj] | None:
         return None
 
 
-#: Of which nodes, and by which census, an inventory was made.
-_Key = tuple[float, tuple[str, ...]]
-
-
 class Census:
     """Inventories, made anew only when nodes have changed or the last look at the others is too old."""
 
@@ -72,30 +68,34 @@ class Census:
         self._clock = clock
         self._taken_at: float | None = None
         self._holders = Holders()
-        self._made: tuple[_Key, Inventory] | None = None
+        self._known: dict[bool, tuple[object, Inventory]] = {}
 
     async def inventory(self) -> Inventory:
         """The cluster as it is now; nothing is said of nodes, or of what is in use, where that may not be listed."""
         if NODE in self._store.forbidden:
             return Inventory(nodes=None)
-        taken_at = await self._take()
-        nodes = self._store.all(NODE)
-        key = (taken_at, tuple(node["metadata"].get("resourceVersion", "") for node in nodes))
-        if self._made is None or self._made[0] != key:
-            found = self._holders.inventory(nodes, self._catalog)
-            self._made = (key, found)
-        return self._made[1]
+        await self._take()
+        return self._made(self._holders, in_use=True)
 
     def nodes(self) -> Inventory:
         """The cluster's nodes alone: nothing is said of what is in use."""
         if NODE in self._store.forbidden:
             return Inventory(nodes=None)
-        return Holders(slices=self._holders.slices).inventory(self._store.all(NODE), self._catalog)
+        return self._made(Holders(slices=self._holders.slices), in_use=False)
 
-    async def _take(self) -> float:
-        """List what is not watched, unless that was done just now. When it was done."""
+    def _made(self, holders: Holders, *, in_use: bool) -> Inventory:
+        """The inventory of the nodes in the cache, made anew if they or the census are others than last time."""
+        nodes = self._store.all(NODE)
+        versions = tuple(node["metadata"].get("resourceVersion", "") for node in nodes)
+        stamp = (self._taken_at, versions)
+        known = self._known.get(in_use)
+        if known is None or known[0] != stamp:
+            known = self._known[in_use] = (stamp, holders.inventory(nodes, self._catalog))
+        return known[1]
+
+    async def _take(self) -> None:
+        """List what is not watched, unless that was done just now."""
         now = self._clock()
         if self._taken_at is None or now - self._taken_at > _HOLDS:
             self._holders = await list_holders(self._client)
             self._taken_at = now
-        return self._taken_at

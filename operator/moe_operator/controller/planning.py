@@ -11,7 +11,7 @@ from moe_operator.catalog.models.catalog import Model, load_models
 from moe_operator.catalog.models.config_reader import ConfigError
 from moe_operator.controller import revisions
 from moe_operator.controller.census import Census
-from moe_operator.controller.kube import CONFIG_MAP, KubeClient
+from moe_operator.controller.kube import CONFIG_MAP, KubeClient, KubeError
 from moe_operator.controller.outlook import differences
 from moe_operator.controller.revisions import Choice
 from moe_operator.controller.store import Key, Store
@@ -78,7 +78,11 @@ class Planning:
         about = (revision.name, deployment.spec.objective)
         known = self._outlooks.get(deployment.key)
         if known is None or known.about != about or self._clock() - known.at > _OUTLOOK_HOLDS:
-            known = _Outlook(about, self._clock(), await self._compare(deployment, revision))
+            try:
+                note = await self._compare(deployment, revision)
+            except KubeError:
+                note = None  # what is only said must not keep a group from being replaced
+            known = _Outlook(about, self._clock(), note)
             self._outlooks[deployment.key] = known
         return known.note
 
