@@ -44,6 +44,12 @@ USED = {
     "poddisruptionbudgets.policy": "get list watch create patch",
     "events.events.k8s.io": "create patch",
 }
+# What it may read of the cluster's hardware.
+NODES = {
+    "nodes": "get list watch",
+    "resourceslices.resource.k8s.io": "list",
+    "resourceclaims.resource.k8s.io": "list",
+}
 
 
 def _template(*options: str) -> list[dict[str, Any]]:
@@ -159,7 +165,7 @@ def test_the_crd_chart_carries_the_crd_unchanged(keep: bool) -> None:
 @pytest.mark.usefixtures("_uninstalled")
 def test_the_operator_may_do_what_it_does_and_nothing_else() -> None:
     _install()
-    everywhere = _sorted({**USED, "nodes": "get list watch"})
+    everywhere = _sorted({**USED, **NODES})
     lease = _sorted(
         {
             "leases.coordination.k8s.io": "create",
