@@ -13,6 +13,7 @@ import render_manifests
 from factories.deployments import group_plan, model_deployment, profile_of
 from harness.kubectl import CommandError, apply, helm, kubectl
 from harness.wait import wait_for
+from moe_operator.catalog.operator_config import read_config
 from moe_operator.cli import operator as operator_command
 from moe_operator.resources.group import build_group, render_template
 from moe_operator.resources.revision import new_revision
@@ -138,6 +139,7 @@ def test_helm_finds_no_fault(chart: Path) -> None:
         "image.digest=sha256:abc",
         "watch.namespaces={UPPER}",
         "rbac.nodes=maybe",
+        "config.prices=1",
     ],
 )
 def test_a_misspelt_value_is_refused(setting: str) -> None:
@@ -160,6 +162,30 @@ def test_the_crd_chart_carries_the_crd_unchanged(keep: bool) -> None:
         annotations = obj["metadata"].pop("annotations", {})
         assert annotations.get("helm.sh/resource-policy") == ("keep" if keep else None)
     assert rendered == wanted
+
+
+def test_a_sites_configuration_reaches_the_operator_and_restarts_it_when_it_changes() -> None:
+    """A price that is read at the start only would stay the old one until somebody deletes pods."""
+    price = "config.accelerators.B200.price.usdPerGpuHour"
+    hashes = set()
+    for amount in ("4.10", "4.20"):
+        objects = _template("--set-string", f"{price}={amount}")
+        (text,) = (o["data"]["config.yaml"] for o in objects if o["kind"] == "ConfigMap")
+        profile = read_config(text).catalog.accelerator("B200")
+        assert profile is not None
+        assert profile.price is not None
+        assert str(profile.price.usd_per_gpu_hour) == amount
+        (pods,) = (o["spec"]["template"] for o in objects if o["kind"] == "Deployment")
+        (container,) = pods["spec"]["containers"]
+        (path,) = (a.partition("=")[2] for a in container["args"] if a.startswith("--config="))
+        (mount,) = (m for m in container["volumeMounts"] if m["name"] == "config")
+        assert path == f"{mount['mountPath']}/config.yaml"
+        hashes.add(pods["metadata"]["annotations"]["moe-operator.dev/config-hash"])
+    assert len(hashes) == 2
+
+
+def test_no_configuration_leaves_no_trace() -> None:
+    assert not [o for o in _template() if o["kind"] == "ConfigMap"]
 
 
 @pytest.mark.usefixtures("_uninstalled")

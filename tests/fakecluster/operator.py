@@ -13,7 +13,7 @@ from fakecluster.faults import CrashError, FaultPlan, WatchFaults
 from fakecluster.telemetry import MemoryCollector
 from fakecluster.watch import Feed
 from fakecluster.world import World
-from moe_operator.catalog.accelerators import load_catalog
+from moe_operator.catalog.operator_config import default_config
 from moe_operator.controller.kube import EVENT, LEASE, Kind, Obj
 from moe_operator.controller.reconcile import Reconciler
 from moe_operator.controller.store import Key, Store
@@ -126,7 +126,7 @@ class Operator:
         self.reconciler = Reconciler(
             fenced,
             self.store,
-            load_catalog(),
+            default_config(),
             world.engine_client,
             self._events,
             snapshot=collector.snapshot,

@@ -91,8 +91,13 @@ def load_catalog() -> Catalog:
 
     Raises ValueError (pydantic's included) if the data file breaks a rule, which a test excludes.
     """
+    return read_catalog(catalog_data())
+
+
+def catalog_data() -> Any:
+    """The content of `accelerators.yaml`, read anew."""
     text = resources.files("moe_operator.catalog").joinpath("accelerators.yaml").read_text(encoding="utf-8")
-    return read_catalog(yaml.load(text, Loader=_Loader))
+    return yaml.load(text, Loader=_Loader)
 
 
 def read_catalog(data: Any) -> Catalog:

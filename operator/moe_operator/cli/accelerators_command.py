@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import yaml
 
-from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog, load_catalog
+from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog
 from moe_operator.cli.render import table
+from moe_operator.cli.site import add_option, config_of
 
 _HEADER = (
     "NAME",
@@ -35,11 +36,12 @@ def add_parser(commands: _Commands) -> None:
     parser.add_argument(
         "-o", "--output", choices=["table", "json", "yaml"], default="table", help="json and yaml say all"
     )
+    add_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is asked for. Exit code 0, or 1 if the catalogue has no such accelerator."""
-    catalog = load_catalog()
+    catalog = config_of(arguments).catalog
     if arguments.name and catalog.accelerator(arguments.name) is None:
         known = ", ".join(catalog.closest(arguments.name))
         print(

@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from moe_operator.catalog.accelerators import load_catalog
+from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.cli.errors import UsageError
 from moe_operator.cli.inventory_source import Nodes
 from moe_operator.cli.manifest import deployment_of
@@ -36,15 +36,15 @@ def read_for_plan(
     *,
     name: str | None = None,
     obj: Obj | None = None,
-    nodes: bool = True,
+    site: OperatorConfig | None = None,
     config: bool = True,
     patience: float | None = None,
 ) -> Read:
-    """The ModelDeployment `name` (unless `obj` is it), and nodes and config.json where they are wanted.
+    """The ModelDeployment `name` (unless `obj` is it); with `site` the nodes; config.json where it is wanted.
 
     `patience`: seconds after which a cluster that does not answer is given up. Raises UsageError.
     """
-    return _run(_read(kubeconfig, namespace, name, obj, nodes, config), patience)
+    return _run(_read(kubeconfig, namespace, name, obj, site, config), patience)
 
 
 def read_status(kubeconfig: str | None, namespace: str | None, name: str) -> tuple[Obj, list[Obj]]:
@@ -70,7 +70,7 @@ async def _read(
     namespace: str | None,
     name: str | None,
     obj: Obj | None,
-    nodes: bool,
+    site: OperatorConfig | None,
     config: bool,
 ) -> Read:
     async with _Connected(kubeconfig) as client:
@@ -78,7 +78,7 @@ async def _read(
         if obj is None:
             obj = await _get(client, space, name or "")
         text = await _config(client, obj, space) if config else None
-        return Read(obj, await _nodes(client) if nodes else None, text)
+        return Read(obj, await _nodes(client, site) if site else None, text)
 
 
 async def _get(client: AioKubeClient, namespace: str, name: str) -> Obj:
@@ -88,14 +88,14 @@ async def _get(client: AioKubeClient, namespace: str, name: str) -> Obj:
     return obj
 
 
-async def _nodes(client: AioKubeClient) -> Nodes:
+async def _nodes(client: AioKubeClient, site: OperatorConfig) -> Nodes:
     """As the operator sees them: without the right to read nodes the plan says what it assumes."""
     try:
         nodes = await client.list(NODE)
     except ForbiddenError:
         return Nodes(Inventory(nodes=None), "the catalogue, as nodes may not be read")
     holders = await list_holders(client)
-    return Nodes(holders.inventory(nodes, load_catalog()), "the cluster")
+    return Nodes(holders.inventory(nodes, site), "the cluster")
 
 
 async def _config(client: AioKubeClient, obj: Obj, namespace: str) -> str | None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog
+from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.cli.errors import UsageError
 from moe_operator.cli.manifest import read_text
-from moe_operator.planner.facts import Inventory, NodeFacts
+from moe_operator.planner.facts import Inventory, NodeFacts, SiteNames
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,16 @@ class Nodes:
     """No node was seen."""
 
 
-def from_file(path: str, catalog: Catalog) -> Nodes:
+def from_file(path: str, site: OperatorConfig) -> Nodes:
     """An inventory of `kubectl get nodes,pods,... -o yaml`, or a short description. Raises UsageError."""
     from moe_operator.planner.inventory_file import LARGEST_MIB, InventoryError, read_inventory
 
     text = read_text(path, LARGEST_MIB * 2**20, "an inventory")
     try:
-        return Nodes(read_inventory(text, catalog), "standard input" if path == "-" else path)
+        inventory = read_inventory(text, site.catalog, SiteNames.of(site))
     except InventoryError as error:
         raise UsageError(f"{path}: {error}") from error
+    return Nodes(inventory, "standard input" if path == "-" else path)
 
 
 def usual(spec: ModelDeploymentSpec, catalog: Catalog) -> Nodes:

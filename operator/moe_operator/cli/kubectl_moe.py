@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from moe_operator.cli import accelerators_command, models_command
 from moe_operator.cli.errors import UsageError
+from moe_operator.cli.site import add_option
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +42,7 @@ def _add_plan(plan: argparse.ArgumentParser) -> None:
     plan.add_argument(
         "--config", metavar="FILE", help="the model's config.json, for one that the catalogue does not know"
     )
+    add_option(plan)
     plan.add_argument("-o", "--output", choices=("text", "json", "yaml", "manifests"), default="text")
     plan.add_argument(
         "--explain", action="store_true", help="the reason for every argument and every constant"

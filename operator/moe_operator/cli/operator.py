@@ -8,9 +8,11 @@ import socket
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from moe_operator.api import crd
 from moe_operator.api.base import parse_duration
+from moe_operator.catalog.operator_config import OperatorConfigError, default_config, read_config
 from moe_operator.runtime import logs
 from moe_operator.runtime.connection import NoConnectionError, current_namespace
 from moe_operator.runtime.process import Options, run
@@ -28,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log.info("moe-operator %s", version("moe-operator"))
     try:
         code = _run(options(given))
+    except OperatorConfigError as error:
+        log.critical("%s: %s", given.config, error)
+        code = 2
     except (NoConnectionError, OSError) as error:
         log.critical("%s", error)
         code = 1
@@ -38,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def options(given: argparse.Namespace) -> Options:
-    """What the parsed command line means."""
+    """What the parsed command line means. Raises OperatorConfigError, or OSError where its file cannot be read."""
     return Options(
         namespaces=tuple(dict.fromkeys(given.namespace)),
         lease_namespace=given.lease_namespace or current_namespace(),
@@ -50,6 +55,7 @@ def options(given: argparse.Namespace) -> Options:
         kubeconfig=given.kubeconfig,
         workers=given.workers,
         resync=given.resync,
+        config=read_config(Path(given.config).read_text("utf-8")) if given.config else default_config(),
     )
 
 
@@ -114,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
         "--kubeconfig",
         metavar="FILE",
         help="how to reach the API server (default: the pod's ServiceAccount, else $KUBECONFIG)",
+    )
+    add(
+        "--config",
+        metavar="FILE",
+        help="what this site knows better than the catalogue: prices, images, hardware (default: nothing)",
     )
     add("--workers", type=_count, default=8, metavar="N", help="deployments worked on at once (default: 8)")
     add(

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.catalog.accelerators import Catalog, load_catalog
+from moe_operator.catalog.accelerators import Catalog
 from moe_operator.catalog.models.catalog import Model, ModelCatalog, load_models
 from moe_operator.catalog.models.config_reader import ConfigError
 from moe_operator.catalog.models.custom import LARGEST_CONFIG
+from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.cli import inventory_source
 from moe_operator.cli.errors import UsageError
 from moe_operator.cli.inventory_source import Nodes, cluster_configured
 from moe_operator.cli.manifest import config_text, deployment_of, read_documents, read_text, the_deployment
+from moe_operator.cli.site import config_of
 
 #: Seconds that a cluster which was not asked for by name has to answer.
 _PATIENCE = 5.0
@@ -38,8 +40,8 @@ class Inputs:
 
 def read_inputs(arguments: argparse.Namespace) -> Inputs:
     """Read files first, and ask a cluster only for what they do not say. Raises UsageError."""
-    catalog = load_catalog()
-    nodes = inventory_source.from_file(arguments.inventory, catalog) if arguments.inventory else None
+    site = config_of(arguments)
+    nodes = inventory_source.from_file(arguments.inventory, site) if arguments.inventory else None
     text = read_text(arguments.config, LARGEST_CONFIG, "a config.json") if arguments.config else None
     if arguments.filename:
         documents = read_documents(arguments.filename)
@@ -49,7 +51,7 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs:
         source = deployment.spec.model.config_from
         if source is not None and text is None:
             text = config_text(documents, source.name, source.key)
-        nodes, text = _ask(arguments, obj, deployment, nodes, text, catalog)
+        nodes, text = _ask(arguments, obj, deployment, nodes, text, site)
     else:
         from moe_operator.cli.cluster import read_for_plan
 
@@ -57,7 +59,7 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs:
             arguments.kubeconfig,
             arguments.namespace,
             name=arguments.name,
-            nodes=nodes is None,
+            site=site if nodes is None else None,
             config=text is None,
         )
         obj, nodes, text = read.obj, nodes or read.nodes, text or read.config
@@ -66,7 +68,7 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs:
     for problem in nodes.inventory.problems:
         print(f"warning: {problem}", file=sys.stderr)
     models = load_models()
-    return Inputs(obj, deployment, nodes, catalog, models, _model(arguments, deployment, models, text))
+    return Inputs(obj, deployment, nodes, site.catalog, models, _model(arguments, deployment, models, text))
 
 
 def _ask(
@@ -75,7 +77,7 @@ def _ask(
     deployment: ModelDeployment,
     nodes: Nodes | None,
     text: str | None,
-    catalog: Catalog,
+    site: OperatorConfig,
 ) -> tuple[Nodes, str | None]:
     """Nodes and config.json that no file says: of the cluster where there is one, else nodes as they usually are."""
     source = deployment.spec.model.config_from
@@ -89,7 +91,7 @@ def _ask(
                 arguments.kubeconfig,
                 arguments.namespace,
                 obj=obj,
-                nodes=nodes is None,
+                site=site if nodes is None else None,
                 config=wants_config,
                 patience=None if named else _PATIENCE,
             )
@@ -103,7 +105,7 @@ def _ask(
             f"spec.model.configFrom: ConfigMap {source.name} is not in the file: give the model's config.json"
             " with --config FILE, or add the ConfigMap to the file"
         )
-    return nodes or inventory_source.usual(deployment.spec, catalog), text
+    return nodes or inventory_source.usual(deployment.spec, site.catalog), text
 
 
 def _place(obj: dict[str, Any], namespace: str | None) -> None:

@@ -7,7 +7,7 @@ matter only while a plan is made or a group finds no room.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from moe_operator.catalog.accelerators import Catalog
+from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller.kube import (
     NODE,
     POD,
@@ -20,6 +20,7 @@ from moe_operator.controller.kube import (
     Obj,
 )
 from moe_operator.controller.store import Store
+from moe_operator.planner.facts import SiteNames
 from moe_operator.planner.inventory import Inventory, inventory_from
 
 #: Seconds for which a census is taken to hold: a pass over many deployments takes one.
@@ -35,9 +36,10 @@ class Holders:
     slices: list[Obj] = field(default_factory=list)
     claims: list[Obj] = field(default_factory=list)
 
-    def inventory(self, nodes: list[Obj], catalog: Catalog) -> Inventory:
+    def inventory(self, nodes: list[Obj], config: OperatorConfig) -> Inventory:
         """The cluster of these nodes."""
-        return inventory_from(nodes, self.pods, self.slices, self.claims, catalog=catalog)
+        site = SiteNames.of(config)
+        return inventory_from(nodes, self.pods, self.slices, self.claims, catalog=config.catalog, site=site)
 
 
 async def list_holders(client: KubeClient) -> Holders:
@@ -60,11 +62,11 @@ class Census:
     """Inventories, made anew only when nodes have changed or the last look at the others is too old."""
 
     def __init__(
-        self, client: KubeClient, store: Store, catalog: Catalog, clock: Callable[[], float]
+        self, client: KubeClient, store: Store, config: OperatorConfig, clock: Callable[[], float]
     ) -> None:
         self._client = client
         self._store = store
-        self._catalog = catalog
+        self._config = config
         self._clock = clock
         self._taken_at: float | None = None
         self._holders = Holders()
@@ -90,7 +92,7 @@ class Census:
         stamp = (self._taken_at, versions)
         known = self._known.get(in_use)
         if known is None or known[0] != stamp:
-            known = self._known[in_use] = (stamp, holders.inventory(nodes, self._catalog))
+            known = self._known[in_use] = (stamp, holders.inventory(nodes, self._config))
         return known[1]
 
     async def _take(self) -> None:

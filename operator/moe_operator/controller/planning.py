@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from moe_operator.api import reasons
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import ObjectiveSpec
-from moe_operator.catalog.accelerators import Catalog
 from moe_operator.catalog.models.catalog import Model, load_models
 from moe_operator.catalog.models.config_reader import ConfigError
+from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller import revisions
 from moe_operator.controller.census import Census
 from moe_operator.controller.kube import CONFIG_MAP, KubeClient, KubeError
@@ -51,12 +51,12 @@ class Planning:
     """Plans new revisions, and says whether there is room for their groups."""
 
     def __init__(
-        self, client: KubeClient, store: Store, catalog: Catalog, clock: Callable[[], float]
+        self, client: KubeClient, store: Store, config: OperatorConfig, clock: Callable[[], float]
     ) -> None:
         self._client = client
-        self._catalog = catalog
+        self._catalog = config.catalog
         self._clock = clock
-        self._census = Census(client, store, catalog, clock)
+        self._census = Census(client, store, config, clock)
         self._outlooks: dict[Key, _Outlook] = {}
 
     def forget(self, key: Key) -> None:

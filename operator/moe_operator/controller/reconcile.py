@@ -15,7 +15,7 @@ from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse
 from moe_operator.api.rules import violations
 from moe_operator.api.spec import AgentMode
 from moe_operator.api.times import parse_time
-from moe_operator.catalog.accelerators import Catalog
+from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller import revisions
 from moe_operator.controller.canary import CanaryRunner
 from moe_operator.controller.causes import Limits, broken, last_line
@@ -96,7 +96,7 @@ class Reconciler:
         self,
         client: KubeClient,
         store: Store,
-        catalog: Catalog,
+        config: OperatorConfig,
         engine: EngineClient,
         events: EventSink,
         *,
@@ -108,7 +108,7 @@ class Reconciler:
         """`clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None."""
         self._client = client
         self._store = store
-        self._planning = Planning(client, store, catalog, clock)
+        self._planning = Planning(client, store, config, clock)
         self._events = events
         self._snapshot = snapshot
         self._leader_worker_set = leader_worker_set

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from moe_operator.catalog.operator_config import OperatorConfig
+
 #: What NVIDIA's device plugin offers, and the DRA driver's device class when pods ask for an extended resource.
 NVIDIA_GPU = "nvidia.com/gpu"
 
@@ -124,6 +126,14 @@ class SiteNames:
         "vpc.amazonaws.com/efa",
     )
     """Patterns (fnmatch) of extended resources."""
+
+    @classmethod
+    def of(cls, config: OperatorConfig) -> "SiteNames":
+        """With what the operator's configuration says in place of the usual names."""
+        usual = cls()
+        return cls(
+            config.topology_labels or usual.topology_labels, config.rdma_resources or usual.rdma_resources
+        )
 
     def is_rdma(self, resource: str) -> bool:
         return any(fnmatchcase(resource, pattern) for pattern in self.rdma_resources)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from moe_operator.catalog.accelerators import Catalog, load_catalog
+from moe_operator.planner.facts import SiteNames
 from moe_operator.planner.inventory import Inventory, inventory_from
 from moe_operator.planner.object_shapes import SHAPES, checked, field_at
 from moe_operator.planner.object_shapes import InventoryError as InventoryError
@@ -26,7 +27,7 @@ LARGEST_MIB = 64
 _DEEPEST = 1000
 
 
-def read_inventory(text: str, catalog: Catalog | None = None) -> Inventory:
+def read_inventory(text: str, catalog: Catalog | None = None, site: SiteNames | None = None) -> Inventory:
     """The inventory that a file describes. What is in use is known if the file has pods.
 
     Raises InventoryError, whose message begins with where in the file the fault is.
@@ -59,6 +60,7 @@ def read_inventory(text: str, catalog: Catalog | None = None) -> Inventory:
         found["ResourceSlice"],
         found["ResourceClaim"],
         catalog=catalog,
+        site=site,
     )
 
 

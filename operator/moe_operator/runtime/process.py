@@ -7,12 +7,12 @@ import signal
 import time
 import uuid
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
-from moe_operator.catalog.accelerators import load_catalog
+from moe_operator.catalog.operator_config import OperatorConfig, default_config
 from moe_operator.controller.reconcile import Reconciler, Result
 from moe_operator.controller.store import Key, Store
 from moe_operator.runtime.capabilities import LeaderWorkerSetCheck
@@ -65,6 +65,8 @@ class Options:
     workers: int = 8
     resync: tuple[float, float] = INTERVAL
     """Seconds between two resyncs, drawn between the two."""
+    config: OperatorConfig = field(default_factory=default_config)
+    """What the site knows better than the catalogue."""
 
 
 class Process:
@@ -135,7 +137,7 @@ class Process:
         self._reconciler = Reconciler(
             fenced,
             self.store,
-            load_catalog(),
+            options.config,
             CountedEngine(HttpEngineClient(engines), metrics),
             self._events,
             snapshot=self.collector.snapshot,
