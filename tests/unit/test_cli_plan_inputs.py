@@ -156,15 +156,41 @@ def test_a_config_that_is_cut_off_or_wrong_is_refused_by_path(
     assert says in said
 
 
-def test_nodes_that_contradict_themselves_are_warned_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("label", "value", "says"),
+    [
+        (
+            "nvidia.com/gpu.memory",
+            "81559",
+            "is 81559 MiB, but nvidia.com/gpu.product=NVIDIA-B200 has 183359 MiB",
+        ),
+        ("nvidia.com/gpu.memory", "much", "'much' is not"),
+        ("cloud.google.com/gke-accelerator", "nvidia-h100-80gb", "says another accelerator"),
+    ],
+)
+def test_a_file_whose_labels_contradict_each_other_is_refused(
+    label: str, value: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A plan on a wrong label starts an engine that runs out of memory."""
-    node = hgx_b200("b200-a", **{"nvidia.com/gpu.memory": "81559"})
-    nodes = written(tmp_path, {"kind": "List", "items": [node]}, name="nodes.yaml")
+    nodes = written(
+        tmp_path, {"kind": "List", "items": [hgx_b200("b200-a", **{label: value})]}, name="nodes.yaml"
+    )
+    assert kubectl_moe.main(["plan", "-f", written(tmp_path, plan_manifest()), "--inventory", nodes]) == 2
+    said = capsys.readouterr()
+    assert f"{nodes}: node b200-a: {label}: " in said.err
+    assert says in said.err
+    assert said.out == ""
+
+
+def test_a_node_that_lacks_a_gpu_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that fell off the bus keeps nobody from planning for the others."""
+    node = hgx_b200("b200-a")
+    for amounts in ("capacity", "allocatable"):
+        node["status"][amounts]["nvidia.com/gpu"] = "7"
+    nodes = written(tmp_path, {"kind": "List", "items": [node, hgx_b200("b200-b")]}, name="nodes.yaml")
     assert kubectl_moe.main(["plan", "-f", written(tmp_path, plan_manifest()), "--inventory", nodes]) == 0
     said = capsys.readouterr()
-    assert said.err.startswith("warning: node b200-a: nvidia.com/gpu.memory: is 81559 MiB")
+    assert said.err.startswith("warning: node b200-a: nvidia.com/gpu.count: is 8, but the node offers 7")
     assert "warning" not in said.out
 
 

@@ -33,6 +33,9 @@ def from_file(path: str, site: OperatorConfig) -> Nodes:
         inventory = read_inventory(text, site.catalog, SiteNames.of(site))
     except InventoryError as error:
         raise UsageError(f"{path}: {error}") from error
+    wrong = next((problem for problem in inventory.problems if problem.contradiction), None)
+    if wrong is not None:
+        raise UsageError(f"{path}: {wrong}")
     return Nodes(inventory, "standard input" if path == "-" else path)
 
 

@@ -71,6 +71,9 @@ class Problem:
     """Label key or resource at fault."""
     message: str
     """What is wrong, with figures, and what to do."""
+    contradiction: bool = False
+    """Labels say what cannot be: in a file it is a mistake to correct, in a cluster one node's trouble among many. The
+    rest are states of hardware, such as a GPU that fell off the bus."""
 
     def __str__(self) -> str:
         return f"node {self.node}: {self.key}: {self.message}"

@@ -86,7 +86,9 @@ def problems_of(node: NodeFacts, slices: SliceGpus | None, catalog: Catalog) -> 
     named = catalog.named_by(node.labels)
     if len({profile.name for _, profile in named}) > 1:
         said = " but ".join(f"{key}={node.labels[key]}" for key, _ in named)
-        yield Problem(node.name, named[1][0], f"says another accelerator: {said}; correct the wrong label")
+        yield Problem(
+            node.name, named[1][0], f"says another accelerator: {said}; correct the wrong label", True
+        )
     yield from _misread_memory(node)
     if node.divided:
         return  # Figures of slices and shares need not be those of whole GPUs.
@@ -99,6 +101,7 @@ def problems_of(node: NodeFacts, slices: SliceGpus | None, catalog: Catalog) -> 
             at,
             f"is {node.memory_mib} MiB, but {key}={node.labels[key]} has {expected} MiB: one of the two is"
             f" wrong (a label set by hand?); correct it, or the engine on {profile.name} is sized wrongly",
+            contradiction=True,
         )
     yield from _miscounted(node)
     if slices is not None:
@@ -113,6 +116,7 @@ def _misread_memory(node: NodeFacts) -> Iterator[Problem]:
                 node.name,
                 key,
                 f"{value!r} is not {meaning}: the catalogue's figure is used instead; correct or remove the label",
+                contradiction=True,
             )
 
 
