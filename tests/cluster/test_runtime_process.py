@@ -187,7 +187,9 @@ async def test_an_api_server_that_is_away_for_a_moment_costs_neither_lease_nor_w
         await written(client, namespace, "a")
         proxied.proxy.refusing = True
         proxied.proxy.cut()
-        away_until = now() + 6
+        # The leader gives up after 10 s without a renewal; the last one may be 2.4 s old, and the next try comes 1.2 s
+        # after the outage. What is left is for a machine that is busy with other tests.
+        away_until = now() + 4
         await until(lambda: now() > away_until, "the outage passes")
         assert (await only.page("/healthz"))[0] == 200
         proxied.proxy.refusing = False
