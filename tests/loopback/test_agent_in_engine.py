@@ -14,8 +14,9 @@ from collections.abc import Iterator
 import pytest
 
 from e2e.engine_helpers import get, get_json, post_json
+from harness.processes import cpu_seconds
 from harness.wait import wait_for
-from loopback.group import PORT, Group, Layout, Pod, cpu_seconds, group
+from loopback.group import PORT, Group, Layout, Pod, group
 
 KEY = {"Authorization": "Bearer secret"}
 

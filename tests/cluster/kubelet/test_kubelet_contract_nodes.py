@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from cluster.kubelet.harness import (
     shell,
 )
 from cluster.tcp_proxy import TcpProxy
+from harness.processes import cpu_seconds
 from kubelet_contract import row
 
 
@@ -197,8 +197,3 @@ async def test_ten_probed_pods_cost_next_to_nothing(api: Api, kubelet: ContractK
     # About 1 % on an idle machine. Seconds of a core grow on one that is shared with engines; a loop that
     # polls takes all it gets.
     assert share < 0.25
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
