@@ -10,13 +10,12 @@ import pytest
 import yaml
 
 import render_manifests
-from factories.deployments import group_plan, model_deployment, profile_of
+from factories.deployments import group_plan, model_deployment, revision_of
 from harness.kubectl import CommandError, apply, helm, kubectl
 from harness.wait import wait_for
 from moe_operator.catalog.operator_config import read_config
 from moe_operator.cli import operator as operator_command
-from moe_operator.resources.group import build_group, render_template
-from moe_operator.resources.revision import new_revision
+from moe_operator.resources.group import build_group
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "moe-operator"
@@ -277,8 +276,7 @@ def test_a_rendered_group_is_accepted(accelerator: str, policed: dict[str, str])
         hardware={"accelerator": accelerator},
     )
     plan = group_plan(2, 4, accelerator=accelerator)
-    revision = new_revision(deployment, plan, render_template(deployment, plan, profile_of(accelerator)))
-    lws = build_group(deployment, revision, 0)
+    lws = build_group(deployment, revision_of(deployment, plan), 0)
     _dry_run(lws)
     template = lws["spec"]["leaderWorkerTemplate"]["workerTemplate"]
     pod = {

@@ -9,7 +9,7 @@ import pytest
 
 from engine.install import environment
 from engine.tiny_model import tiny_model
-from factories.deployments import group_plan, model_deployment, profile_of
+from factories.deployments import group_plan, model_deployment, rendering
 from moe_operator.planner.plan import Plan
 from moe_operator.resources.engine_args import engine_arguments
 
@@ -117,7 +117,7 @@ def answers() -> dict[str, dict[str, Any]]:
     )
     lines = []
     for case in _CASES.values():
-        arguments = engine_arguments(deployment, case.plan, profile_of("cpu"))
+        arguments = engine_arguments(rendering(deployment, case.plan))
         lines.append([model, *_expanded(arguments, min(1, case.plan.pods_per_group - 1))[1:]])
     done = subprocess.run(
         [str(environment() / "bin" / "python"), "-c", _READER],

@@ -4,7 +4,11 @@ from typing import Any
 
 from moe_operator.api.deployment import ModelDeployment, parse
 from moe_operator.catalog.accelerators import AcceleratorProfile, load_catalog
+from moe_operator.catalog.operator_config import OperatorConfig, default_config
+from moe_operator.controller.revisions import render
 from moe_operator.planner.plan import Plan
+from moe_operator.resources.rendering import Rendering
+from moe_operator.resources.revision import Revision
 
 UID = "6f3c9d1e-0000-4000-8000-000000000001"
 
@@ -33,6 +37,16 @@ def group_plan(
         expert_parallel=expert_parallel,
         gpus_per_pod=ranks * tensor,
     )
+
+
+def rendering(deployment: ModelDeployment, plan: Plan, config: OperatorConfig | None = None) -> Rendering:
+    """The plan to be rendered at a site that says nothing, or at the one of `config`."""
+    return Rendering(deployment, plan, config or default_config())
+
+
+def revision_of(deployment: ModelDeployment, plan: Plan, config: OperatorConfig | None = None) -> Revision:
+    """The revision that the operator makes of a plan."""
+    return render(rendering(deployment, plan, config))
 
 
 def profile_of(name: str) -> AcceleratorProfile:

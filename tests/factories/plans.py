@@ -3,8 +3,8 @@
 from typing import Any
 
 from moe_operator.api import names
-from moe_operator.catalog.accelerators import load_catalog
 from moe_operator.catalog.models.catalog import load_models
+from moe_operator.catalog.operator_config import default_config
 from moe_operator.cli.inventory_source import usual
 from moe_operator.cli.manifest import deployment_of
 from moe_operator.cli.plan_report import PlanReport, make_report
@@ -23,10 +23,10 @@ def plan_manifest(model: str = QWEN, accelerator: str = "B200", /, **spec: Any) 
 
 def report_or_refusal(obj: dict[str, Any], rate: float | None = None) -> PlanReport | Refusal:
     """Planned for the catalogue's usual nodes."""
-    catalog = load_catalog()
+    site = default_config()
     deployment = deployment_of(obj)
-    nodes = usual(deployment.spec, catalog)
-    return make_report(deployment, nodes, catalog, load_models(), requests_per_second=rate)
+    nodes = usual(deployment.spec, site.catalog)
+    return make_report(deployment, nodes, site, load_models(), requests_per_second=rate)
 
 
 def report(obj: dict[str, Any] | None = None, rate: float | None = None) -> PlanReport:

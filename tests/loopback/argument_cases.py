@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factories.deployments import model_deployment
+from factories.deployments import model_deployment, rendering
 from loopback.published_configs import config_json, quantization_config, write_checkpoint
 from moe_operator.catalog.accelerators import AcceleratorProfile, load_catalog
 from moe_operator.catalog.models.catalog import load_models
@@ -91,7 +91,7 @@ def argument_table(folder: Path) -> Table:
             platform=platform,
             capability=capability,
             memory=(profile.memory_mib or 0) * 2**20,
-            arguments=_in_last_pod(engine_arguments(deployment, made, profile), made, directories[content]),
+            arguments=_in_last_pod(engine_arguments(rendering(deployment, made)), made, directories[content]),
             plan=made,
             rope=sizing.hf_overrides is not None,
         )

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factories.deployments import group_plan, model_deployment, profile_of
+from factories.deployments import group_plan, model_deployment, profile_of, rendering
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.planner.plan import Plan
@@ -57,7 +57,7 @@ def _reordered(value: Any) -> Any:
 
 
 def _template(deployment: ModelDeployment, plan: Plan) -> dict[str, Any]:
-    return render_template(deployment, plan, profile_of(plan.accelerator))
+    return render_template(rendering(deployment, plan))
 
 
 @_thorough

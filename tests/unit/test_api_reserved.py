@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from factories.deployments import group_plan, model_deployment, profile_of
+from factories.deployments import group_plan, model_deployment, profile_of, rendering
 from moe_operator.api import reserved
 from moe_operator.api.reserved import Reserved
 from moe_operator.api.rules import violations
@@ -35,7 +35,7 @@ def _containers(plan: str) -> list[dict[str, object]]:
             "precision": "bf16",
         }
     )
-    template = render_template(deployment, chosen, profile_of(chosen.accelerator))["leaderWorkerTemplate"]
+    template = render_template(rendering(deployment, chosen))["leaderWorkerTemplate"]
     return [template["leaderTemplate"], template["workerTemplate"]]
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from factories.deployments import model_deployment, profile_of
+from factories.deployments import model_deployment, rendering
 from moe_operator.catalog.accelerators import load_catalog
 from moe_operator.catalog.models.catalog import load_models
 from moe_operator.catalog.models.context_stretch import ContextStretch
@@ -69,6 +69,6 @@ def test_only_a_context_beyond_the_native_one_is_stretched(context: int, stretch
     )
     found = plan(deployment, read_inventory("{nodes: [{accelerator: B200}]}", catalog), catalog)
     assert isinstance(found, Plan)
-    flags = {one.flag: one for one in explained_arguments(deployment, found, profile_of("B200"))}
+    flags = {one.flag: one for one in explained_arguments(rendering(deployment, found))}
     assert flags["max-model-len"].value == str(context)
     assert ("hf-overrides" in flags) is stretched

@@ -9,7 +9,7 @@ from moe_operator.resources.agent_bundle import agent_files
 from moe_operator.resources.agent_config import (
     MOUNT_PATH,
     agent_config_name,
-    agent_volumes,
+    agent_parts,
     build_agent_config,
 )
 from moe_operator.resources.disruption_budget import build_disruption_budget
@@ -54,7 +54,7 @@ def test_no_eviction_is_allowed() -> None:
 def test_every_file_of_the_agent_is_mounted_where_python_looks() -> None:
     deployment = model_deployment()
     data = build_agent_config(deployment)["data"]
-    volume = agent_volumes("tiny")[0]
+    volume = agent_parts("tiny").volumes[0]
     assert volume["configMap"]["name"] == agent_config_name("tiny")
     mounted = {item["path"]: data[item["key"]] for item in volume["configMap"]["items"]}
     assert mounted == agent_files()

@@ -1,10 +1,11 @@
 """A wrong flag is a group that never starts, or worse, one in another mode than the plan's."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from factories.deployments import group_plan, model_deployment, profile_of
+from factories.deployments import group_plan, model_deployment, rendering
 from moe_operator.resources.engine_args import Balancing, balancing, engine_arguments
 
 _PARALLEL = {
@@ -38,7 +39,9 @@ def _by_flag(arguments: tuple[str, ...]) -> dict[str, str]:
 
 
 def _flags(plan: Any, accelerator: str = "B200", **spec: Any) -> dict[str, str]:
-    return _by_flag(engine_arguments(model_deployment(**spec), plan, profile_of(accelerator)))
+    return _by_flag(
+        engine_arguments(rendering(model_deployment(**spec), replace(plan, accelerator=accelerator)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ def test_expert_parallelism_is_left_out_where_the_plan_has_none() -> None:
 def test_the_model_argument_follows_the_source(source: str | None, argument: str) -> None:
     """A wrong path loads another model, or none."""
     model = {"name": "org/tiny-moe", **({"source": source} if source else {})}
-    arguments = engine_arguments(model_deployment(model=model), group_plan(), profile_of("cpu"))
+    arguments = engine_arguments(rendering(model_deployment(model=model), group_plan()))
     assert arguments[0] == argument
     assert _by_flag(arguments)["--served-model-name"] == "org/tiny-moe", (
         "clients ask for the name in the spec"
@@ -153,21 +156,15 @@ def test_requests_in_flight_survive_a_stop() -> None:
 
 
 def test_the_users_flags_come_last_sorted_and_over_the_profiles() -> None:
-    arguments = engine_arguments(
-        model_deployment(
-            engine={"args": {"max-num-seqs": "8", "enforce-eager": "1", "async-scheduling": ""}}
-        ),
-        group_plan(),
-        profile_of("cpu"),
-    )
+    users = {"max-num-seqs": "8", "enforce-eager": "1", "async-scheduling": ""}
+    arguments = engine_arguments(rendering(model_deployment(engine={"args": users}), group_plan()))
     assert arguments[-3:] == ("--async-scheduling", "--enforce-eager=1", "--max-num-seqs=8")
     assert "--enforce-eager" not in arguments, "the profile's own value must not stay beside the user's"
 
 
 def test_a_value_that_begins_with_a_dash_stays_with_its_flag() -> None:
-    arguments = engine_arguments(
-        model_deployment(engine={"args": {"max-model-len": "-1"}}), group_plan(), profile_of("B200")
-    )
+    deployment = model_deployment(engine={"args": {"max-model-len": "-1"}})
+    arguments = engine_arguments(rendering(deployment, group_plan(accelerator="B200")))
     assert "--max-model-len=-1" in arguments
 
 

@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 
-from factories.deployments import UID, group_plan, model_deployment, profile_of
+from factories.deployments import UID, group_plan, model_deployment, profile_of, revision_of
 from factories.golden import check_golden
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.planner.plan import Plan
 from moe_operator.resources import agent_config
-from moe_operator.resources.group import build_group, group_name, parse_slot, render_template
-from moe_operator.resources.revision import Revision, new_revision
+from moe_operator.resources.group import build_group, group_name, parse_slot
+from moe_operator.resources.revision import Revision
 
 
 def _revision(deployment: ModelDeployment, plan: Plan) -> Revision:
-    return new_revision(deployment, plan, render_template(deployment, plan, profile_of(plan.accelerator)))
+    return revision_of(deployment, plan)
 
 
 def _group(deployment: ModelDeployment, plan: Plan, slot: int = 0) -> dict[str, Any]:

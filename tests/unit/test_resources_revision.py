@@ -4,17 +4,15 @@ from typing import Any
 
 import pytest
 
-from factories.deployments import group_plan, model_deployment, profile_of
+from factories.deployments import group_plan, model_deployment, revision_of
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.resources.agent_config import agent_config_name, agent_configs_of, build_agent_config
-from moe_operator.resources.group import render_template
 from moe_operator.resources.revision import (
     TEMPLATE_FIELDS,
     Revision,
     build_revision,
-    new_revision,
     read_revision,
     revision_name,
     spec_hash,
@@ -23,7 +21,7 @@ from moe_operator.resources.revision import (
 
 def _revision(deployment: ModelDeployment) -> Revision:
     plan = group_plan(2)
-    return new_revision(deployment, plan, render_template(deployment, plan, profile_of("cpu")))
+    return revision_of(deployment, plan)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = make_report(
         inputs.deployment,
         inputs.nodes,
-        inputs.catalog,
+        inputs.site,
         inputs.models,
         config=inputs.config,
         requests_per_second=arguments.requests_per_second,
@@ -77,7 +77,7 @@ def _compare(arguments: argparse.Namespace, inputs: Inputs) -> int:
         compare.compare(
             inputs.deployment,
             inputs.nodes,
-            inputs.catalog,
+            inputs.site.catalog,
             inputs.models,
             model,
             arguments.requests_per_second,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.catalog.accelerators import Catalog
 from moe_operator.catalog.models.catalog import Model, ModelCatalog, load_models
 from moe_operator.catalog.models.config_reader import ConfigError
 from moe_operator.catalog.models.custom import LARGEST_CONFIG
@@ -28,7 +27,7 @@ class Inputs:
     obj: dict[str, Any]
     deployment: ModelDeployment
     nodes: Nodes
-    catalog: Catalog
+    site: OperatorConfig
     models: ModelCatalog
     config: Model | None
     """The model of a config.json."""
@@ -68,7 +67,7 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs:
     for problem in nodes.inventory.problems:
         print(f"warning: {problem}", file=sys.stderr)
     models = load_models()
-    return Inputs(obj, deployment, nodes, site.catalog, models, _model(arguments, deployment, models, text))
+    return Inputs(obj, deployment, nodes, site, models, _model(arguments, deployment, models, text))
 
 
 def _ask(

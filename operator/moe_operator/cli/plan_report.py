@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog
+from moe_operator.catalog.accelerators import AcceleratorProfile
 from moe_operator.catalog.models.catalog import Checkpoint, Model, ModelCatalog
+from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.cli.contexts import ContextRow, context_rows, resize
 from moe_operator.cli.estimates import Fleet, Money, fleet, money
 from moe_operator.cli.inventory_source import Nodes
@@ -18,6 +19,7 @@ from moe_operator.planner.sizing import Sized
 from moe_operator.planner.wants import Wants, wants_of
 from moe_operator.resources.engine_args import Argument, explained_arguments
 from moe_operator.resources.group import render_template
+from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.revision import Revision, new_revision
 
 
@@ -63,13 +65,14 @@ def shape_of(plan: Plan) -> GroupShape:
 def make_report(
     deployment: ModelDeployment,
     nodes: Nodes,
-    catalog: Catalog,
+    site: OperatorConfig,
     models: ModelCatalog,
     *,
     config: Model | None = None,
     requests_per_second: float | None = None,
 ) -> PlanReport | Refusal:
     """Plan the deployment on these nodes. `config`: the model of its config.json."""
+    catalog = site.catalog
     planned = make_plan(deployment, nodes.inventory, catalog, models, config)
     if isinstance(planned, Refusal):
         return planned
@@ -79,14 +82,15 @@ def make_report(
     hardware = next(option for option in options if option.profile.name == planned.accelerator)
     profile = hardware.profile
     model = config or models.find(spec.model.name)
+    rendering = Rendering(deployment, planned, site)
     return PlanReport(
         deployment=deployment,
         plan=planned,
         profile=profile,
         hardware=hardware,
         nodes=nodes,
-        revision=new_revision(deployment, planned, render_template(deployment, planned, profile)),
-        arguments=explained_arguments(deployment, planned, profile),
+        revision=new_revision(deployment, planned, render_template(rendering)),
+        arguments=explained_arguments(rendering),
         room=groups_with_room(spec, hardware, nodes.inventory, shape_of(planned)),
         sizes=None
         if model is None or planned.sizing is None

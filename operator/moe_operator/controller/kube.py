@@ -58,6 +58,8 @@ EVENT = Kind("events.k8s.io", "v1", "events", "Event")
 
 #: Children applied as a whole whenever they differ from what is wanted.
 APPLIED_KINDS = (SERVICE_ACCOUNT, CONFIG_MAP, SERVICE, POD_DISRUPTION_BUDGET)
+#: The same by the name of the kind.
+APPLIED = {one.kind: one for one in APPLIED_KINDS}
 #: Everything that is watched and cached, beside the ModelDeployments themselves.
 CHILD_KINDS = (LEADER_WORKER_SET, CONTROLLER_REVISION, POD, *APPLIED_KINDS)
 

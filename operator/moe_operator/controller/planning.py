@@ -54,7 +54,7 @@ class Planning:
         self, client: KubeClient, store: Store, config: OperatorConfig, clock: Callable[[], float]
     ) -> None:
         self._client = client
-        self._catalog = config.catalog
+        self._site = config
         self._clock = clock
         self._census = Census(client, store, config, clock)
         self._outlooks: dict[Key, _Outlook] = {}
@@ -71,7 +71,7 @@ class Planning:
         config = await self._config(deployment)
         if isinstance(config, Refusal):
             return config
-        return revisions.make(deployment, await self._census.inventory(), self._catalog, config)
+        return revisions.make(deployment, await self._census.inventory(), self._site, config)
 
     async def _outlook(self, deployment: ModelDeployment, revision: Revision) -> str | None:
         """How a plan made now would differ from the kept one, looked at now and then."""
@@ -96,13 +96,13 @@ class Planning:
         )
         spec = deployment.spec.model_copy(update={"hardware": hardware})
         same = replace(deployment, spec=spec)
-        today = plan(same, self._census.nodes(), self._catalog, config=config)
+        today = plan(same, self._census.nodes(), self._site.catalog, config=config)
         return None if isinstance(today, Refusal) else differences(revision.plan, today)
 
     async def room(self, deployment: ModelDeployment, revision: Revision) -> Room | None:
         """Room for groups of this revision; None where it cannot be told."""
         inventory, kept = await self._census.inventory(), revision.plan
-        options = hardware_options(deployment.spec, inventory, self._catalog)
+        options = hardware_options(deployment.spec, inventory, self._site.catalog)
         if isinstance(options, Refusal) or inventory.held is None:
             return None
         hardware = next((o for o in options if o.profile.name == kept.accelerator), None)

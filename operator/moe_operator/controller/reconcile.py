@@ -13,7 +13,6 @@ from moe_operator.api import names, reasons
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse
 from moe_operator.api.rules import violations
-from moe_operator.api.spec import AgentMode
 from moe_operator.api.times import parse_time
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller import revisions
@@ -36,15 +35,13 @@ from moe_operator.controller.group_planner import (
     plan_groups,
 )
 from moe_operator.controller.kube import (
+    APPLIED,
     CONFIG_MAP,
     CONTROLLER_REVISION,
     LEADER_WORKER_SET,
     MODEL_DEPLOYMENT,
     NODE,
     POD,
-    POD_DISRUPTION_BUDGET,
-    SERVICE,
-    SERVICE_ACCOUNT,
     ConflictError,
     ForbiddenError,
     InvalidError,
@@ -60,12 +57,10 @@ from moe_operator.controller.scaling import Load, Scale, Scaler, load_of
 from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fold, waits_for_node
 from moe_operator.controller.store import Key, Store
 from moe_operator.planner.plan import Refusal
-from moe_operator.resources.agent_config import agent_config_name, agent_configs_of, build_agent_config
-from moe_operator.resources.disruption_budget import build_disruption_budget
+from moe_operator.resources.agent_config import agent_config_name, agent_configs_of
+from moe_operator.resources.children import build_children
 from moe_operator.resources.group import parse_slot
 from moe_operator.resources.revision import Revision, build_revision
-from moe_operator.resources.service import build_service
-from moe_operator.resources.service_account import build_service_account
 from moe_operator.telemetry.engine import EngineClient
 from moe_operator.telemetry.observation import Snapshot
 
@@ -390,13 +385,8 @@ class _Pass:
         if self._effective is None:
             return
         d, client, store = self._d, self._client, self._store
-        await ensure(client, store, d, SERVICE_ACCOUNT, [build_service_account(d)], self._parent_lives)
-        if d.spec.engine.agent is AgentMode.ENABLED:
-            await ensure(client, store, d, CONFIG_MAP, [build_agent_config(d)], self._parent_lives)
-        await ensure(client, store, d, SERVICE, [build_service(d)], self._parent_lives)
-        await ensure(
-            client, store, d, POD_DISRUPTION_BUDGET, [build_disruption_budget(d)], self._parent_lives
-        )
+        for child in build_children(d, self._effective):
+            await ensure(client, store, d, APPLIED[child["kind"]], [child], self._parent_lives)
         if self._effective.name not in self._kept:
             await ensure(
                 client,

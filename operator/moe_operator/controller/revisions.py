@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.catalog.accelerators import Catalog
 from moe_operator.catalog.models.catalog import Model
+from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller.children import is_ours
 from moe_operator.controller.kube import CONTROLLER_REVISION, LEADER_WORKER_SET, Obj
 from moe_operator.controller.store import Store
 from moe_operator.planner.inventory import Inventory
-from moe_operator.planner.plan import Plan, Refusal
+from moe_operator.planner.plan import Refusal
 from moe_operator.planner.planning import plan as make_plan
 from moe_operator.resources.group import render_template
+from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.revision import Revision, new_revision, read_revision, revision_name
 
 #: Revisions kept beside those that groups run, for rollback.
@@ -53,20 +54,18 @@ def find_kept(deployment: ModelDeployment, revisions: dict[str, Revision]) -> Ch
 
 
 def make(
-    deployment: ModelDeployment, inventory: Inventory, catalog: Catalog, config: Model | None = None
+    deployment: ModelDeployment, inventory: Inventory, config: OperatorConfig, model: Model | None = None
 ) -> Choice | Refusal:
-    """A new revision of this spec. `config`: the model of its config.json, where it has one."""
-    planned = make_plan(deployment, inventory, catalog, config=config)
+    """A new revision of this spec. `model`: of its config.json, where it has one."""
+    planned = make_plan(deployment, inventory, config.catalog, config=model)
     if isinstance(planned, Refusal):
         return planned
-    return Choice(render(deployment, planned, catalog), fresh=True, notes=planned.notes)
+    return Choice(render(Rendering(deployment, planned, config)), fresh=True, notes=planned.notes)
 
 
-def render(deployment: ModelDeployment, plan: Plan, catalog: Catalog) -> Revision:
+def render(rendering: Rendering) -> Revision:
     """A new revision of this spec."""
-    profile = catalog.accelerator(plan.accelerator)
-    assert profile is not None  # the plan took it from this catalogue
-    return new_revision(deployment, plan, render_template(deployment, plan, profile))
+    return new_revision(rendering.deployment, rendering.plan, render_template(rendering))
 
 
 def to_keep(store: Store, deployment: ModelDeployment, wanted: str) -> set[str]:

@@ -60,6 +60,26 @@ class Sizing:
 
 
 @dataclass(frozen=True)
+class Transport:
+    """How the ranks of a group reach each other. Chosen once, with the plan, so that a rollback finds it."""
+
+    fabric: str
+    """Name of a profile of the catalogue's fabrics."""
+    all2all: str | None = None
+    """`--all2all-backend`; None: vLLM's default."""
+    rdma_resource: str | None = None
+    """Extended resource by which a pod gets its network adapters."""
+    rdma_count: int = 0
+    """Of the resource, per pod."""
+    domain: str | None = None
+    """Label key: the nodes of a group carry one value of it. None: it does not matter where they stand."""
+    domain_required: bool = False
+    """Whether a group outside of one domain could not work; else it would be slower."""
+    compute_domain: bool = False
+    """Whether pods need an IMEX channel (NVIDIA's ComputeDomain) to reach each other's memory."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """Layout of one group. width = data x tensor = pods_per_group x ranks_per_pod x tensor GPUs."""
 
@@ -78,6 +98,10 @@ class Plan:
     """What the plan assumed, for the `Planned` message (for example that nodes could not be read)."""
     sizing: Sizing | None = None
     """None for a model that the catalogue does not know and that came without a config.json."""
+    transport: Transport | None = None
+    """None on `cpu`, and in plans of earlier versions."""
+    claims: bool = False
+    """Whether pods get their GPUs by ResourceClaims (dynamic resource allocation), not as an extended resource."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +140,8 @@ def plan_from_data(data: Mapping[str, Any]) -> Plan:
         TypeError: if it is something else.
     """
     known = {f.name: data[f.name] for f in fields(Plan) if f.name in data}
-    sizing = known.get("sizing")
-    if sizing is not None:
-        known["sizing"] = Sizing(**{f.name: sizing[f.name] for f in fields(Sizing) if f.name in sizing})
+    for name, kind in (("sizing", Sizing), ("transport", Transport)):
+        part = known.get(name)
+        if part is not None:
+            known[name] = kind(**{f.name: part[f.name] for f in fields(kind) if f.name in part})
     return Plan(**{**known, "notes": tuple(data.get("notes", ()))})

@@ -7,6 +7,7 @@ from typing import Any
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.resources.agent_bundle import MIDDLEWARE, agent_files, config_map_key
 from moe_operator.resources.metadata import child_metadata
+from moe_operator.resources.pod_parts import PodParts
 
 #: Where the agent's files lie in the engine container; on PYTHONPATH, so that vLLM finds the plugin's
 #: metadata.
@@ -58,26 +59,23 @@ def agent_arguments() -> tuple[tuple[str, str], ...]:
     return (("middleware", MIDDLEWARE),)
 
 
-def agent_env() -> list[dict[str, Any]]:
-    """Environment of the engine container."""
-    return [
-        {"name": "PYTHONPATH", "value": MOUNT_PATH},
-        {"name": "MOE_AGENT_DIR", "value": STATE_PATH},
-    ]
-
-
-def agent_volumes(deployment_name: str) -> list[dict[str, Any]]:
-    """The files, each at its path, and the shared state."""
+def agent_parts(deployment_name: str) -> PodParts:
+    """The files, each at its path, the state that all processes of the pod share, and where both are."""
     items = [{"key": config_map_key(path), "path": path} for path in sorted(agent_files())]
-    return [
-        {"name": _FILES_VOLUME, "configMap": {"name": agent_config_name(deployment_name), "items": items}},
-        {"name": _STATE_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
-    ]
-
-
-def agent_mounts() -> list[dict[str, Any]]:
-    """Mounts of `agent_volumes` in the engine container."""
-    return [
-        {"name": _FILES_VOLUME, "mountPath": MOUNT_PATH, "readOnly": True},
-        {"name": _STATE_VOLUME, "mountPath": STATE_PATH},
-    ]
+    return PodParts(
+        env=(
+            {"name": "PYTHONPATH", "value": MOUNT_PATH},
+            {"name": "MOE_AGENT_DIR", "value": STATE_PATH},
+        ),
+        volumes=(
+            {
+                "name": _FILES_VOLUME,
+                "configMap": {"name": agent_config_name(deployment_name), "items": items},
+            },
+            {"name": _STATE_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+        ),
+        mounts=(
+            {"name": _FILES_VOLUME, "mountPath": MOUNT_PATH, "readOnly": True},
+            {"name": _STATE_VOLUME, "mountPath": STATE_PATH},
+        ),
+    )

@@ -17,7 +17,7 @@ from moe_operator.api.spec import AgentMode
 from moe_operator.catalog.accelerators import AcceleratorProfile
 from moe_operator.planner.plan import Plan, Sizing
 from moe_operator.resources.agent_config import agent_arguments
-from moe_operator.resources.model_source import model_source
+from moe_operator.resources.rendering import Rendering
 
 #: Seconds that an engine told to stop gives the requests it still has. Its default, 0, aborts them at once.
 SHUTDOWN_TIMEOUT = 20
@@ -74,22 +74,21 @@ class Argument:
         return [f"--{self.flag}={self.value}"] if self.joined else [f"--{self.flag}", self.value]
 
 
-def engine_arguments(deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile) -> tuple[str, ...]:
+def engine_arguments(rendering: Rendering) -> tuple[str, ...]:
     """What follows `vllm serve`."""
-    return tuple(token for one in explained_arguments(deployment, plan, profile) for token in one.tokens())
+    return tuple(token for one in explained_arguments(rendering) for token in one.tokens())
 
 
-def explained_arguments(
-    deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile
-) -> tuple[Argument, ...]:
+def explained_arguments(rendering: Rendering) -> tuple[Argument, ...]:
     """What follows `vllm serve`: the model, what the operator derives, then flags by name, sorted.
 
     The accelerator's profile and the plan give flags by name too, and the user's take their place where both name
     one.
     """
+    deployment, plan = rendering.deployment, rendering.plan
     model, engine = deployment.spec.model, deployment.spec.engine
     return (
-        *_model_arguments(deployment, plan),
+        *_model_arguments(rendering),
         # All pods of a test cluster may share a network namespace: bind the pod's own address only.
         Argument("host", "$(POD_IP)", "the pod's own address"),
         Argument("port", str(names.HTTP_PORT), "where the Service and the operator ask"),
@@ -102,17 +101,17 @@ def explained_arguments(
             "requests in flight have so many seconds when the pod is told to stop; without it they are aborted",
         ),
         *_agent_arguments(engine.agent),
-        *_named_arguments(plan, profile, engine.args),
+        *_named_arguments(plan, rendering.profile, engine.args),
     )
 
 
-def _model_arguments(deployment: ModelDeployment, plan: Plan) -> Iterator[Argument]:
-    model, sizing = deployment.spec.model, plan.sizing
+def _model_arguments(rendering: Rendering) -> Iterator[Argument]:
+    model, sizing = rendering.deployment.spec.model, rendering.plan.sizing
     if model.source is None and sizing is not None and sizing.repository is not None:
         yield Argument("", sizing.repository, f"the {sizing.precision} checkpoint of {model.name}")
     else:
         yield Argument(
-            "", model_source(model).argument, "where model.source, else model.name, says the weights are"
+            "", rendering.source.argument, "where model.source, else model.name, says the weights are"
         )
     yield Argument("served-model-name", model.served_name or model.name, "what clients put into `model`")
 

@@ -10,14 +10,10 @@ from typing import Any
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.catalog.accelerators import AcceleratorProfile
-from moe_operator.planner.plan import Plan
-from moe_operator.resources.engine_args import engine_arguments
 from moe_operator.resources.metadata import child_metadata
 from moe_operator.resources.pod_template import pod_template
+from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.revision import Revision
-
-__all__ = ["build_group", "engine_arguments", "engine_image", "group_name", "parse_slot", "render_template"]
 
 
 def group_name(deployment_name: str, slot: int) -> str:
@@ -35,26 +31,19 @@ def parse_slot(deployment_name: str, lws_name: str) -> int | None:
     return slot if str(slot) == digits else None
 
 
-def engine_image(deployment: ModelDeployment, profile: AcceleratorProfile) -> str:
-    """The user's image, else the profile's."""
-    return deployment.spec.engine.image or profile.default_image
-
-
-def render_template(
-    deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile, role: str = names.ROLE_SERVE
-) -> dict[str, Any]:
+def render_template(rendering: Rendering) -> dict[str, Any]:
     """`spec` of the LeaderWorkerSet, for any group of this spec and plan: what a revision keeps.
 
     LeaderCreated: the leader waits for the workers' ranks before it is ready, so workers must not wait for it
     to be. restartPolicy None: Kubernetes restarts a crashed engine in place, and with it keeps the evidence,
     until the operator has read why it crashed and replaces the group.
     """
-    template = pod_template(deployment, plan, profile, engine_image(deployment, profile), role)
+    template = pod_template(rendering)
     return {
         "replicas": 1,
         "startupPolicy": "LeaderCreated",
         "leaderWorkerTemplate": {
-            "size": plan.pods_per_group,
+            "size": rendering.plan.pods_per_group,
             "restartPolicy": "None",
             "leaderTemplate": template,
             "workerTemplate": copy.deepcopy(template),

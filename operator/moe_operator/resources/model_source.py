@@ -1,9 +1,9 @@
 """Where the weights come from, as the engine's first argument and what the pod needs for it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from moe_operator.api.spec import ModelSpec
+from moe_operator.resources.pod_parts import PodParts
 
 MOUNT_PATH = "/models"
 _VOLUME = "model"
@@ -23,17 +23,16 @@ class ModelSource:
         """Whether the hub must not be asked for anything."""
         return self.claim is not None
 
-    def volumes(self) -> list[dict[str, Any]]:
-        """Volumes of the pod."""
+    def parts(self) -> PodParts:
+        """The volume, and that the hub is left alone."""
         if self.claim is None:
-            return []
-        return [{"name": _VOLUME, "persistentVolumeClaim": {"claimName": self.claim, "readOnly": True}}]
-
-    def mounts(self) -> list[dict[str, Any]]:
-        """Mounts of the engine container."""
-        if self.claim is None:
-            return []
-        return [{"name": _VOLUME, "mountPath": MOUNT_PATH, "readOnly": True}]
+            return PodParts()
+        volume = {"name": _VOLUME, "persistentVolumeClaim": {"claimName": self.claim, "readOnly": True}}
+        return PodParts(
+            env=({"name": "HF_HUB_OFFLINE", "value": "1"},) if self.offline else (),
+            volumes=(volume,),
+            mounts=({"name": _VOLUME, "mountPath": MOUNT_PATH, "readOnly": True},),
+        )
 
 
 def model_source(model: ModelSpec) -> ModelSource:

@@ -1,17 +1,15 @@
-"""The pod template of a group, the same for its leader and its workers."""
+"""The pod template of a group, the same for its leader and its workers: the parts of every concern, put together."""
 
 from typing import Any
 
 from moe_operator.api import names
-from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import AgentMode
-from moe_operator.catalog.accelerators import AcceleratorProfile
-from moe_operator.planner.plan import Plan
 from moe_operator.resources import agent_config
 from moe_operator.resources.affinity import affinity
 from moe_operator.resources.engine_args import SHUTDOWN_TIMEOUT, engine_arguments
-from moe_operator.resources.model_source import ModelSource, model_source
+from moe_operator.resources.pod_parts import PodParts, together
 from moe_operator.resources.probes import readiness_probe, startup_probe
+from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.service_account import service_account_name
 
 #: What the engine needs after `--shutdown-timeout` to free its GPUs and end its processes.
@@ -20,39 +18,88 @@ _SHUTDOWN_MARGIN = 10
 #: them.
 CACHE_PATH = "/var/cache/moe-operator"
 
-_SHM_VOLUME = "shm"
-_CACHE_VOLUME = "cache"
 
-
-def pod_template(
-    deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile, image: str, role: str
-) -> dict[str, Any]:
-    """The pods of a group of this role. Free of the group's name: `group.build_group` puts that in."""
-    user = deployment.spec.pod_template
+def pod_template(rendering: Rendering) -> dict[str, Any]:
+    """The pods of a group. Free of the group's name: `group.build_group` puts that in."""
+    deployment = rendering.deployment
+    parts = together(_parts(rendering))
     metadata: dict[str, Any] = {
-        "labels": {**user.labels, **deployment.labels(), names.LABEL_ROLE: role},
+        "labels": {**parts.labels, **deployment.labels(), names.LABEL_ROLE: rendering.role},
     }
-    if user.annotations:
-        metadata["annotations"] = dict(user.annotations)
-    return {"metadata": metadata, "spec": _pod_spec(deployment, plan, profile, image)}
+    if parts.annotations:
+        metadata["annotations"] = dict(parts.annotations)
+    return {"metadata": metadata, "spec": _pod_spec(rendering, parts)}
 
 
-def _pod_spec(
-    deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile, image: str
-) -> dict[str, Any]:
-    user = deployment.spec.pod_template
-    agent = deployment.spec.engine.agent is AgentMode.ENABLED
-    source = model_source(deployment.spec.model)
-    volumes = [
-        {
-            "name": _SHM_VOLUME,
-            "emptyDir": {"medium": "Memory", "sizeLimit": f"{profile.shared_memory_mib}Mi"},
-        },
-        {"name": _CACHE_VOLUME, "emptyDir": {}},
-        *source.volumes(),
-        *(agent_config.agent_volumes(deployment.name) if agent else ()),
-        *user.volumes,
+def _parts(rendering: Rendering) -> list[PodParts]:
+    """Every concern, in the order in which later ones go before earlier ones. The user's is the last."""
+    agent = rendering.deployment.spec.engine.agent is AgentMode.ENABLED
+    return [
+        _engine_parts(),
+        _shared_memory(rendering),
+        rendering.source.parts(),
+        *([agent_config.agent_parts(rendering.deployment.name)] if agent else []),
+        _accelerator(rendering),
+        _user(rendering),
     ]
+
+
+def _engine_parts() -> PodParts:
+    """What every engine needs."""
+    return PodParts(
+        env=(
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "VLLM_HOST_IP", "value": "$(POD_IP)"},
+            {"name": "VLLM_CACHE_ROOT", "value": f"{CACHE_PATH}/vllm"},
+            {"name": "HF_HOME", "value": f"{CACHE_PATH}/huggingface"},
+        ),
+        volumes=({"name": "cache", "emptyDir": {}},),
+        mounts=({"name": "cache", "mountPath": CACHE_PATH},),
+    )
+
+
+def _shared_memory(rendering: Rendering) -> PodParts:
+    """An emptyDir of its own: it goes with the pod, so what a crash left in it never fills the next engine's."""
+    size = f"{rendering.profile.shared_memory_mib}Mi"
+    return PodParts(
+        volumes=({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}},),
+        mounts=({"name": "shm", "mountPath": "/dev/shm"},),
+    )
+
+
+def _accelerator(rendering: Rendering) -> PodParts:
+    profile = rendering.profile
+    return PodParts(
+        env=tuple({"name": name, "value": value} for name, value in profile.env),
+        limits=profile.pod_limits(rendering.plan.gpus_per_pod),
+        tolerations=tuple(dict(one) for one in profile.tolerations),
+    )
+
+
+def _user(rendering: Rendering) -> PodParts:
+    """What the spec adds, as it is written there."""
+    user = rendering.deployment.spec.pod_template
+    return PodParts(
+        env=tuple(rendering.deployment.spec.engine.env),
+        volumes=tuple(user.volumes),
+        mounts=tuple(user.volume_mounts),
+        tolerations=tuple(user.tolerations),
+        labels=user.labels,
+        annotations=user.annotations,
+        pod_spec={
+            "nodeSelector": dict(sorted(user.node_selector.items())),
+            "imagePullSecrets": user.image_pull_secrets,
+            "schedulerName": user.scheduler_name,
+            "priorityClassName": user.priority_class_name,
+            "runtimeClassName": user.runtime_class_name,
+        },
+    )
+
+
+def _pod_spec(rendering: Rendering, parts: PodParts) -> dict[str, Any]:
+    deployment = rendering.deployment
+    user = deployment.spec.pod_template
     spec: dict[str, Any] = {
         "serviceAccountName": service_account_name(deployment.name),
         "automountServiceAccountToken": False,
@@ -61,77 +108,50 @@ def _pod_spec(
         # Not runAsNonRoot: vLLM's default images start as root, and a kubelet would refuse them. Their
         # non-root variants run unchanged.
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [_engine(deployment, plan, profile, image, source), *user.containers],
-        "volumes": volumes,
-        "tolerations": [*(dict(t) for t in profile.tolerations), *user.tolerations],
-        "affinity": affinity(user.affinity, plan, profile),
-        "nodeSelector": dict(sorted(user.node_selector.items())),
-        "imagePullSecrets": user.image_pull_secrets,
-        "schedulerName": user.scheduler_name,
-        "priorityClassName": user.priority_class_name,
-        "runtimeClassName": user.runtime_class_name,
+        "initContainers": list(parts.init_containers),
+        "containers": [_engine(rendering, parts), *user.containers],
+        "resourceClaims": list(parts.claims),
+        "volumes": list(parts.volumes),
+        "tolerations": list(parts.tolerations),
+        "affinity": affinity(user.affinity, rendering.plan, rendering.profile),
+        **parts.pod_spec,
     }
     return {field: value for field, value in spec.items() if value not in (None, [], {})}
 
 
-def _engine(
-    deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile, image: str, source: ModelSource
-) -> dict[str, Any]:
-    agent = deployment.spec.engine.agent is AgentMode.ENABLED
+def _engine(rendering: Rendering, parts: PodParts) -> dict[str, Any]:
+    security: dict[str, Any] = {"drop": ["ALL"]}
+    if parts.capabilities:
+        security["add"] = list(parts.capabilities)
     return {
         "name": names.ENGINE_CONTAINER,
-        "image": image,
+        "image": rendering.image,
         "command": ["vllm", "serve"],
-        "args": list(engine_arguments(deployment, plan, profile)),
-        "env": _env(deployment, profile, source),
+        "args": list(engine_arguments(rendering)),
+        "env": list(parts.env),
         "ports": [{"name": names.HTTP_PORT_NAME, "containerPort": names.HTTP_PORT, "protocol": "TCP"}],
-        "resources": _resources(deployment, plan, profile),
+        "resources": _resources(rendering, parts),
         "startupProbe": startup_probe(),
-        "readinessProbe": readiness_probe(agent=agent),
+        "readinessProbe": readiness_probe(agent=rendering.deployment.spec.engine.agent is AgentMode.ENABLED),
         # The agent writes the engine's last errors there; without it the end of the log has to do.
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [
-            {"name": _SHM_VOLUME, "mountPath": "/dev/shm"},
-            {"name": _CACHE_VOLUME, "mountPath": CACHE_PATH},
-            *source.mounts(),
-            *(agent_config.agent_mounts() if agent else ()),
-            *deployment.spec.pod_template.volume_mounts,
-        ],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": security},
+        "volumeMounts": list(parts.mounts),
     }
 
 
-def _env(
-    deployment: ModelDeployment, profile: AcceleratorProfile, source: ModelSource
-) -> list[dict[str, Any]]:
-    """Ours, then the profile's, then the user's, who may replace any that is not reserved.
-
-    A variable can refer only to those before it: ours come first, and what LeaderWorkerSet adds before all.
-    """
-    own: list[dict[str, Any]] = [
-        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-        {"name": "VLLM_HOST_IP", "value": "$(POD_IP)"},
-        {"name": "VLLM_CACHE_ROOT", "value": f"{CACHE_PATH}/vllm"},
-        {"name": "HF_HOME", "value": f"{CACHE_PATH}/huggingface"},
-    ]
-    if source.offline:
-        own.append({"name": "HF_HUB_OFFLINE", "value": "1"})
-    if deployment.spec.engine.agent is AgentMode.ENABLED:
-        own += agent_config.agent_env()
-    own += [{"name": name, "value": value} for name, value in profile.env]
-    user = deployment.spec.engine.env
-    replaced = {entry.get("name") for entry in user}
-    return [*(entry for entry in own if entry["name"] not in replaced), *user]
-
-
-def _resources(deployment: ModelDeployment, plan: Plan, profile: AcceleratorProfile) -> dict[str, Any]:
-    """The profile's, with the user's in their place name by name, and the plan's GPUs in place of both."""
-    user = deployment.spec.engine.resources
-    gpus = profile.pod_limits(plan.gpus_per_pod)
-    resources = {
-        "requests": {**profile.pod_requests(plan.gpus_per_pod), **user.requests, **gpus},
-        "limits": {**user.limits, **gpus},
+def _resources(rendering: Rendering, parts: PodParts) -> dict[str, Any]:
+    """The profile's, with the user's in their place name by name, and what the plan takes in place of both."""
+    user = rendering.deployment.spec.engine.resources
+    requests = rendering.profile.pod_requests(rendering.plan.gpus_per_pod)
+    amounts = {
+        "requests": {**requests, **user.requests, **parts.limits},
+        "limits": {**user.limits, **parts.limits},
     }
-    return {kind: dict(sorted(values.items())) for kind, values in resources.items() if values}
+    resources: dict[str, Any] = {
+        kind: dict(sorted(values.items())) for kind, values in amounts.items() if values
+    }
+    if parts.claims:
+        resources["claims"] = [{"name": claim["name"]} for claim in parts.claims]
+    return resources

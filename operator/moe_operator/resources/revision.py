@@ -8,7 +8,7 @@ same way.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,9 @@ class Revision:
     engine_arguments: tuple[str, ...]
     """What follows `vllm serve`."""
     image: str
+    companions: tuple[dict[str, Any], ...] = ()
+    """Further objects that the template refers to by name, kept with it: what was rendered then is what a rollback
+    finds. Without namespace and owner."""
 
 
 def spec_hash(deployment: ModelDeployment) -> str:
@@ -53,7 +56,12 @@ def revision_name(deployment: ModelDeployment) -> str:
     return f"{deployment.name}-{spec_hash(deployment)}"
 
 
-def new_revision(deployment: ModelDeployment, plan: Plan, template: dict[str, Any]) -> Revision:
+def new_revision(
+    deployment: ModelDeployment,
+    plan: Plan,
+    template: dict[str, Any],
+    companions: Sequence[dict[str, Any]] = (),
+) -> Revision:
     """The revision of the spec as it is now, from a template of `group.render_template`."""
     engine = engine_container(template)
     return Revision(
@@ -63,6 +71,7 @@ def new_revision(deployment: ModelDeployment, plan: Plan, template: dict[str, An
         template=template,
         engine_arguments=tuple(engine["args"]),
         image=engine["image"],
+        companions=tuple(companions),
     )
 
 
@@ -81,6 +90,7 @@ def build_revision(deployment: ModelDeployment, revision: Revision, number: int 
         "data": {
             "plan": plan_to_data(revision.plan),
             "template": revision.template,
+            **({"companions": list(revision.companions)} if revision.companions else {}),
         },
         "revision": number,
     }
@@ -104,6 +114,7 @@ def read_revision(obj: Mapping[str, Any]) -> Revision:
             template=data["template"],
             engine_arguments=tuple(engine["args"]),
             image=engine["image"],
+            companions=tuple(data.get("companions") or ()),
         )
     except (KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ValueError(

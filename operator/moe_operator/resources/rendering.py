@@ -1,0 +1,38 @@
+"""What a group's objects are made from."""
+
+from dataclasses import dataclass
+
+from moe_operator.api import names
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.catalog.accelerators import AcceleratorProfile
+from moe_operator.catalog.operator_config import OperatorConfig
+from moe_operator.planner.plan import Plan
+from moe_operator.resources.model_source import ModelSource, model_source
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """One spec with its plan, at a site. Every concern of the pods reads it and gives `PodParts`."""
+
+    deployment: ModelDeployment
+    plan: Plan
+    config: OperatorConfig
+    role: str = names.ROLE_SERVE
+
+    @property
+    def profile(self) -> AcceleratorProfile:
+        """The plan's accelerator. KeyError if the catalogue that it was planned with is not this one."""
+        found = self.config.catalog.accelerator(self.plan.accelerator)
+        if found is None:
+            raise KeyError(f"the catalogue has no accelerator {self.plan.accelerator}")
+        return found
+
+    @property
+    def source(self) -> ModelSource:
+        """Where the engine reads the weights."""
+        return model_source(self.deployment.spec.model)
+
+    @property
+    def image(self) -> str:
+        """The user's image, else the profile's."""
+        return self.deployment.spec.engine.image or self.profile.default_image
