@@ -5,8 +5,8 @@ from typing import Any
 from moe_operator.api.deployment import ModelDeployment, parse
 from moe_operator.catalog.accelerators import AcceleratorProfile, load_catalog
 from moe_operator.catalog.operator_config import OperatorConfig, default_config
-from moe_operator.controller.revisions import render
 from moe_operator.planner.plan import Plan
+from moe_operator.resources.group import render_revision
 from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.revision import Revision
 
@@ -46,7 +46,7 @@ def rendering(deployment: ModelDeployment, plan: Plan, config: OperatorConfig | 
 
 def revision_of(deployment: ModelDeployment, plan: Plan, config: OperatorConfig | None = None) -> Revision:
     """The revision that the operator makes of a plan."""
-    return render(rendering(deployment, plan, config))
+    return render_revision(rendering(deployment, plan, config))
 
 
 def profile_of(name: str) -> AcceleratorProfile:

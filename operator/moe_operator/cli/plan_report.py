@@ -18,9 +18,9 @@ from moe_operator.planner.shape import GroupShape
 from moe_operator.planner.sizing import Sized
 from moe_operator.planner.wants import Wants, wants_of
 from moe_operator.resources.engine_args import Argument, explained_arguments
-from moe_operator.resources.group import render_template
+from moe_operator.resources.group import render_revision
 from moe_operator.resources.rendering import Rendering
-from moe_operator.resources.revision import Revision, new_revision
+from moe_operator.resources.revision import Revision
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def make_report(
         profile=profile,
         hardware=hardware,
         nodes=nodes,
-        revision=new_revision(deployment, planned, render_template(rendering)),
+        revision=render_revision(rendering),
         arguments=explained_arguments(rendering),
         room=groups_with_room(spec, hardware, nodes.inventory, shape_of(planned)),
         sizes=None

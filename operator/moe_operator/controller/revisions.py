@@ -16,9 +16,9 @@ from moe_operator.controller.store import Store
 from moe_operator.planner.inventory import Inventory
 from moe_operator.planner.plan import Refusal
 from moe_operator.planner.planning import plan as make_plan
-from moe_operator.resources.group import render_template
+from moe_operator.resources.group import render_revision
 from moe_operator.resources.rendering import Rendering
-from moe_operator.resources.revision import Revision, new_revision, read_revision, revision_name
+from moe_operator.resources.revision import Revision, read_revision, revision_name
 
 #: Revisions kept beside those that groups run, for rollback.
 HISTORY_LIMIT = 10
@@ -60,12 +60,7 @@ def make(
     planned = make_plan(deployment, inventory, config.catalog, config=model)
     if isinstance(planned, Refusal):
         return planned
-    return Choice(render(Rendering(deployment, planned, config)), fresh=True, notes=planned.notes)
-
-
-def render(rendering: Rendering) -> Revision:
-    """A new revision of this spec."""
-    return new_revision(rendering.deployment, rendering.plan, render_template(rendering))
+    return Choice(render_revision(Rendering(deployment, planned, config)), fresh=True, notes=planned.notes)
 
 
 def to_keep(store: Store, deployment: ModelDeployment, wanted: str) -> set[str]:

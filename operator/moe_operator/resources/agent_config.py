@@ -78,4 +78,10 @@ def agent_parts(deployment_name: str) -> PodParts:
             {"name": _FILES_VOLUME, "mountPath": MOUNT_PATH, "readOnly": True},
             {"name": _STATE_VOLUME, "mountPath": STATE_PATH},
         ),
+        reasons={
+            "PYTHONPATH": "where vLLM finds the operator's agent",
+            "MOE_AGENT_DIR": "what the agent's processes share",
+            MOUNT_PATH: "the operator's agent, from its ConfigMap",
+            STATE_PATH: "requests in flight and the drain flag, shared by the pod's processes",
+        },
     )

@@ -13,7 +13,7 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.resources.metadata import child_metadata
 from moe_operator.resources.pod_template import pod_template
 from moe_operator.resources.rendering import Rendering
-from moe_operator.resources.revision import Revision
+from moe_operator.resources.revision import Revision, new_revision
 
 
 def group_name(deployment_name: str, slot: int) -> str:
@@ -49,6 +49,11 @@ def render_template(rendering: Rendering) -> dict[str, Any]:
             "workerTemplate": copy.deepcopy(template),
         },
     }
+
+
+def render_revision(rendering: Rendering) -> Revision:
+    """A new revision of the spec: the one way from a plan to what its groups are made from."""
+    return new_revision(rendering.deployment, rendering.plan, render_template(rendering))
 
 
 def build_group(

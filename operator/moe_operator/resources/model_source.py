@@ -32,6 +32,10 @@ class ModelSource:
             env=({"name": "HF_HUB_OFFLINE", "value": "1"},) if self.offline else (),
             volumes=(volume,),
             mounts=({"name": _VOLUME, "mountPath": MOUNT_PATH, "readOnly": True},),
+            reasons={
+                "HF_HUB_OFFLINE": "the weights are in the claim: the hub is not asked",
+                MOUNT_PATH: f"the weights, of PersistentVolumeClaim {self.claim}",
+            },
         )
 
 

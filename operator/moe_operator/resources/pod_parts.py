@@ -30,6 +30,9 @@ class PodParts:
     annotations: Mapping[str, str] = field(default_factory=dict)
     pod_spec: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the pod's spec."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why something is there, for `kubectl moe render --explain`, by its name: a variable, a mount path, an extended
+    resource, a capability, a claim, an init container. Not rendered."""
 
 
 def together(parts: Iterable[PodParts]) -> PodParts:
@@ -48,6 +51,7 @@ def together(parts: Iterable[PodParts]) -> PodParts:
         labels=_joined(one.labels for one in listed),
         annotations=_joined(one.annotations for one in listed),
         pod_spec=_joined(one.pod_spec for one in listed),
+        reasons=_joined(one.reasons for one in listed),
     )
 
 

@@ -22,13 +22,18 @@ CACHE_PATH = "/var/cache/moe-operator"
 def pod_template(rendering: Rendering) -> dict[str, Any]:
     """The pods of a group. Free of the group's name: `group.build_group` puts that in."""
     deployment = rendering.deployment
-    parts = together(_parts(rendering))
+    parts = pod_parts(rendering)
     metadata: dict[str, Any] = {
         "labels": {**parts.labels, **deployment.labels(), names.LABEL_ROLE: rendering.role},
     }
     if parts.annotations:
         metadata["annotations"] = dict(parts.annotations)
     return {"metadata": metadata, "spec": _pod_spec(rendering, parts)}
+
+
+def pod_parts(rendering: Rendering) -> PodParts:
+    """What all concerns add to the pods, with the reasons."""
+    return together(_parts(rendering))
 
 
 def _parts(rendering: Rendering) -> list[PodParts]:
@@ -56,6 +61,14 @@ def _engine_parts() -> PodParts:
         ),
         volumes=({"name": "cache", "emptyDir": {}},),
         mounts=({"name": "cache", "mountPath": CACHE_PATH},),
+        reasons={
+            "POD_IP": "the arguments name it: the server listens on the pod's own address",
+            "POD_NAME": "the agent says which pod answers",
+            "VLLM_HOST_IP": "where the ranks of the group reach this pod's",
+            "VLLM_CACHE_ROOT": "compiled kernels outlive a restart of the engine",
+            "HF_HOME": "downloads outlive a restart of the engine",
+            CACHE_PATH: "downloads and compiled kernels, for as long as the pod lives",
+        },
     )
 
 
@@ -65,23 +78,31 @@ def _shared_memory(rendering: Rendering) -> PodParts:
     return PodParts(
         volumes=({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}},),
         mounts=({"name": "shm", "mountPath": "/dev/shm"},),
+        reasons={"/dev/shm": "the ranks' message queues and NCCL's buffers; 64 MiB without it"},
     )
 
 
 def _accelerator(rendering: Rendering) -> PodParts:
-    profile = rendering.profile
+    profile, plan = rendering.profile, rendering.plan
+    limits = profile.pod_limits(plan.gpus_per_pod)
     return PodParts(
         env=tuple({"name": name, "value": value} for name, value in profile.env),
-        limits=profile.pod_limits(rendering.plan.gpus_per_pod),
+        limits=limits,
         tolerations=tuple(dict(one) for one in profile.tolerations),
+        reasons={
+            **dict.fromkeys((name for name, _ in profile.env), f"the catalogue's, for {profile.name}"),
+            **dict.fromkeys(
+                limits, f"ranks in the pod x GPUs of a rank: {plan.ranks_per_pod} x {plan.tensor}"
+            ),
+        },
     )
 
 
 def _user(rendering: Rendering) -> PodParts:
     """What the spec adds, as it is written there."""
-    user = rendering.deployment.spec.pod_template
+    user, env = rendering.deployment.spec.pod_template, rendering.deployment.spec.engine.env
     return PodParts(
-        env=tuple(rendering.deployment.spec.engine.env),
+        env=tuple(env),
         volumes=tuple(user.volumes),
         mounts=tuple(user.volume_mounts),
         tolerations=tuple(user.tolerations),
@@ -93,6 +114,12 @@ def _user(rendering: Rendering) -> PodParts:
             "schedulerName": user.scheduler_name,
             "priorityClassName": user.priority_class_name,
             "runtimeClassName": user.runtime_class_name,
+        },
+        reasons={
+            **dict.fromkeys((str(one.get("name")) for one in env), "as engine.env says"),
+            **dict.fromkeys(
+                (str(one.get("mountPath")) for one in user.volume_mounts), "as podTemplate.volumeMounts says"
+            ),
         },
     )
 
