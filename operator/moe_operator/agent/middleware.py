@@ -29,6 +29,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from . import phases
 from .drain import DrainFlag
 from .settings import Settings, read_settings
 from .slots import Reading, Slot, read_all
@@ -193,6 +194,7 @@ class AgentMiddleware:
                 for reading in readings
             ],
             "draining": self._drain.read(),
+            "phases": phases.read(self._settings.directory),
         }
 
     def _readings(self) -> list[Reading]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from . import cpu_expert_parallel, cpu_fork, cpu_waiting, termination
+from . import cpu_expert_parallel, cpu_fork, cpu_waiting, phases, termination
 
 _log = logging.getLogger("vllm.moe_agent")
 
@@ -16,8 +16,8 @@ def register() -> None:
     """
     if not termination.install():
         _log.info("No termination log to write to: the causes of failures are in the container's log alone.")
-    for part in (cpu_expert_parallel, cpu_fork, cpu_waiting):
+    for part in (phases.install, cpu_expert_parallel.apply, cpu_fork.apply, cpu_waiting.apply):
         try:
-            part.apply()
+            part()
         except Exception:
-            _log.exception("%s could not be set up; this vLLM differs from the one expected", part.__name__)
+            _log.exception("%s could not be set up; this vLLM differs from the one expected", part.__module__)

@@ -9,22 +9,21 @@ a mount and cannot be replaced.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+
+from . import records
 
 LIMIT = 4096
 LINE_LIMIT = 600
 _DEFAULT_LOG = "/dev/termination-log"
-_LOGGER = "vllm"
 # What names a cause rather than a consequence. vLLM says some of it at WARNING ("engine core exited
 # unexpectedly").
 _ROOT = re.compile(
@@ -38,37 +37,6 @@ _DUMPS = ("Dumping input data", "Dumping scheduler")
 _installed = False  # a forked child has its parent's, and keeps it
 
 
-class _Recorder:
-    """Writes errors, and warnings that tell of an engine's death, to the termination log.
-
-    It sits where records are made and not among a logger's handlers: vLLM configures logging anew after it
-    has loaded its plugins, and that drops every handler it did not set itself.
-    """
-
-    def __init__(self, path: Path, make: Callable[..., logging.LogRecord]) -> None:
-        self._path = path
-        self._make = make
-
-    def __call__(self, *arguments: Any, **named: Any) -> logging.LogRecord:
-        record = self._make(*arguments, **named)
-        if record.levelno >= logging.WARNING and str(record.name).partition(".")[0] == _LOGGER:
-            # A log that cannot be written, or a message whose arguments do not fit, must not disturb the
-            # engine.
-            with contextlib.suppress(Exception):
-                self._consider(record)
-        return record
-
-    def _consider(self, record: logging.LogRecord) -> None:
-        text = _one_line(record.getMessage())
-        if text.startswith(_DUMPS):
-            return
-        if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
-            text += f" [{_describe(record.exc_info[1])}]"
-        if record.levelno >= logging.ERROR or _ROOT.search(text):
-            where = f"{record.processName} {record.filename}:{record.lineno}"
-            append(self._path, f"{_clock(record.created)} {where}: {text}")
-
-
 def install(environ: Mapping[str, str] = os.environ) -> bool:
     """Start recording in this process. Whether the log can be written; called again, it changes nothing."""
     global _installed
@@ -77,9 +45,23 @@ def install(environ: Mapping[str, str] = os.environ) -> bool:
         return False
     if not _installed:
         _installed = True
-        logging.setLogRecordFactory(_Recorder(path, logging.getLogRecordFactory()))
+        records.watch(lambda record: _consider(record, path))
         _record_uncaught(path)
     return True
+
+
+def _consider(record: logging.LogRecord, path: Path) -> None:
+    """Write errors, and warnings that tell of an engine's death."""
+    if record.levelno < logging.WARNING:
+        return
+    text = _one_line(record.getMessage())
+    if text.startswith(_DUMPS):
+        return
+    if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
+        text += f" [{_describe(record.exc_info[1])}]"
+    if record.levelno >= logging.ERROR or _ROOT.search(text):
+        where = f"{record.processName} {record.filename}:{record.lineno}"
+        append(path, f"{_clock(record.created)} {where}: {text}")
 
 
 def append(path: Path, line: str) -> None:

@@ -145,6 +145,34 @@ class ScalingStatus(ApiModel):
     """When `desired` last changed (RFC 3339)."""
 
 
+class ColdStartStatus(ApiModel):
+    """How long the newest group took from its creation until it was ready, in seconds, by part.
+
+    Pods of a group start side by side, so parts are those of the slowest pod and need not add up to the total.
+    """
+
+    group: str
+    """The group that it was measured on."""
+    created_time: str
+    """When that group was created (RFC 3339)."""
+    total: int
+    """From the group's creation until its last pod was ready."""
+    schedule: int
+    """Until its pods had their nodes."""
+    download: int | None = None
+    """In init containers, which bring the weights to the node; absent where there are none."""
+    image: int
+    """Until the engine's container ran: pulling its image, mounting its volumes."""
+    weights: int | None = None
+    """Reading the weights into the accelerators' memory; absent where the engine does not say."""
+    compile: int | None = None
+    """Compiling kernels; absent where nothing was compiled."""
+    graphs: int | None = None
+    """Capturing graphs; absent where none were captured."""
+    engine: int
+    """All of the engine's own start, the three before included: from its container's start until it was ready."""
+
+
 class RecoveryStatus(ApiModel):
     """The ledger of failures: survives restarts of the operator and paces replacement."""
 
@@ -185,6 +213,8 @@ class ModelDeploymentStatus(ApiModel):
     """The last scaling decision."""
     recovery: RecoveryStatus = RecoveryStatus()
     """The ledger of failures."""
+    cold_start: ColdStartStatus | None = None
+    """How long the newest group took to come up."""
     endpoint: str | None = None
     """URL at which clients in the cluster reach the model."""
     engine_arguments: Annotated[list[str], Field(max_length=256), WHOLE_LIST] = Field(default_factory=list)

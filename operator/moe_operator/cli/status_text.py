@@ -5,8 +5,23 @@ from typing import Any
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.status import ColdStartStatus
 from moe_operator.cli.render import table
 from moe_operator.controller.observed import pod_facts
+
+
+def start_text(start: ColdStartStatus) -> str:
+    """A group's start in a line: `g0 in 412 s: scheduled 3, image 120, engine 289 (weights 180, graphs 22)`."""
+    spans = {"weights": start.weights, "compile": start.compile, "graphs": start.graphs}
+    engine = [f"{name} {span}" for name, span in spans.items() if span is not None]
+    parts = [f"scheduled {start.schedule}"]
+    if start.download is not None:
+        parts.append(f"download {start.download}")
+    parts += [
+        f"image {start.image}",
+        f"engine {start.engine}" + (f" ({', '.join(engine)})" if engine else ""),
+    ]
+    return f"{start.group} in {start.total} s: {', '.join(parts)}"
 
 
 def describe_deployment(deployment: ModelDeployment, pods: Iterable[dict[str, Any]]) -> str:
@@ -29,6 +44,8 @@ def describe_deployment(deployment: ModelDeployment, pods: Iterable[dict[str, An
         f"  tokens/s   {status.throughput.prompt_tokens_per_second} prompt,"
         f" {status.throughput.output_tokens_per_second} output"
     )
+    if status.cold_start:
+        lines.append(f"  last start {start_text(status.cold_start)}")
     if status.scaling:
         lines.append(
             f"  scaling    {status.scaling.desired} wanted: {status.scaling.reason}: {status.scaling.message}"

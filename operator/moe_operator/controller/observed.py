@@ -68,6 +68,13 @@ class PodFacts:
     """The incarnation that was admitted with this pod in it."""
     engine: EngineFacts
     resource_version: str
+    created_at: float | None = None
+    scheduled_at: float | None = None
+    """When it was given its node."""
+    initialized_at: float | None = None
+    """When its init containers were done; None while they are not, and where there are none."""
+    ready_at: float | None = None
+    """Since when it has been ready; None while it is not."""
     grace: int | None = None
     """Seconds that a pod on its way out was given; None while it is not to go."""
 
@@ -98,6 +105,12 @@ def _condition(obj: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
         if condition.get("type") == type_:
             return condition  # type: ignore[no-any-return]
     return None
+
+
+def _true_since(condition: Mapping[str, Any] | None) -> float | None:
+    if condition is None or condition.get("status") != "True":
+        return None
+    return parse_time(condition.get("lastTransitionTime"))
 
 
 def node_states(
@@ -173,6 +186,12 @@ def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float
         incarnation=annotations.get(names.ANNOTATION_INCARNATION),
         engine=_engine(pod),
         resource_version=meta.get("resourceVersion") or "",
+        created_at=parse_time(meta.get("creationTimestamp")),
+        scheduled_at=_true_since(scheduled),
+        initialized_at=_true_since(_condition(pod, "Initialized"))
+        if (pod.get("spec") or {}).get("initContainers")
+        else None,
+        ready_at=_true_since(ready),
         grace=meta.get("deletionGracePeriodSeconds"),
     )
 

@@ -428,6 +428,7 @@ class _Pass:
                 ledger=self._ledger,
                 figures_written_at=self._memory.figures_written_at,
                 room=self._room,
+                observations=self._o._snapshot().pods,
             )
         )
         if status == self._d.status:

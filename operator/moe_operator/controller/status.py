@@ -1,7 +1,7 @@
 """The one fold of everything a reconcile learned into `status`. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from moe_operator.api import names, reasons
@@ -18,6 +18,7 @@ from moe_operator.api.status import (
 )
 from moe_operator.api.times import format_time, parse_time
 from moe_operator.controller.causes import waiting_for
+from moe_operator.controller.cold_start import newest_start
 from moe_operator.controller.conditions import Said, merge
 from moe_operator.controller.group_planner import GroupState, GroupView, leader_selector
 from moe_operator.controller.outlook import described
@@ -25,6 +26,7 @@ from moe_operator.controller.planning import Room
 from moe_operator.planner.memory import MIB
 from moe_operator.planner.plan import Sizing
 from moe_operator.resources.revision import Revision
+from moe_operator.telemetry.observation import PodObservation
 
 #: Figures that change often move in status only when one changed by this share ...
 _FIGURE_STEP = 0.01
@@ -63,6 +65,8 @@ class Learned:
     figures_written_at: float | None
     room: Room | None = None
     """Free GPUs, looked at while a pod finds no node."""
+    observations: Mapping[str, PodObservation] = field(default_factory=dict)
+    """What telemetry last saw of each pod, by uid."""
 
 
 def fold(learned: Learned) -> ModelDeploymentStatus:
@@ -99,6 +103,7 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         throughput=_settled_figures(old.throughput, learned),
         scaling=learned.scaling,
         recovery=learned.ledger,
+        cold_start=newest_start(old.cold_start, learned.groups, learned.observations),
         endpoint=f"http://{deployment.name}.{deployment.namespace}.svc:{names.HTTP_PORT}/v1"
         if revision
         else None,

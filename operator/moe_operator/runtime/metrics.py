@@ -101,6 +101,7 @@ class Metrics:
         telemetry_pods: Callable[[], Iterable[Sample]],
         groups: Callable[[], Iterable[Sample]],
         ready: Callable[[], Iterable[Sample]],
+        starts: Callable[[], Iterable[Sample]],
     ) -> None:
         """Say where the values come from that others keep."""
         self._computed(
@@ -135,6 +136,13 @@ class Metrics:
             "1 when the ModelDeployment's condition Ready is True, else 0. From the leader only.",
             ("namespace", "name"),
             ready,
+        )
+        self._computed(
+            "cold_start_seconds",
+            "How long the newest group of a ModelDeployment took to come up, by phase: total, schedule, download, "
+            "image, engine, and of the engine's weights, compile and graphs. From the leader only.",
+            ("namespace", "name", "phase"),
+            starts,
         )
 
     # --- observers ------------------------------------------------------------------------------------

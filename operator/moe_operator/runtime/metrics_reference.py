@@ -28,6 +28,7 @@ def render() -> str:
         telemetry_age=lambda: 0.0,
         telemetry_pods=lambda: (),
         groups=lambda: (),
+        starts=lambda: (),
         ready=lambda: (),
     )
     rows = [

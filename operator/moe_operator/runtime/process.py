@@ -27,7 +27,15 @@ from moe_operator.runtime.kube_client import AioKubeClient
 from moe_operator.runtime.lease import Lease
 from moe_operator.runtime.metrics import Metrics
 from moe_operator.runtime.queue import KeyedQueue
-from moe_operator.runtime.reporting import CountedEngine, LastAnswer, group_counts, oldest, readiness, scraped
+from moe_operator.runtime.reporting import (
+    CountedEngine,
+    LastAnswer,
+    cold_starts,
+    group_counts,
+    oldest,
+    readiness,
+    scraped,
+)
 from moe_operator.runtime.resync import INTERVAL, RECHECK, Resync
 from moe_operator.runtime.source import WATCHED_KINDS
 from moe_operator.runtime.targets import targets
@@ -156,6 +164,7 @@ class Process:
             telemetry_pods=lambda: scraped(self.collector.snapshot()),
             groups=lambda: group_counts(self.store) if self._leads else (),
             ready=lambda: readiness(self.store) if self._leads else (),
+            starts=lambda: cold_starts(self.store) if self._leads else (),
         )
 
     # --- life -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from moe_operator.runtime.metrics import Metrics, Sample
 from moe_operator.telemetry.engine import CanaryResult, EngineClient
 from moe_operator.telemetry.observation import Snapshot
 
+_PHASES = ("total", "schedule", "download", "image", "engine", "weights", "compile", "graphs")
 _STATES = ("desired", "current", "ready", "updated", "draining")
 
 
@@ -19,6 +20,16 @@ def group_counts(store: Store) -> Iterator[Sample]:
         groups = (obj.get("status") or {}).get("groups") or {}
         for state in _STATES:
             yield (meta["namespace"], meta["name"], state), float(groups.get(state) or 0)
+
+
+def cold_starts(store: Store) -> Iterator[Sample]:
+    """Seconds of the newest group's start by phase, as the status says."""
+    for obj in store.all(MODEL_DEPLOYMENT):
+        meta = obj["metadata"]
+        start = (obj.get("status") or {}).get("coldStart") or {}
+        for phase in _PHASES:
+            if phase in start:
+                yield (meta["namespace"], meta["name"], phase), float(start[phase])
 
 
 def readiness(store: Store) -> Iterator[Sample]:

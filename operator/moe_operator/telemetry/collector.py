@@ -1,13 +1,13 @@
 """The telemetry loop: scrapes the engines of all groups at their pods' addresses, beside the reconciles."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import aiohttp
 
+from moe_operator.telemetry.agent_page import AgentState, read_agent_state
 from moe_operator.telemetry.metrics_page import EngineMetrics, parse_metrics
 from moe_operator.telemetry.observation import PodObservation, Snapshot
 from moe_operator.telemetry.window import PodWindow
@@ -93,11 +93,13 @@ class Collector:
         window.slots = target.request_slots
         async with self._limit:
             metrics = await self._metrics(target)
-            in_flight = await self._in_flight(target) if metrics and target.agent else None
+            state = await self._agent_state(target) if metrics and target.agent else None
         if metrics is None:
             window.failed()
-        else:
-            window.add(self._clock(), metrics, in_flight)
+            return
+        if state is not None:
+            window.phases = state.phases
+        window.add(self._clock(), metrics, state.in_flight if state else None)
 
     async def _metrics(self, target: Target) -> EngineMetrics | None:
         page = await self._get(target, "/metrics")
@@ -108,15 +110,9 @@ class Collector:
             log.warning("metrics of %s:%d cannot be read: %s", target.host, target.port, error)
             return None
 
-    async def _in_flight(self, target: Target) -> int | None:
-        """Requests that the agent counts: an engine that is stopped cannot tell of those that wait for it."""
+    async def _agent_state(self, target: Target) -> AgentState | None:
         page = await self._get(target, "/moe/v1/state")
-        if page is None:
-            return None
-        try:
-            return int(json.loads(page)["in_flight"])
-        except (ValueError, KeyError, TypeError):
-            return None
+        return None if page is None else read_agent_state(page)
 
     async def _get(self, target: Target, path: str) -> bytes | None:
         url = f"http://{_host(target.host)}:{target.port}{path}"

@@ -1,6 +1,7 @@
 """What was measured of one pod's engine, and how it is summed up. Times are seconds of a monotonic clock."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class PodObservation:
     """When a token was last seen to come, or when the pod was last seen without work."""
     failures: int = 0
     """Scrapes that failed in a row since `at`."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that the engine took over each part of its start, as the agent says; empty without agent."""
     request_slots: int = 0
     """Requests that the pod's ranks can compute at once (max-num-seqs x ranks), 0 if unknown."""
 

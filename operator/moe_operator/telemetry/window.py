@@ -1,6 +1,7 @@
 """Turns scrapes of one pod into an observation: rates over a window, and when work last made progress. Pure."""
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moe_operator.telemetry.metrics_page import EngineMetrics
@@ -17,6 +18,8 @@ class PodWindow:
     pod_uid: str
     slots: int = 0
     """Requests that the pod can compute at once."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the engine's start by part."""
     _scrapes: deque[tuple[float, EngineMetrics]] = field(default_factory=deque)
     _progress_at: float | None = None
     _failures: int = 0
@@ -69,6 +72,7 @@ class PodWindow:
             ),
             progress_at=self._progress_at,
             failures=self._failures,
+            phases=self.phases,
             request_slots=self.slots,
         )
 
