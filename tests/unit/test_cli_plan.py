@@ -14,7 +14,6 @@ import yaml
 
 from factories.plans import QWEN, plan_manifest, report, report_or_refusal
 from moe_operator.cli import kubectl_moe
-from moe_operator.cli.children import child_manifests
 from moe_operator.cli.contexts import lengths
 from moe_operator.cli.estimates import fleet, money
 from moe_operator.cli.explain import explain_text, memory_figures, speed_constants
@@ -198,8 +197,8 @@ def test_what_cannot_be_planned_fails_a_pipeline_and_applies_nothing(
     """`plan --lock | kubectl apply -f -` must not get a sentence as a manifest."""
     small: dict[str, Any] = plan_manifest(QWEN, "H100", hardware={"gpusPerGroup": 1})
     Path(file).write_text(yaml.safe_dump(small))
-    for option in (["--lock"], ["-o", "manifests"]):
-        assert kubectl_moe.main(["plan", "-f", file, *option]) == 1
+    for command in (["plan", "--lock"], ["render"], ["render", "-o", "json"]):
+        assert kubectl_moe.main([*command, "-f", file]) == 1
         said = capsys.readouterr()
         assert said.out == ""
         assert "DoesNotFit" in said.err
@@ -207,21 +206,8 @@ def test_what_cannot_be_planned_fails_a_pipeline_and_applies_nothing(
     assert json.loads(capsys.readouterr().out)["refusal"]["reason"] == "DoesNotFit"
 
 
-def test_manifests_are_the_operator_s_objects_without_an_owner_that_does_not_exist() -> None:
-    """The garbage collector deletes objects at once whose owner it does not find."""
-    objects = child_manifests(report())
-    assert [obj["kind"] for obj in objects] == [
-        "ServiceAccount",
-        "ConfigMap",
-        "Service",
-        "PodDisruptionBudget",
-        "LeaderWorkerSet",
-    ]
-    assert not any("ownerReferences" in obj["metadata"] for obj in objects)
-    assert objects[-1]["spec"]["leaderWorkerTemplate"]["size"] == 1
-
-
-def test_a_plan_from_files_loads_no_client_of_kubernetes(file: str) -> None:
+@pytest.mark.parametrize("command", ["plan", "render"])
+def test_a_plan_from_files_loads_no_client_of_kubernetes(command: str, file: str) -> None:
     """Half a second of every call in an editor or a CI job."""
     code = (
         "import sys; from moe_operator.cli import kubectl_moe as k; k.main(sys.argv[1:]);"
@@ -230,7 +216,7 @@ def test_a_plan_from_files_loads_no_client_of_kubernetes(file: str) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", code, "plan", "-f", file],
+        [sys.executable, "-c", code, command, "-f", file],
         capture_output=True,
         text=True,
         env=environment,

@@ -90,6 +90,22 @@ def test_people_without_a_cluster_describe_one_in_a_line(text: str, gpus: dict[s
     assert inventory.problems == ()
 
 
+def test_a_described_node_may_have_a_network_a_place_and_a_taint() -> None:
+    """A group over several nodes depends on all three."""
+    inventory = read_inventory(
+        "nodes: [{accelerator: B200, labels: {topology.kubernetes.io/zone: a}, resources: {rdma/ib: 8, cpu: 64},"
+        " taints: [{key: dedicated, value: llm, effect: NoSchedule}]}]"
+    )
+    assert inventory.nodes is not None
+    node = inventory.nodes[0]
+    assert node.rdma == {"rdma/ib": 8}
+    assert node.gpus["nvidia.com/gpu"] == 8
+    assert node.topology[0] == ("topology.kubernetes.io/zone", "a")
+    assert [(taint.key, taint.value, taint.effect) for taint in node.taints] == [
+        ("dedicated", "llm", "NoSchedule")
+    ]
+
+
 @pytest.mark.parametrize("name", load_catalog().names())
 def test_described_nodes_are_planned_for_like_real_ones(name: str) -> None:
     inventory = read_inventory(f"nodes: [{{accelerator: {name}, count: 2}}]")
@@ -149,6 +165,9 @@ def _with(path: list[Any], value: Any) -> str:
         ("nodes: [{accelerator: B200, gpus: eight}]", ["nodes[0].gpus", "'eight'"]),
         ("nodes: [{accelerator: B200, count: 1000000}]", ["nodes[0].count", "10000"]),
         ("nodes: [{accelerator: B200, colour: green}]", ["nodes[0].colour", "not permitted"]),
+        ("nodes: [{accelerator: B200, taints: [{key: a}]}]", ["nodes[0].taints[0].effect", "required"]),
+        ("nodes: [{accelerator: B200, taints: [{key: a, effect: No}]}]", ["taints[0].effect", "NoSchedule"]),
+        ("nodes: [{accelerator: B200, resources: {rdma/ib: 1.5}}]", ["nodes[0].resources.rdma/ib", "1.5"]),
         ("nodes: []", ["nodes: ", "at least 1"]),
         ("nodes: [{accelerator: cpu, gpus: 8}]", ["nodes[0]", "cpu has no GPUs"]),
         ("date: 2026-99-99", ["cannot be read"]),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from factories.deployments import UID, group_plan, model_deployment, profile_of, revision_of
-from factories.golden import check_golden
+from factories.golden import AGENT, check_golden
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.planner.plan import Plan
@@ -35,12 +35,7 @@ def _engine(lws: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _fixed_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two files stand for the agent, so that golden files do not change with it."""
-    files = {
-        "moe_agent/__init__.py": "",
-        "moe_agent-1.dist-info/entry_points.txt": "[vllm.general_plugins]\n",
-    }
-    monkeypatch.setattr(agent_config, "agent_files", lambda: files)
+    monkeypatch.setattr(agent_config, "agent_files", lambda: dict(AGENT))
 
 
 def test_a_group_on_the_cpu_is_rendered_as_reviewed() -> None:

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import yaml
 
 from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog
-from moe_operator.cli.render import table
 from moe_operator.cli.site import add_option, config_of
+from moe_operator.cli.tables import table
 
 _HEADER = (
     "NAME",

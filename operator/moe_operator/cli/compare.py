@@ -10,7 +10,7 @@ from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog
 from moe_operator.catalog.models.catalog import Model, ModelCatalog
 from moe_operator.cli.estimates import Fleet, Money, fleet, money
 from moe_operator.cli.inventory_source import Nodes, usual_node
-from moe_operator.cli.render import table
+from moe_operator.cli.tables import table
 from moe_operator.cli.units import GIB, usd
 from moe_operator.planner.facts import Inventory
 from moe_operator.planner.plan import Plan, Refusal

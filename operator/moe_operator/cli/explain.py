@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moe_operator.cli.plan_report import PlanReport, Sizes
-from moe_operator.cli.render import table
+from moe_operator.cli.tables import table
 from moe_operator.cli.units import gib
 from moe_operator.planner import memory
 from moe_operator.planner.memory import MIB

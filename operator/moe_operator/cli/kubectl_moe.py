@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from moe_operator.cli import accelerators_command, models_command
+from moe_operator.cli import accelerators_command, models_command, render_command
 from moe_operator.cli.errors import UsageError
-from moe_operator.cli.site import add_option
+from moe_operator.cli.plan_inputs import add_source
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,6 +20,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--kubeconfig", help="default: $KUBECONFIG, ~/.kube/config")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_plan(commands.add_parser("plan", help="how a deployment would be laid out, without applying it"))
+    render_command.add_options(
+        commands.add_parser("render", help="every object that the operator would make of a deployment")
+    )
     status = commands.add_parser("status", help="how a deployment is: conditions, groups, pods, last cause")
     status.add_argument("name")
     status.add_argument("-n", "--namespace", help="default: the current context's")
@@ -29,21 +32,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_plan(plan: argparse.ArgumentParser) -> None:
-    source = plan.add_mutually_exclusive_group(required=True)
-    source.add_argument("-f", "--filename", help="file with a ModelDeployment; - for standard input")
-    source.add_argument("name", nargs="?", help="a ModelDeployment of the cluster")
-    plan.add_argument("-n", "--namespace", help="default: the current context's")
-    plan.add_argument(
-        "--inventory",
-        metavar="FILE",
-        help="plan for these nodes instead of the cluster's: `kubectl get nodes,pods -A -o yaml`,"
-        " or {nodes: [{accelerator: B200, count: 4}]}",
-    )
-    plan.add_argument(
-        "--config", metavar="FILE", help="the model's config.json, for one that the catalogue does not know"
-    )
-    add_option(plan)
-    plan.add_argument("-o", "--output", choices=("text", "json", "yaml", "manifests"), default="text")
+    add_source(plan)
+    plan.add_argument("-o", "--output", choices=("text", "json", "yaml"), default="text")
     plan.add_argument(
         "--explain", action="store_true", help="the reason for every argument and every constant"
     )
@@ -91,7 +81,11 @@ def _run(arguments: argparse.Namespace) -> int:
         from moe_operator.cli import status_command
 
         return status_command.run(arguments)
-    run = models_command.run if arguments.command == "models" else accelerators_command.run
+    run = {
+        "render": render_command.run,
+        "models": models_command.run,
+        "accelerators": accelerators_command.run,
+    }[arguments.command]
     return run(arguments)
 
 

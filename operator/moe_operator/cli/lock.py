@@ -40,9 +40,6 @@ def locked_manifest(obj: dict[str, Any], report: PlanReport) -> dict[str, Any]:
     """The object with every derived field, without what the API server writes. `obj` is left as it is."""
     locked = {key: copy.deepcopy(value) for key, value in obj.items() if key != "status"}
     meta = locked["metadata"]
-    if meta.get("uid") == "not-applied" and meta.get("namespace") == "default":
-        # Both were filled in to plan with.
-        meta.pop("namespace")
     for key in _SERVER_METADATA:
         meta.pop(key, None)
     annotations = meta.get("annotations")

@@ -21,6 +21,9 @@ _DEEPEST = 200
 #: Values that a document may unfold to: a few aliases of aliases make billions.
 _MOST_VALUES = 200_000
 
+#: The uid of a deployment that the API server has not seen.
+NOT_APPLIED = "not-applied"
+
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
@@ -106,17 +109,16 @@ def the_deployment(documents: list[Any], path: str) -> dict[str, Any]:
 
 
 def deployment_of(obj: dict[str, Any]) -> ModelDeployment:
-    """Parse the object; namespace and uid are filled in for one that is not applied yet. Raises UsageError."""
-    meta = obj.setdefault("metadata", {})
-    for field, value in (("namespace", "default"), ("uid", "not-applied")):
-        meta.setdefault(field, value)
+    """Parse the object; namespace and uid are filled in for one that is not applied yet. `obj` stays as it is. Raises
+    UsageError."""
+    meta = {"namespace": "default", "uid": NOT_APPLIED, **(obj.get("metadata") or {})}
     for field in ("name", "namespace"):
         if field not in meta:
             raise UsageError(f"the ModelDeployment has no metadata.{field}")
         if not isinstance(meta[field], str) or not meta[field]:
             raise UsageError(f"metadata.{field}: {_short(meta[field])} is not a text")
     try:
-        return parse(obj)
+        return parse({**obj, "metadata": meta})
     except InvalidSpecError as error:
         raise UsageError(f"the spec is not valid: {error}") from error
 

@@ -15,7 +15,7 @@ from moe_operator.catalog.models.cache_bytes import request_bytes, token_bytes
 from moe_operator.catalog.models.model import Checkpoint, Model
 from moe_operator.catalog.models.scheme import ELEMENT_BYTES
 from moe_operator.catalog.models.storage import checkpoint_bytes
-from moe_operator.cli.render import table
+from moe_operator.cli.tables import table
 
 
 def list_models(models: Iterable[Model]) -> str:

@@ -1,15 +1,14 @@
 """`kubectl moe plan`: how a deployment would be laid out, how much it holds, how fast it may be, what it costs."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from moe_operator.api.rules import violations
+from moe_operator.cli.data_text import data_text
 from moe_operator.cli.errors import UsageError
-from moe_operator.cli.plan_inputs import Inputs, read_inputs
-from moe_operator.cli.plan_report import PlanReport, make_report
+from moe_operator.cli.plan_inputs import Inputs, faults, read_inputs, report_of
+from moe_operator.cli.plan_report import PlanReport
 from moe_operator.planner.plan import Refusal
 
 if TYPE_CHECKING:
@@ -19,21 +18,12 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0; 1 if there is no plan. Raises UsageError."""
     inputs = read_inputs(arguments)
-    broken = [Refusal(one.reason, one.message) for one in violations(inputs.deployment)]
-    if broken:
-        return _refuse(arguments, broken)
     if arguments.compare:
-        return _compare(arguments, inputs)
-    report = make_report(
-        inputs.deployment,
-        inputs.nodes,
-        inputs.site,
-        inputs.models,
-        config=inputs.config,
-        requests_per_second=arguments.requests_per_second,
-    )
-    if isinstance(report, Refusal):
-        return _refuse(arguments, [report])
+        broken = faults(inputs)
+        return _refuse(arguments, broken) if broken else _compare(arguments, inputs)
+    report = report_of(inputs, arguments.requests_per_second)
+    if isinstance(report, list):
+        return _refuse(arguments, report)
     if arguments.svg:
         _write_svg(arguments.svg, report)
     print(_output(arguments, inputs, report))
@@ -45,15 +35,11 @@ def _output(arguments: argparse.Namespace, inputs: Inputs, report: PlanReport) -
     if arguments.lock:
         from moe_operator.cli.lock import locked_manifest
 
-        return _dump(locked_manifest(inputs.obj, report), "json" if kind == "json" else "yaml")
-    if kind == "manifests":
-        from moe_operator.cli.children import child_manifests
-
-        return "---\n".join(_dump(obj, "yaml") + "\n" for obj in child_manifests(report)).rstrip()
+        return data_text(locked_manifest(inputs.obj, report), "json" if kind == "json" else "yaml")
     if kind in ("json", "yaml"):
         from moe_operator.cli.plan_data import plan_data
 
-        return _dump(plan_data(report, explain=arguments.explain), kind)
+        return data_text(plan_data(report, explain=arguments.explain), kind)
     from moe_operator.cli.plan_text import plan_text
 
     text = plan_text(report, plain=not _unicode(), arguments=not arguments.explain)
@@ -84,7 +70,7 @@ def _compare(arguments: argparse.Namespace, inputs: Inputs) -> int:
         )
     )
     if arguments.output in ("json", "yaml"):
-        print(_dump(compare.compare_data(rows), arguments.output))
+        print(data_text(compare.compare_data(rows), arguments.output))
     else:
         print(f"{model.name} on the accelerators of {inputs.nodes.source}; speed is an estimate\n")
         print(compare.compare_text(rows))
@@ -97,9 +83,9 @@ def _refuse(arguments: argparse.Namespace, refusals: list[Refusal]) -> int:
     from moe_operator.cli.plan_text import refusal_text
 
     if arguments.output in ("json", "yaml") and not arguments.lock:
-        print(_dump(refusal_data(refusals[0]), arguments.output))
+        print(data_text(refusal_data(refusals[0]), arguments.output))
         return 1
-    out = sys.stderr if arguments.lock or arguments.output == "manifests" else sys.stdout
+    out = sys.stderr if arguments.lock else sys.stdout
     for refusal in refusals:
         print(refusal_text(refusal), file=out)
     return 1
@@ -118,15 +104,6 @@ def _write_svg(path: str, report: PlanReport) -> None:
         Path(path).write_text(picture, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--svg {path} cannot be written: {error}") from error
-
-
-def _dump(data: Any, kind: str) -> str:
-    if kind == "json":
-        return json.dumps(data, indent=2)
-    import yaml
-
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return yaml.dump(data, Dumper=dumper, sort_keys=False, allow_unicode=True, width=110).rstrip()
 
 
 def _unicode() -> bool:

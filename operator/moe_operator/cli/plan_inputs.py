@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.rules import violations
 from moe_operator.catalog.models.catalog import Model, ModelCatalog, load_models
 from moe_operator.catalog.models.config_reader import ConfigError
 from moe_operator.catalog.models.custom import LARGEST_CONFIG
@@ -14,7 +15,9 @@ from moe_operator.cli import inventory_source
 from moe_operator.cli.errors import UsageError
 from moe_operator.cli.inventory_source import Nodes, cluster_configured
 from moe_operator.cli.manifest import config_text, deployment_of, read_documents, read_text, the_deployment
-from moe_operator.cli.site import config_of
+from moe_operator.cli.plan_report import PlanReport, make_report
+from moe_operator.cli.site import add_option, config_of
+from moe_operator.planner.plan import Refusal
 
 #: Seconds that a cluster which was not asked for by name has to answer.
 _PATIENCE = 5.0
@@ -32,9 +35,54 @@ class Inputs:
     config: Model | None
     """The model of a config.json."""
 
+    @property
+    def namespace(self) -> str | None:
+        """What the manifest or `-n` says; None where neither does."""
+        named: str | None = self.obj["metadata"].get("namespace")
+        return named
+
     def model(self) -> Model | None:
         """The model to be planned; None where it is not known."""
         return self.config or self.models.find(self.deployment.spec.model.name)
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The options that `read_inputs` reads."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("-f", "--filename", help="file with a ModelDeployment; - for standard input")
+    source.add_argument("name", nargs="?", help="a ModelDeployment of the cluster")
+    parser.add_argument("-n", "--namespace", help="default: the current context's")
+    parser.add_argument(
+        "--inventory",
+        metavar="FILE",
+        help="plan for these nodes instead of the cluster's: `kubectl get nodes,pods -A -o yaml`,"
+        " or {nodes: [{accelerator: B200, count: 4}]}",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="the model's config.json, for one that the catalogue does not know"
+    )
+    add_option(parser)
+
+
+def faults(inputs: Inputs) -> list[Refusal]:
+    """What the API server would refuse of the spec."""
+    return [Refusal(one.reason, one.message) for one in violations(inputs.deployment)]
+
+
+def report_of(inputs: Inputs, requests_per_second: float | None = None) -> PlanReport | list[Refusal]:
+    """The plan, or why there is none."""
+    broken = faults(inputs)
+    if broken:
+        return broken
+    report = make_report(
+        inputs.deployment,
+        inputs.nodes,
+        inputs.site,
+        inputs.models,
+        config=inputs.config,
+        requests_per_second=requests_per_second,
+    )
+    return [report] if isinstance(report, Refusal) else report
 
 
 def read_inputs(arguments: argparse.Namespace) -> Inputs:
@@ -111,8 +159,12 @@ def _place(obj: dict[str, Any], namespace: str | None) -> None:
     """The namespace of `-n`, for an object that says none."""
     meta = obj.setdefault("metadata", {}) or {}
     obj["metadata"] = meta
-    if namespace:
-        meta.setdefault("namespace", namespace)
+    if not namespace:
+        return
+    if meta.setdefault("namespace", namespace) != namespace:
+        raise UsageError(
+            f"metadata.namespace: is {meta['namespace']!r}, but -n says {namespace!r}: leave one of them out"
+        )
 
 
 def _model(

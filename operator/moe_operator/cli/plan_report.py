@@ -49,6 +49,8 @@ class PlanReport:
     arguments: tuple[Argument, ...]
     room: int | None
     """Groups that find free GPUs now; None where that is not known."""
+    rendering: Rendering
+    """What the revision is made from."""
     sizes: Sizes | None
     """None for a model that neither the catalogue nor a config.json describes."""
 
@@ -91,6 +93,7 @@ def make_report(
         nodes=nodes,
         revision=render_revision(rendering),
         arguments=explained_arguments(rendering),
+        rendering=rendering,
         room=groups_with_room(spec, hardware, nodes.inventory, shape_of(planned)),
         sizes=None
         if model is None or planned.sizing is None

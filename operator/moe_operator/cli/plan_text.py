@@ -6,7 +6,7 @@ from moe_operator.catalog.models.storage import checkpoint_bytes
 from moe_operator.cli.contexts import ContextRow
 from moe_operator.cli.memory_bar import memory_bar
 from moe_operator.cli.plan_report import PlanReport, Sizes
-from moe_operator.cli.render import table
+from moe_operator.cli.tables import table
 from moe_operator.cli.units import GIB, billions, count, gib, usd
 from moe_operator.planner.plan import Plan, Refusal, Sizing
 

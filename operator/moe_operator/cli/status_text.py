@@ -6,7 +6,7 @@ from typing import Any
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import ColdStartStatus
-from moe_operator.cli.render import table
+from moe_operator.cli.tables import table
 from moe_operator.controller.observed import pod_facts
 
 

@@ -1,13 +1,22 @@
-"""Nodes for people without a cluster: `{nodes: [{accelerator: B200, count: 4, gpus: 8}]}`."""
+"""Nodes for people without a cluster: `{nodes: [{accelerator: B200, count: 4, gpus: 8}]}`. Labels, further resources
+and taints may be added where the fabric, the topology or the access to nodes matters."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog
 from moe_operator.planner.object_shapes import InventoryError
+
+
+class _Taint(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    key: Annotated[str, Field(min_length=1)]
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 
 class _Entry(BaseModel):
@@ -22,6 +31,9 @@ class _Entry(BaseModel):
     memory_mib: Annotated[int, Field(ge=1, le=2**24)] | None = None
     """Of each GPU; the catalogue's figure by default."""
     labels: dict[str, str] = Field(default_factory=dict)
+    resources: dict[str, str | int] = Field(default_factory=dict)
+    """What a node offers beside its GPUs, such as network adapters: {rdma/ib: 8}."""
+    taints: list[_Taint] = Field(default_factory=list)
 
 
 class _Description(BaseModel):
@@ -64,7 +76,7 @@ def synthetic_nodes(data: Mapping[str, Any], where: str, catalog: Catalog) -> li
 def _node(profile: AcceleratorProfile, entry: _Entry, number: int) -> dict[str, Any]:
     name = f"{profile.name.lower()}-{number}"
     labels = {"kubernetes.io/hostname": name, "kubernetes.io/arch": profile.architecture}
-    capacity: dict[str, str] = {}
+    capacity = {resource: str(amount) for resource, amount in entry.resources.items()}
     if profile.resource_name is not None:
         gpus = entry.gpus or profile.gpus_per_node
         key, values = profile.node_labels[0]
@@ -77,8 +89,10 @@ def _node(profile: AcceleratorProfile, entry: _Entry, number: int) -> dict[str, 
         key, value = _memory_label(profile, entry.memory_mib)
         labels[key] = value
     return {
+        "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": name, "labels": labels | entry.labels},
+        "spec": {"taints": [taint.model_dump() for taint in entry.taints]} if entry.taints else {},
         "status": {"capacity": capacity},
     }
 
