@@ -92,6 +92,16 @@ def add_ons(hack: Path) -> Recipe:
     )
 
 
+def scanners(hack: Path) -> Recipe:
+    """kube-score, which reads manifests with Kubernetes' own types and names what is unusual about them."""
+    return Recipe(
+        name="scan",
+        module=hack / "scan",
+        targets=(Target("github.com/zegl/kube-score/cmd/kube-score", "kube-score"),),
+        flags=(*_BASE_FLAGS, "-ldflags=-s -w"),
+    )
+
+
 def source_files(module: Path) -> tuple[Path, ...]:
     """What a build depends on besides Go itself; go.sum pins the contents of everything else."""
     return (module / "go.mod", module / "go.sum", *sorted(module.glob("*.go")))

@@ -26,20 +26,21 @@ class Platform:
     arguments: tuple[str, ...]
     inventory: Path
 
-    def inputs(self) -> Inputs:
-        """What the command reads."""
+    def inputs(self, namespace: str | None = None) -> Inputs:
+        """What the command reads, with `-n` where a namespace is given."""
+        options = ("-n", namespace) if namespace else ()
         with at_home():
-            return read_inputs(kubectl_moe.parser().parse_args(self.arguments))
+            return read_inputs(kubectl_moe.parser().parse_args([*self.arguments, *options]))
 
-    def report(self) -> PlanReport:
+    def report(self, namespace: str | None = None) -> PlanReport:
         """Its plan."""
-        found = report_of(self.inputs())
+        found = report_of(self.inputs(namespace))
         assert isinstance(found, PlanReport), found
         return found
 
     def objects(self, namespace: str | None = None) -> list[dict[str, Any]]:
         """All that the operator would make of it, its record included."""
-        return rendered_objects(self.report(), namespace=namespace, revision=True)
+        return rendered_objects(self.report(namespace), placed=namespace is not None, revision=True)
 
 
 def platforms() -> list[Platform]:

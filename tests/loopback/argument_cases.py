@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from factories.deployments import model_deployment, rendering
+from factories.platforms import platforms
 from loopback.published_configs import config_json, quantization_config, write_checkpoint
 from moe_operator.catalog.accelerators import AcceleratorProfile, load_catalog
 from moe_operator.catalog.models.catalog import load_models
@@ -16,6 +17,7 @@ from moe_operator.planner.inventory_file import read_inventory
 from moe_operator.planner.plan import Plan
 from moe_operator.planner.planning import plan
 from moe_operator.resources.engine_args import engine_arguments
+from moe_operator.resources.rendering import Rendering
 
 #: Enough for the widest group that is proposed.
 _NODES = 16
@@ -61,43 +63,64 @@ class Table:
     """Combinations that do not fit or that the accelerator cannot run."""
     models: set[str] = field(default_factory=set)
     """That were planned at least once. Those with the same config.json share lists."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """Name of a shipped example with nodes of its own -> name of the case with its list."""
 
 
 def argument_table(folder: Path) -> Table:
     """Plans everything and writes a directory per distinct config.json below `folder`."""
-    found: dict[tuple[object, ...], Case] = {}
-    directories: dict[str, Path] = {}
+    made = _Maker(folder)
     table = Table([])
     for profile, nodes, model, spec in _combinations():
         deployment = model_deployment(
             model={"name": model.name, **spec}, hardware={"accelerator": profile.name}
         )
-        made = plan(deployment, nodes, load_catalog())
-        if not isinstance(made, Plan):
+        planned = plan(deployment, nodes, load_catalog())
+        if not isinstance(planned, Plan):
             table.refused += 1
             continue
         table.plans += 1
         table.models.add(model.name)
+        name = " ".join((profile.name, model.name, *(f"{key}={value}" for key, value in spec.items())))
+        made.add(name, rendering(deployment, planned), model)
+    for platform in platforms():
+        report = platform.report()
+        assert report.sizes is not None
+        table.plans += 1
+        table.examples[platform.name] = made.add(platform.name, report.rendering, report.sizes.model)
+    table.cases = list(made.found.values())
+    return table
+
+
+class _Maker:
+    """Gives each distinct list one case, and each distinct config.json one directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._directories: dict[str, Path] = {}
+        self.found: dict[tuple[object, ...], Case] = {}
+
+    def add(self, name: str, rendered: Rendering, model: Model) -> str:
+        """The name of the case with this list."""
+        made, profile = rendered.plan, rendered.profile
         sizing = made.sizing
         assert sizing is not None
         checkpoint = next(c for c in model.checkpoints if c.repository == sizing.repository)
         content = json.dumps([config_json(model.name), quantization_config(checkpoint)])
-        if content not in directories:
-            target = folder / str(len(directories))
-            directories[content] = write_checkpoint(target, model.name, checkpoint)
+        if content not in self._directories:
+            target = self._folder / str(len(self._directories))
+            self._directories[content] = write_checkpoint(target, model.name, checkpoint)
         platform, capability = _platform(profile)
         case = Case(
-            name=" ".join((profile.name, model.name, *(f"{key}={value}" for key, value in spec.items()))),
+            name=name,
             platform=platform,
             capability=capability,
             memory=(profile.memory_mib or 0) * 2**20,
-            arguments=_in_last_pod(engine_arguments(rendering(deployment, made)), made, directories[content]),
+            arguments=_in_last_pod(engine_arguments(rendered), made, self._directories[content]),
             plan=made,
             rope=sizing.hf_overrides is not None,
         )
-        found.setdefault((case.arguments, platform, capability, made.gpus_per_pod), case)
-    table.cases = list(found.values())
-    return table
+        return self.found.setdefault((case.arguments, platform, capability, made.gpus_per_pod), case).name
 
 
 def _combinations() -> Iterator[tuple[AcceleratorProfile, Inventory, Model, dict[str, Any]]]:

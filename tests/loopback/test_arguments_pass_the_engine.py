@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.install import environment
+from factories.platforms import platforms
 from loopback.argument_cases import Case, Table, argument_table
 from moe_operator.catalog.models.architecture import LatentCache
 from moe_operator.catalog.models.catalog import load_models
@@ -132,6 +133,13 @@ def test_vllm_makes_of_every_list_what_the_plan_meant(read: _Read) -> None:
 def test_no_model_of_the_catalogue_is_left_out(read: _Read) -> None:
     """A model that nothing holds is one that nobody can serve."""
     assert set(load_models().names()) - read.table.models == set()
+
+
+def test_every_example_is_read(read: _Read) -> None:
+    """What people copy first, on the nodes that it is shown on: with everything that a fabric adds."""
+    assert set(read.table.examples) == {one.name for one in platforms()}
+    for name in read.table.examples.values():
+        assert "error" not in read.answers[name]
 
 
 def test_a_stretched_model_rotates_by_yarn(read: _Read) -> None:

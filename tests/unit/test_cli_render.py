@@ -122,7 +122,7 @@ def test_the_namespace_is_the_manifest_s_or_the_option_s(
 def test_of_an_applied_deployment_the_objects_are_its_own() -> None:
     obj = plan_manifest()
     obj["metadata"] |= {"uid": UID, "namespace": "serving"}
-    for made in rendered_objects(report(obj), namespace="serving", revision=True):
+    for made in rendered_objects(report(obj), placed=True, revision=True):
         assert made["metadata"]["ownerReferences"][0]["uid"] == UID
 
 

@@ -36,10 +36,9 @@ class Inputs:
     """The model of a config.json."""
 
     @property
-    def namespace(self) -> str | None:
-        """What the manifest or `-n` says; None where neither does."""
-        named: str | None = self.obj["metadata"].get("namespace")
-        return named
+    def placed(self) -> bool:
+        """Whether the manifest or `-n` says the namespace."""
+        return "namespace" in self.obj["metadata"]
 
     def model(self) -> Model | None:
         """The model to be planned; None where it is not known."""

@@ -39,9 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if isinstance(report, list):
         _refuse(report)
         return 1
-    objects = rendered_objects(
-        report, arguments.groups, namespace=inputs.namespace, revision=arguments.revision
-    )
+    objects = rendered_objects(report, arguments.groups, placed=inputs.placed, revision=arguments.revision)
     if arguments.output == "json":
         print(data_text({"apiVersion": "v1", "kind": "List", "items": objects}, "json"))
     else:

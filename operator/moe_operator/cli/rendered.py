@@ -47,26 +47,26 @@ _ENGINE_REASONS: dict[Path, str] = {
 
 
 def rendered_objects(
-    report: PlanReport, groups: int = 1, *, namespace: str | None = None, revision: bool = False
+    report: PlanReport, groups: int = 1, *, placed: bool = False, revision: bool = False
 ) -> list[Object]:
     """What is applied, then the groups. `revision`: with the record that the operator keeps of it.
 
-    `namespace` is what the manifest says; without one the objects say none either. Of a deployment that is not
-    applied there is no owner to refer to: the garbage collector would delete them at once.
+    `placed`: the manifest says its namespace; else the objects say none either. Of a deployment that is not applied
+    there is no owner to refer to: the garbage collector would delete them at once.
     """
     deployment, rendered = report.deployment, report.revision
     objects = build_children(deployment, rendered)
     if revision:
         objects.append(build_revision(deployment, rendered))
     objects += [build_group(deployment, rendered, slot) for slot in range(groups)]
-    return [_of(obj, namespace, applied=deployment.uid != NOT_APPLIED) for obj in objects]
+    return [_of(obj, placed=placed, applied=deployment.uid != NOT_APPLIED) for obj in objects]
 
 
-def _of(obj: Object, namespace: str | None, *, applied: bool) -> Object:
+def _of(obj: Object, *, placed: bool, applied: bool) -> Object:
     metadata = dict(obj["metadata"])
     if not applied:
         metadata.pop("ownerReferences", None)
-    if namespace is None:
+    if not placed:
         metadata.pop("namespace", None)
     return {**obj, "metadata": metadata}
 
