@@ -3,12 +3,12 @@
 import pytest
 
 from moe_operator.api import crd
-from moe_operator.cli import operator
+from moe_operator.cli import operator, run_command
 from moe_operator.runtime.process import Options
 
 
 def parsed(*arguments: str) -> Options:
-    return operator.options(operator._parser().parse_args(["run", *arguments]))
+    return run_command.options(run_command._parser().parse_args(["run", *arguments]))
 
 
 def test_what_the_chart_passes() -> None:

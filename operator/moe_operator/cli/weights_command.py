@@ -1,0 +1,169 @@
+"""`moe-operator weights`: fill a cache with a model's weights, check it, list it.
+
+Imports nothing of the operator but the weights package: it runs as an init container of every serving pod.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from moe_operator.catalog.weights_layout import EXIT_CODES, Reason
+from moe_operator.weights.errors import FetchError, InterruptedFetchError
+from moe_operator.weights.fetch import PATIENCE, Fetch, Request
+from moe_operator.weights.folder import unusable
+from moe_operator.weights.progress import Outcome, Progress
+
+_UNITS = {
+    "": 1,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: catalog.weights_layout.EXIT_CODES; 2 for misuse."""
+    given = _parser().parse_args(arguments)
+    # Others of the same group may share the volume.
+    os.umask(0o002)
+    if given.action == "list":
+        return _list(given)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    progress = Progress()
+    outcome = _fetch(given, progress, stop) if given.action == "fetch" else _verify(given, progress, stop)
+    progress.end(outcome, Path(given.message_file) if given.message_file else None)
+    return EXIT_CODES[outcome.reason]
+
+
+def end(code: int) -> None:
+    """End the process now: a thread may sit in a read for as long as its connection is silent."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _fetch(given: argparse.Namespace, progress: Progress, stop: threading.Event) -> Outcome:
+    request = Request(
+        source=given.source,
+        cache=Path(given.cache),
+        revision=given.revision or None,
+        endpoint=given.endpoint or None,
+        in_use=tuple(given.in_use),
+        reserve=given.reserve_free,
+        include=tuple(given.include),
+        patience=given.patience,
+    )
+    return Fetch(request, progress, stop).run()
+
+
+def _verify(given: argparse.Namespace, progress: Progress, stop: threading.Event) -> Outcome:
+    from moe_operator.weights.inspection import verify
+
+    def go_on() -> None:
+        if stop.is_set():
+            raise InterruptedFetchError
+
+    try:
+        return verify(Path(given.cache), given.entry, progress, go_on)
+    except FetchError as error:
+        return Outcome(error.reason, error.message, given.entry)
+    except InterruptedFetchError:
+        return Outcome(Reason.INTERRUPTED, "told to stop", given.entry)
+    except OSError as error:
+        return Outcome(Reason.BAD_CACHE, unusable(Path(given.cache), error).message, given.entry)
+
+
+def _list(given: argparse.Namespace) -> int:
+    from moe_operator.weights.inspection import listed, table
+
+    try:
+        entries = listed(Path(given.cache))
+    except FetchError as error:
+        print(error.message, file=sys.stderr)
+        return EXIT_CODES[error.reason]
+    print(json.dumps(entries, indent=1) if given.output == "json" else table(entries))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="moe-operator weights", description="Brings a model's weights into a cache folder, once."
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    fetch = actions.add_parser("fetch", help="have a model complete in the cache")
+    add = fetch.add_argument
+    add("--source", required=True, help="hf://ORG/NAME or s3://BUCKET/PREFIX")
+    add("--cache", required=True, metavar="DIR", help="the cache's folder")
+    add("--revision", metavar="REV", help="branch, tag or commit of a repository (default: its main branch)")
+    add("--endpoint", metavar="URL", help="a mirror of the hub, or an S3 store (default: the public ones)")
+    add(
+        "--in-use",
+        action="append",
+        default=[],
+        metavar="ENTRY",
+        help="never remove this entry to make room; may be repeated",
+    )
+    add(
+        "--reserve-free",
+        type=_quantity,
+        default=0,
+        metavar="BYTES",
+        help="keep so much free, as 1000000 or 10Gi (default: 0)",
+    )
+    add(
+        "--include",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="take files that match, beside what an engine needs; may be repeated",
+    )
+    add(
+        "--patience",
+        type=_seconds,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help="give up after so long without a byte (default: %(default)g)",
+    )
+    _add_message_file(fetch)
+    verify = actions.add_parser("verify", help="hash an entry's files again")
+    verify.add_argument("--cache", required=True, metavar="DIR")
+    verify.add_argument("--entry", required=True)
+    _add_message_file(verify)
+    listing = actions.add_parser("list", help="the cache's entries")
+    listing.add_argument("--cache", required=True, metavar="DIR")
+    listing.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    return parser
+
+
+def _add_message_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--message-file",
+        metavar="FILE",
+        help="write the outcome here too: the container's termination message",
+    )
+
+
+def _quantity(text: str) -> int:
+    found = re.fullmatch(r"(\d+)(|[KMGT]i|[kMGT])", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r}: give bytes, as 1000000 or 10Gi")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _seconds(text: str) -> float:
+    if not text.isdigit() or not 1 <= int(text) <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r}: give seconds, from 1 to 86400")
+    return float(text)
