@@ -46,7 +46,7 @@ LAYERS = (
     ),
     Layer("unit", tests=((*_QUIET, "tests/unit"),)),
     Layer("properties", tests=((*_QUIET, "tests/properties"),)),
-    Layer("faults", tests=((*_QUIET, *_PLAIN, "tests/faults"),)),
+    Layer("faults", tests=((*_QUIET, *_PLAIN, "tests/faults", "tests/weights"),)),
     Layer("engine", prepare=_ENGINE, tests=((*_TELLING, "tests/loopback"),)),
     Layer(
         "cluster",

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.weights.hub_server import HubServer
-from tests.weights.program import model
+from weights.hub_server import HubServer
+from weights.program import model
 
 
 @pytest.fixture

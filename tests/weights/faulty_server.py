@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.status:
             right = Answer(fault.status, {}, b"spoilt")
         body = bytearray(right.body)
-        if fault.corrupt_at is not None:
+        if fault.corrupt_at is not None and fault.corrupt_at < len(body):
             body[fault.corrupt_at] ^= 0xFF
         self.send_response(right.status)
         for name, value in {"Content-Length": str(len(body)), **right.headers, **fault.headers}.items():

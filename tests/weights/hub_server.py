@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote
 
-from tests.weights.faulty_server import Answer, FaultyServer, ranged
+from weights.faulty_server import Answer, FaultyServer, ranged
 
 _SMALL = 1000  # bytes up to which a file is git's own, not LFS
 
@@ -71,7 +71,14 @@ class HubServer(FaultyServer):
             {"rfilename": file} | (_blob(content) if blobs else {})
             for file, content in repository.commits[commit].items()
         ]
-        told = {"id": name, "modelId": name, "sha": commit, "siblings": siblings, "tags": [], "private": False}
+        told = {
+            "id": name,
+            "modelId": name,
+            "sha": commit,
+            "siblings": siblings,
+            "tags": [],
+            "private": False,
+        }
         return Answer(200, {"Content-Type": "application/json"}, json.dumps(told).encode())
 
     def _file(

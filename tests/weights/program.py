@@ -1,16 +1,20 @@
 """The real program, as a container runs it."""
 
+import contextlib
 import json
 import os
 import random
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "moe_operator.cli.operator", "weights")
 LIMIT = 60.0
+_NOBODYS_USER = 1_000_680_000  # as OpenShift gives them out
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,32 @@ def environment(**more: str) -> dict[str, str]:
     """Nothing of the developer's own: no tokens, proxies or profiles."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
     # A container's: nothing is written beside the cache, and the home cannot be.
-    return {**kept, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1", "AWS_EC2_METADATA_DISABLED": "true", **more}
+    return {
+        **kept,
+        "HOME": "/nonexistent",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **more,
+    }
 
 
-def start(*arguments: str, env: dict[str, str] | None = None) -> "subprocess.Popen[str]":
+@contextlib.contextmanager
+def somebodys_folder() -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """A folder of a user without a name, and the command that becomes that user. Without root: our own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if os.getuid() != 0:
+            yield folder, ()
+            return
+        os.chown(folder, _NOBODYS_USER, 0)
+        yield folder, ("setpriv", f"--reuid={_NOBODYS_USER}", "--regid=0", "--clear-groups")
+
+
+def start(
+    *arguments: str, env: dict[str, str] | None = None, become: tuple[str, ...] = ()
+) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*become, *COMMAND, *arguments],
         env=env or environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -55,8 +79,8 @@ def ended(process: "subprocess.Popen[str]") -> Ended:
     return Ended(process.returncode, [json.loads(line) for line in out.splitlines()], err)
 
 
-def run(*arguments: str, env: dict[str, str] | None = None) -> Ended:
-    return ended(start(*arguments, env=env))
+def run(*arguments: str, env: dict[str, str] | None = None, become: tuple[str, ...] = ()) -> Ended:
+    return ended(start(*arguments, env=env, become=become))
 
 
 def fetch_arguments(cache: Path, url: str, source: str = "hf://acme/moe", *more: str) -> tuple[str, ...]:

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import subprocess
+import sys
 import time
 from pathlib import Path
 
-from tests.weights.hub_server import HubServer
-from tests.weights.program import NEEDED, ended, environment, fetch_arguments, model, run, start
+from weights.hub_server import HubServer
+from weights.program import NEEDED, ended, environment, fetch_arguments, model, run, somebodys_folder, start
 
 FILES = NEEDED | {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}
 
@@ -69,8 +70,6 @@ def test_a_complete_entry_needs_no_client_of_anything(hub: HubServer, tmp_path: 
         "heavy = {'huggingface_hub', 'httpx2', 'awscrt', 'urllib3', 'kopf', 'kubernetes', 'pydantic', 'yaml'};"
         "sys.exit(' '.join(heavy & set(sys.modules)) or code)"
     )
-    import sys
-
     done = subprocess.run(
         [sys.executable, "-c", script, *fetch_arguments(tmp_path, hub.url)],
         env=environment(),
@@ -105,7 +104,9 @@ def test_a_file_of_another_size_is_fetched_again_and_only_that(hub: HubServer, t
     before = dict(hub.sent)
     assert run(*arguments).code == 0
     assert broken.read_bytes() == model()[broken.name]
-    grown = {path: hub.sent[path] - before.get(path, 0) for path in hub.sent if hub.sent[path] != before.get(path)}
+    grown = {
+        path: hub.sent[path] - before.get(path, 0) for path in hub.sent if hub.sent[path] != before.get(path)
+    }
     assert list(grown.values()) == [300_000]
 
 
@@ -147,29 +148,9 @@ def test_eight_at_once_download_once(hub: HubServer, tmp_path: Path) -> None:
     assert not list((tmp_path / ".moe-operator").glob("*.lease*"))
 
 
-def test_a_read_only_root_and_no_name_in_passwd(hub: HubServer, tmp_path: Path) -> None:
-    """Clusters run containers as users that no image knows."""
-    import os
-
-    if os.getuid() != 0:
-        return  # this whole suite then runs as such a user
-    tmp_path.chmod(0o755)
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    os.chown(cache, 1_000_680_000, 0)
-    process = subprocess.Popen(
-        [*_as_user(1_000_680_000), *fetch_arguments(cache, hub.url)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    done = ended(process)
-    assert done.code == 0, done
-    assert (cache / done.outcome["entry"] / "state.json").stat().st_uid == 1_000_680_000
-
-
-def _as_user(uid: int) -> list[str]:
-    from tests.weights.program import COMMAND
-
-    return ["setpriv", f"--reuid={uid}", "--regid=0", "--clear-groups", *COMMAND]
+def test_a_user_that_no_image_knows_fills_a_cache_of_its_own(hub: HubServer) -> None:
+    """Clusters run containers as users without a name or a home."""
+    with somebodys_folder() as (folder, become):
+        done = run(*fetch_arguments(folder, hub.url), become=become)
+        assert done.code == 0, done
+        assert (folder / done.outcome["entry"] / "state.json").stat().st_uid == folder.stat().st_uid

@@ -1,7 +1,8 @@
 """The Hugging Face hub and its mirrors: listing by `huggingface_hub`, bytes by ranged requests of our own.
 
 The library's downloader is not used: since 1.18 it begins every broken file again (huggingface_hub #4306) and it
-compares no content with its SHA-256 (#3643). Its listing knows the hub's errors, which a plain request would have to learn.
+compares no content with its SHA-256 (#3643). Its listing knows the hub's errors, which a plain request would have to
+learn.
 """
 
 import os
