@@ -17,6 +17,7 @@ COPY operator/ operator/
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /tmp/wheels . \
  && /opt/moe-operator/bin/python -m pip install --no-deps /tmp/wheels/*.whl \
  && /opt/moe-operator/bin/moe-operator --help > /dev/null \
+ && /opt/moe-operator/bin/moe-operator weights --help > /dev/null \
  && /opt/moe-operator/bin/python -m compileall -q /opt/moe-operator
 
 FROM python:${PYTHON}-slim

@@ -70,6 +70,10 @@ bench-reconcile: install ## Measure apply -> LeaderWorkerSet, one deployment and
 bench-planner: install ## Measure plans per second, and a plan on the command line
 	@$(BIN)/python -m bench.planner
 
+.PHONY: bench-weights
+bench-weights: install ## Measure a fetch of weights from a hub on this machine, beside a plain copy
+	@$(BIN)/python -m bench.weights
+
 .PHONY: test-families
 test-families: install ## Serve a tiny model of every family for real, and compare with the plain engine
 	@$(BIN)/python -m layers families
