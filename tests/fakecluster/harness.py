@@ -16,6 +16,7 @@ from fakecluster.objects import is_true
 from fakecluster.operator import Operator
 from fakecluster.world import World
 from moe_operator.api import names
+from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller.kube import (
     CHILD_KINDS,
     EVENT,
@@ -59,6 +60,8 @@ class Harness:
     operators: list[Operator] = field(default_factory=list)
     supervised: bool = True
     """Whether a crashed operator gets a successor."""
+    config: OperatorConfig | None = None
+    """The site's configuration, of operators that start from now on; None: of a site that says nothing."""
 
     def __post_init__(self) -> None:
         self.invariants = Invariants(self.world, lambda: any(o.leads for o in self.operators))
@@ -86,6 +89,7 @@ class Harness:
             watch_faults=self.watch_faults(),
             seed=self.seed * 1000 + number,
             elected=elected,
+            config=self.config,
         )
         self.operators.append(operator)
         operator.start()

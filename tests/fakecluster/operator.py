@@ -13,7 +13,7 @@ from fakecluster.faults import CrashError, FaultPlan, WatchFaults
 from fakecluster.telemetry import MemoryCollector
 from fakecluster.watch import Feed
 from fakecluster.world import World
-from moe_operator.catalog.operator_config import default_config
+from moe_operator.catalog.operator_config import OperatorConfig, default_config
 from moe_operator.controller.kube import EVENT, LEASE, Kind, Obj
 from moe_operator.controller.reconcile import Reconciler
 from moe_operator.controller.store import Key, Store
@@ -72,6 +72,7 @@ class Operator:
         seed: int = 0,
         workers: int = 4,
         elected: bool = True,
+        config: OperatorConfig | None = None,
     ) -> None:
         """`elected`: whether it waits for the lease; without, it works as one that has not noticed its loss."""
         loop = asyncio.get_running_loop()
@@ -126,7 +127,7 @@ class Operator:
         self.reconciler = Reconciler(
             fenced,
             self.store,
-            default_config(),
+            config or default_config(),
             world.engine_client,
             self._events,
             snapshot=collector.snapshot,

@@ -157,6 +157,12 @@ DOES_NOT_FIT = _reason(
     "No layout of the model fits into the memory of the wanted GPUs, however many of them are free.",
     "Make one of the changes that the message lists: each was tried.",
 )
+POLICY_VIOLATION = _reason(
+    _SPEC,
+    "PolicyViolation",
+    "The policy in the operator's configuration does not allow what the spec would run. What runs already runs on.",
+    "Change what the message names to what it says is allowed, or have the policy's rule changed.",
+)
 LEADER_WORKER_SET_MISSING = _reason(
     _SPEC,
     "LeaderWorkerSetMissing",

@@ -6,13 +6,15 @@
       B200: {price: {usdPerGpuHour: "4.10", source: contract of April}}
     topologyLabels: [topology.kubernetes.io/zone, example.com/rack]
     rdmaResources: [example.com/hca]
+    policy: {rules: [...]}
+    network: {policies: Ingress}
 
 Vendors and accelerators have the fields of `accelerators.yaml`, and only those that differ; an accelerator that
 is not in the catalogue is added, with all its fields.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import yaml
@@ -20,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from moe_operator.catalog.accelerators import Catalog, catalog_data, load_catalog, read_catalog
+from moe_operator.catalog.network import Network, NetworkForm
+from moe_operator.catalog.policy import Policy, PolicyForm
 
 #: Bytes; the file is a ConfigMap's key, which holds at most one MiB.
 LARGEST_FILE = 2**20
@@ -40,6 +44,10 @@ class OperatorConfig:
     """Label keys of where nodes stand, from wide to narrow; None: the usual ones."""
     rdma_resources: tuple[str, ...] | None = None
     """Patterns (fnmatch) of RDMA resources; None: the usual ones."""
+    policy: Policy = field(default_factory=Policy)
+    """What ModelDeployments may run."""
+    network: Network = field(default_factory=Network)
+    """Who may connect to engines."""
 
 
 _Key = Annotated[str, Field(min_length=1, max_length=317)]
@@ -53,6 +61,8 @@ class _File(BaseModel):
     accelerators: _Entries = Field(default_factory=dict)
     topology_labels: Annotated[list[_Key], Field(min_length=1)] | None = None
     rdma_resources: Annotated[list[_Key], Field(min_length=1)] | None = None
+    policy: PolicyForm = PolicyForm()
+    network: NetworkForm = NetworkForm()
 
 
 def default_config() -> OperatorConfig:
@@ -76,10 +86,16 @@ def read_config(text: str) -> OperatorConfig:
         given = _File.model_validate(data)
     except ValidationError as error:
         raise OperatorConfigError(_first(error, ())) from error
+    try:
+        policy = given.policy.policy()
+    except ValueError as error:
+        raise OperatorConfigError(str(error)) from error
     return OperatorConfig(
         catalog=_catalog(given),
         topology_labels=tuple(given.topology_labels) if given.topology_labels else None,
         rdma_resources=tuple(given.rdma_resources) if given.rdma_resources else None,
+        policy=policy,
+        network=given.network.network(),
     )
 
 

@@ -19,6 +19,13 @@ def plan_data(report: PlanReport, *, explain: bool = False) -> dict[str, Any]:
         "image": report.revision.image,
         "model": _model(sizes, report.deployment.spec.model.name),
         "checkpoint": _checkpoint(sizing, sizes),
+        "provenance": {
+            "licence": report.provenance.licence,
+            "publisher": report.provenance.publisher,
+            "source": report.provenance.source,
+            "policyRule": report.provenance.rule,
+            "nodes": {key: list(values) for key, values in report.provenance.nodes.items()},
+        },
         "accelerator": {
             "name": plan.accelerator,
             "gpusPerNode": report.hardware.gpus_per_node,

@@ -1,6 +1,6 @@
 """A plan with all that is said of it: sizes, lengths of context, speed, money. Pure; every output is made of this."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.accelerators import AcceleratorProfile
@@ -9,6 +9,7 @@ from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.cli.contexts import ContextRow, context_rows, resize
 from moe_operator.cli.estimates import Fleet, Money, fleet, money
 from moe_operator.cli.inventory_source import Nodes
+from moe_operator.planner import governance
 from moe_operator.planner.checkpoints import choose_checkpoint
 from moe_operator.planner.nodes import Hardware, hardware_options
 from moe_operator.planner.plan import Plan, Refusal
@@ -53,6 +54,7 @@ class PlanReport:
     """What the revision is made from."""
     sizes: Sizes | None
     """None for a model that neither the catalogue nor a config.json describes."""
+    provenance: governance.Provenance
 
     @property
     def shape(self) -> GroupShape:
@@ -73,11 +75,17 @@ def make_report(
     config: Model | None = None,
     requests_per_second: float | None = None,
 ) -> PlanReport | Refusal:
-    """Plan the deployment on these nodes. `config`: the model of its config.json."""
-    catalog = site.catalog
+    """Plan the deployment on these nodes, as the site's policy allows. `config`: the model of its config.json."""
+    catalog, policy, namespace = site.catalog, site.policy, deployment.namespace
+    known = models.find(deployment.spec.model.name)
+    if forbidden := governance.refused(policy, deployment, known):
+        return forbidden
+    deployment = governance.constrained(deployment, policy)
+    if not nodes.assumed:
+        nodes = replace(nodes, inventory=governance.narrowed(nodes.inventory, policy, namespace))
     planned = make_plan(deployment, nodes.inventory, catalog, models, config)
     if isinstance(planned, Refusal):
-        return planned
+        return governance.with_policy_nodes(planned, policy, namespace)
     spec = deployment.spec
     options = hardware_options(spec, nodes.inventory, catalog)
     assert not isinstance(options, Refusal)  # there is a plan on one of them
@@ -85,19 +93,23 @@ def make_report(
     profile = hardware.profile
     model = config or models.find(spec.model.name)
     rendering = Rendering(deployment, planned, site)
+    revision = render_revision(rendering)
+    if forbidden := governance.refused(policy, deployment, known, planned, revision.image):
+        return forbidden
     return PlanReport(
         deployment=deployment,
         plan=planned,
         profile=profile,
         hardware=hardware,
         nodes=nodes,
-        revision=render_revision(rendering),
+        revision=revision,
         arguments=explained_arguments(rendering),
         rendering=rendering,
         room=groups_with_room(spec, hardware, nodes.inventory, shape_of(planned)),
         sizes=None
         if model is None or planned.sizing is None
         else _sizes(deployment, planned, hardware, model, models, requests_per_second),
+        provenance=governance.provenance(policy, deployment, known, planned),
     )
 
 

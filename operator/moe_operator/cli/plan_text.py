@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from moe_operator.catalog.models.storage import checkpoint_bytes
+from moe_operator.catalog.policy import UNKNOWN
 from moe_operator.cli.contexts import ContextRow
 from moe_operator.cli.memory_bar import memory_bar
 from moe_operator.cli.plan_report import PlanReport, Sizes
@@ -68,6 +69,10 @@ def _header(report: PlanReport) -> Iterator[str]:
         if sizing.context_length > own:
             what = f"stretched from the model's {own}"
         yield f"  context    {sizing.context_length} tokens ({what})"
+    origin = report.provenance
+    licence = ", licence unknown" if origin.licence == UNKNOWN else ""
+    yield f"  source     {origin.source}, publisher {origin.publisher}{licence}"
+    yield f"  processed  on {origin.places()}" + (f" (policy rule {origin.rule})" if origin.rule else "")
     yield f"  image      {report.revision.image}"
     yield f"  revision   {report.revision.name}"
     yield f"  nodes      {report.nodes.source}{_room(report)}"

@@ -15,6 +15,8 @@ from moe_operator.controller.kube import CONFIG_MAP, KubeClient, KubeError
 from moe_operator.controller.outlook import differences
 from moe_operator.controller.revisions import Choice
 from moe_operator.controller.store import Key, Store
+from moe_operator.planner.facts import Inventory
+from moe_operator.planner.governance import constrained, narrowed, refused, with_policy_nodes
 from moe_operator.planner.nodes import hardware_options
 from moe_operator.planner.plan import Refusal
 from moe_operator.planner.planning import plan
@@ -63,15 +65,37 @@ class Planning:
         """A deployment is gone."""
         self._outlooks.pop(key, None)
 
+    def constrained(self, deployment: ModelDeployment) -> ModelDeployment:
+        """The deployment as the site's policy lets it be placed."""
+        return constrained(deployment, self._site.policy)
+
     async def choose(self, deployment: ModelDeployment, kept: dict[str, Revision]) -> Choice | Refusal:
-        """The revision that this spec wants: a kept one, with a note where a new plan would differ, else a new plan."""
+        """The revision that this spec wants: a kept one, with a note where a new plan would differ, else a new plan.
+
+        A kept one is held to the policy too: that may have changed since.
+        """
+        policy, model = self._site.policy, load_models().find(deployment.spec.model.name)
+        if forbidden := refused(policy, deployment, model):
+            return forbidden
+        choice = await self._found_or_made(deployment, kept)
+        if isinstance(choice, Refusal):
+            return with_policy_nodes(choice, policy, deployment.namespace)
+        revision = choice.revision
+        return refused(policy, deployment, model, revision.plan, revision.image) or choice
+
+    async def _found_or_made(
+        self, deployment: ModelDeployment, kept: dict[str, Revision]
+    ) -> Choice | Refusal:
         if found := revisions.find_kept(deployment, kept):
             note = await self._outlook(deployment, found.revision)
             return replace(found, notes=(*found.notes, note)) if note else found
         config = await self._config(deployment)
         if isinstance(config, Refusal):
             return config
-        return revisions.make(deployment, await self._census.inventory(), self._site, config)
+        return revisions.make(deployment, await self._inventory(deployment), self._site, config)
+
+    async def _inventory(self, deployment: ModelDeployment) -> Inventory:
+        return narrowed(await self._census.inventory(), self._site.policy, deployment.namespace)
 
     async def _outlook(self, deployment: ModelDeployment, revision: Revision) -> str | None:
         """How a plan made now would differ from the kept one, looked at now and then."""
@@ -96,12 +120,13 @@ class Planning:
         )
         spec = deployment.spec.model_copy(update={"hardware": hardware})
         same = replace(deployment, spec=spec)
-        today = plan(same, self._census.nodes(), self._site.catalog, config=config)
+        nodes = narrowed(self._census.nodes(), self._site.policy, deployment.namespace)
+        today = plan(same, nodes, self._site.catalog, config=config)
         return None if isinstance(today, Refusal) else differences(revision.plan, today)
 
     async def room(self, deployment: ModelDeployment, revision: Revision) -> Room | None:
         """Room for groups of this revision; None where it cannot be told."""
-        inventory, kept = await self._census.inventory(), revision.plan
+        inventory, kept = await self._inventory(deployment), revision.plan
         options = hardware_options(deployment.spec, inventory, self._site.catalog)
         if isinstance(options, Refusal) or inventory.held is None:
             return None

@@ -132,7 +132,7 @@ class Reconciler:
             blank = parse({**obj, "spec": {"model": {"name": "invalid"}, "hardware": {"accelerator": "cpu"}}})
             trouble = Trouble(reasons.INVALID_SPEC, f"the stored spec cannot be read: {error}", stalled=True)
             return await _Pass(self, blank, self._clock()).run(trouble)
-        return await _Pass(self, deployment, self._clock()).run(None)
+        return await _Pass(self, self._planning.constrained(deployment), self._clock()).run(None)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""A site's policy around a plan: which nodes it may use, and whether what it would run is allowed."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from moe_operator.api import reasons
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.catalog.models.catalog import Model
+from moe_operator.catalog.policy import UNKNOWN, Policy, PolicyRule
+from moe_operator.catalog.policy_check import Subject, policy_violations
+from moe_operator.planner.facts import Inventory
+from moe_operator.planner.plan import Plan, Refusal
+
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is run, whose it is and where: what licences and rules on data ask for."""
+
+    licence: str
+    publisher: str
+    source: str
+    rule: str | None
+    """The policy's rule for the namespace; None without a policy."""
+    nodes: Mapping[str, tuple[str, ...]]
+    """Labels of the only nodes on which requests are processed; empty: any."""
+
+    def places(self) -> str:
+        """Where requests are processed, for people."""
+        return places(self.nodes) if self.nodes else "any node of the accelerator"
+
+
+def places(nodes: Mapping[str, tuple[str, ...]]) -> str:
+    """`topology.kubernetes.io/region eu-west-1 or eu-central-1`."""
+    return ", ".join(f"{key} {' or '.join(values)}" for key, values in sorted(nodes.items()))
+
+
+def constrained(deployment: ModelDeployment, policy: Policy) -> ModelDeployment:
+    """The deployment with the policy's nodes as a required affinity, as if its user had written them. So they are part
+    of what makes a revision: another policy is another revision, to which groups move one by one."""
+    rule = policy.rule_for(deployment.namespace)
+    if rule is None or not rule.nodes:
+        return deployment
+    affinity: dict[str, Any] = copy.deepcopy(dict(deployment.spec.pod_template.affinity))
+    required = affinity.setdefault("nodeAffinity", {}).setdefault(_REQUIRED, {})
+    own = [
+        {"key": key, "operator": "In", "values": list(values)} for key, values in sorted(rule.nodes.items())
+    ]
+    # Terms are alternatives: each of the user's must hold it.
+    required["nodeSelectorTerms"] = [
+        {**term, "matchExpressions": [*(term.get("matchExpressions") or ()), *own]}
+        for term in required.get("nodeSelectorTerms") or [{}]
+    ]
+    template = deployment.spec.pod_template.model_copy(update={"affinity": affinity})
+    return replace(deployment, spec=deployment.spec.model_copy(update={"pod_template": template}))
+
+
+def narrowed(inventory: Inventory, policy: Policy, namespace: str) -> Inventory:
+    """Only the nodes that the policy lets deployments of this namespace run on."""
+    rule = policy.rule_for(namespace)
+    if rule is None or not rule.nodes or inventory.nodes is None:
+        return inventory
+    kept = tuple(node for node in inventory.nodes if _allows(rule, node.labels))
+    return replace(inventory, nodes=kept)
+
+
+def refused(
+    policy: Policy,
+    deployment: ModelDeployment,
+    model: Model | None,
+    plan: Plan | None = None,
+    image: str | None = None,
+) -> Refusal | None:
+    """What the policy has against the deployment. Before there is a plan only what the spec says is judged."""
+    found = policy_violations(policy, subject_of(deployment, model, plan, image))
+    return Refusal(reasons.POLICY_VIOLATION, "; ".join(found)) if found else None
+
+
+def with_policy_nodes(refusal: Refusal, policy: Policy, namespace: str) -> Refusal:
+    """A refusal for want of nodes says that the policy leaves some out."""
+    rule = policy.rule_for(namespace)
+    if rule is None or not rule.nodes or refusal.reason != reasons.NO_NODES:
+        return refusal
+    told = f"{refusal.message}; policy rule {rule.name} allows only nodes with {places(rule.nodes)}"
+    return replace(refusal, message=told)
+
+
+def provenance(policy: Policy, deployment: ModelDeployment, model: Model | None, plan: Plan) -> Provenance:
+    """What a plan would run, and where."""
+    subject = subject_of(deployment, model, plan, None)
+    rule = policy.rule_for(deployment.namespace)
+    return Provenance(
+        licence=subject.licence or UNKNOWN,
+        publisher=subject.publisher or UNKNOWN,
+        source=subject.source or UNKNOWN,
+        rule=rule.name if rule is not None and policy.rules else None,
+        nodes=rule.nodes if rule is not None else {},
+    )
+
+
+def subject_of(
+    deployment: ModelDeployment, model: Model | None, plan: Plan | None, image: str | None
+) -> Subject:
+    """What the policy judges. A model that was not sized is loaded by its name."""
+    repository = None
+    if plan is not None and deployment.spec.model.source is None:
+        sized = plan.sizing.repository if plan.sizing is not None else None
+        repository = sized or deployment.spec.model.name
+    return Subject(deployment, model.licence if model is not None else None, repository, image)
+
+
+def _allows(rule: PolicyRule, labels: Mapping[str, str]) -> bool:
+    return all(labels.get(key) in values for key, values in rule.nodes.items())
