@@ -76,6 +76,11 @@ def _hardware(**fields: Any) -> Spec:
 
 
 ACCEPTED: tuple[Case, ...] = (
+    Case("API key from a Secret", {"engine": {"apiKeySecret": {"name": "keys"}}}),
+    Case(
+        "API key from a Secret, agent named",
+        {"engine": {"apiKeySecret": {"name": "keys", "key": "b"}, "agent": "Enabled"}},
+    ),
     Case("minimal"),
     Case(
         "useful",
@@ -235,7 +240,7 @@ REFUSED: tuple[Case, ...] = (
     Case("flag: host", _arg("host", "0.0.0.0"), "plain HTTP on port 8000"),
     Case("flag: port", _arg("port"), "plain HTTP on port 8000"),
     Case("flag: TLS", _arg("ssl-keyfile"), "plain HTTP on port 8000"),
-    Case("flag: API key", _arg("api-key"), "at the gateway"),
+    Case("flag: API key", _arg("api-key"), "apiKeySecret"),
     Case("flag: shutdown", _arg("shutdown-timeout"), "spec.rollout.drainDeadline"),
     Case("flag: figures off", _arg("disable-log-stats", ""), "reads the engine's figures"),
     Case("flag: file of flags", _arg("config", "/f.yaml"), "into spec.engine.args"),
@@ -247,7 +252,13 @@ REFUSED: tuple[Case, ...] = (
     Case("variable: address", _env("VLLM_HOST_IP"), "engine.env must not set"),
     Case("variable: LeaderWorkerSet", _env("LWS_LEADER_ADDRESS"), "LeaderWorkerSet sets these"),
     Case("variable: ranks", _env("VLLM_DP_RANK"), "laid out by spec.hardware"),
-    Case("variable: API key", _env("VLLM_API_KEY"), "at the gateway"),
+    Case("variable: API key", _env("VLLM_API_KEY"), "apiKeySecret"),
+    Case(
+        "API key without the agent",
+        {"engine": {"apiKeySecret": {"name": "keys"}, "agent": "Disabled"}},
+        "apiKeySecret needs agent: Enabled",
+    ),
+    Case("API key of no Secret", {"engine": {"apiKeySecret": {"key": "b"}}}, "name"),
     Case("variable: python path", _env("PYTHONPATH"), "spec.engine.agent: Disabled"),
     Case("variable: agent", _env("MOE_AGENT_DIR"), "spec.engine.agent: Disabled"),
     # What the operator owns of the pods.

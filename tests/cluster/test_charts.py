@@ -42,6 +42,7 @@ USED = {
     "services": "get list watch create patch",
     "serviceaccounts": "get list watch create patch",
     "poddisruptionbudgets.policy": "get list watch create patch",
+    "networkpolicies.networking.k8s.io": "get list watch create patch delete",
     "events.events.k8s.io": "create patch",
 }
 # What it may read of the cluster's hardware.
@@ -139,6 +140,8 @@ def test_helm_finds_no_fault(chart: Path) -> None:
         "watch.namespaces={UPPER}",
         "rbac.nodes=maybe",
         "config.prices=1",
+        "config.policy.rules[0].licences[0]=mit",
+        "config.network.client=x",
     ],
 )
 def test_a_misspelt_value_is_refused(setting: str) -> None:
@@ -195,10 +198,14 @@ def test_the_operator_may_do_what_it_does_and_nothing_else() -> None:
         {
             "leases.coordination.k8s.io": "create",
             f"leases.coordination.k8s.io {ACCOUNT_NAME}": "get patch",
+            "secrets": "create",
+            f"secrets {ACCOUNT_NAME}-agent-key": "get",
         }
     )
     assert _rights(ELSEWHERE) == everywhere
-    assert _rights(NAMESPACE) == {**everywhere, **lease}, "one lease of its own, and no other controller's"
+    assert _rights(NAMESPACE) == {**everywhere, **lease}, (
+        "one lease and one Secret of its own, and nobody else's"
+    )
 
 
 @pytest.mark.usefixtures("_uninstalled")
@@ -206,7 +213,9 @@ def test_an_operator_for_some_namespaces_sees_no_others() -> None:
     """Platform teams install it without any cluster-wide right."""
     _install(f"watch.namespaces={{{NAMESPACE}}}", "rbac.nodes=false")
     rights = _rights(NAMESPACE)
-    assert {kind: verbs for kind, verbs in rights.items() if "leases" not in kind} == _sorted(USED)
+    assert {
+        kind: verbs for kind, verbs in rights.items() if "leases" not in kind and "secrets" not in kind
+    } == _sorted(USED)
     assert _rights(ELSEWHERE) == {}
     kinds = {obj["kind"] for obj in _template("--set", f"watch.namespaces={{{NAMESPACE}}},rbac.nodes=false")}
     assert "ClusterRoleBinding" not in kinds

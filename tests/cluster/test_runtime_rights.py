@@ -25,6 +25,7 @@ from moe_operator.controller.kube import (
     CONTROLLER_REVISION,
     LEADER_WORKER_SET,
     MODEL_DEPLOYMENT,
+    NETWORK_POLICY,
     POD_DISRUPTION_BUDGET,
     SERVICE,
     SERVICE_ACCOUNT,
@@ -82,6 +83,7 @@ async def start(place: str, folder: Path, *settings: str) -> Replica:
         )
     )
     arguments = [f"--kubeconfig={kubeconfig}", f"--lease-name={account}"]
+    arguments.append(f"--agent-key-secret={account}-agent-key")
     # The chart's own arguments say which namespaces; here the same values are given to the process.
     watched = [s.partition("=")[2].strip("{}") for s in settings if s.startswith("watch.namespaces")]
     return await Replica.start(place, "op", folder, *arguments, namespaces=watched)
@@ -94,6 +96,7 @@ async def children(client: AioKubeClient, namespace: str) -> dict[str, list[dict
         CONFIG_MAP,
         SERVICE,
         POD_DISRUPTION_BUDGET,
+        NETWORK_POLICY,
         CONTROLLER_REVISION,
         LEADER_WORKER_SET,
     )

@@ -25,6 +25,7 @@ from moe_operator.controller.kube import (
     CONTROLLER_REVISION,
     LEADER_WORKER_SET,
     MODEL_DEPLOYMENT,
+    NETWORK_POLICY,
     NODE,
     POD,
     POD_DISRUPTION_BUDGET,
@@ -42,7 +43,7 @@ Propagation = Literal["Foreground", "Background"]
 #: Kinds whose status is written through its own subresource alone.
 WITH_STATUS = {MODEL_DEPLOYMENT, LEADER_WORKER_SET, STATEFUL_SET, POD_DISRUPTION_BUDGET, POD, SERVICE, NODE}
 #: Kinds whose generation counts changes of the spec.
-WITH_GENERATION = {MODEL_DEPLOYMENT, LEADER_WORKER_SET, STATEFUL_SET, POD_DISRUPTION_BUDGET}
+WITH_GENERATION = {MODEL_DEPLOYMENT, LEADER_WORKER_SET, STATEFUL_SET, POD_DISRUPTION_BUDGET, NETWORK_POLICY}
 FOREGROUND = "foregroundDeletion"
 _SERVER_METADATA = (
     "uid",

@@ -81,7 +81,15 @@ class MemoryEngineClient:
         self.drained: list[str] = []
 
     async def canary(
-        self, host: str, port: int, model: str, ranks: int, first_rank: int, *, deadline: float
+        self,
+        host: str,
+        port: int,
+        model: str,
+        ranks: int,
+        first_rank: int,
+        *,
+        deadline: float,
+        token: str | None = None,
     ) -> CanaryResult:
         await asyncio.sleep(CANARY_SECONDS)
         engine = self._engines.at(host)
@@ -96,7 +104,7 @@ class MemoryEngineClient:
         engine.canary_passed = True
         return CanaryResult(True, "", CANARY_SECONDS)
 
-    async def drain(self, host: str, port: int) -> bool:
+    async def drain(self, host: str, port: int, token: str | None = None) -> bool:
         await asyncio.sleep(0.01)
         engine = self._engines.at(host)
         if engine is None or not self._engines.reachable(engine.node):

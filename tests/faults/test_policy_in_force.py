@@ -1,9 +1,9 @@
-"""A site's policy in the operator: what it forbids does not start, what serves goes on, and corrections are taken up."""
+"""A site's policy in the operator: what it forbids does not start, what serves goes on, corrections are taken up."""
 
 from fakecluster.harness import NAMESPACE, Harness, manifest, play
 from moe_operator.api import reasons
 from moe_operator.catalog.operator_config import read_config
-from moe_operator.controller.kube import CONTROLLER_REVISION, LEADER_WORKER_SET, NODE
+from moe_operator.controller.kube import CONTROLLER_REVISION, LEADER_WORKER_SET, NETWORK_POLICY, NODE
 
 REGION = "topology.kubernetes.io/region"
 CODE = {"args": {"trust-remote-code": ""}}
@@ -108,5 +108,22 @@ def test_groups_move_one_by_one_to_the_nodes_that_a_new_policy_allows() -> None:
             ]
             for expression in term["matchExpressions"]
         ]
+
+    play(scenario)
+
+
+def test_a_network_policy_comes_and_goes_with_the_configuration() -> None:
+    """Lost: one that a site switched off stays for ever, and cuts off what it lets in now."""
+
+    async def scenario(h: Harness) -> None:
+        h.apply(manifest())
+        await h.serve()
+        (found,) = h.world.server.list(NETWORK_POLICY)
+        assert found["metadata"]["name"] == "tiny-engine"
+        h.config = read_config("network: {policies: Disabled}")
+        h.operator.kill()
+        await h.until(lambda: not h.world.server.list(NETWORK_POLICY), 60)
+        await h.settle()
+        assert h.serving()
 
     play(scenario)

@@ -13,6 +13,7 @@ from moe_operator.controller.kube import (
     CONFIG_MAP,
     LEADER_WORKER_SET,
     MODEL_DEPLOYMENT,
+    NETWORK_POLICY,
     POD_DISRUPTION_BUDGET,
     SERVICE,
     SERVICE_ACCOUNT,
@@ -142,6 +143,7 @@ def _foreign(kind: Kind, name: str) -> Obj:
         (SERVICE, "tiny"),
         (SERVICE_ACCOUNT, "tiny-engine"),
         (POD_DISRUPTION_BUDGET, "tiny"),
+        (NETWORK_POLICY, "tiny-engine"),
         (LEADER_WORKER_SET, "tiny-g0"),
     ],
     ids=lambda value: value.kind if isinstance(value, Kind) else "",
@@ -199,7 +201,7 @@ def test_a_child_that_somebody_changes_or_deletes_is_made_right_again() -> None:
 
         assert selector()[names.LABEL_TRAFFIC] == "off"
         await h.until(lambda: selector()[names.LABEL_TRAFFIC] == names.TRAFFIC_ON, 2, "the selector is back")
-        for kind in (SERVICE, SERVICE_ACCOUNT, POD_DISRUPTION_BUDGET, CONFIG_MAP):
+        for kind in (SERVICE, SERVICE_ACCOUNT, POD_DISRUPTION_BUDGET, NETWORK_POLICY, CONFIG_MAP):
             name = h.world.server.list(kind, NAMESPACE)[0]["metadata"]["name"]
             h.world.server.delete(kind, NAMESPACE, name, "somebody")
             await h.until(partial(h.world.server.get, kind, NAMESPACE, name), 5, f"{kind.kind} is back")

@@ -23,6 +23,8 @@ class FakeEngine:
         self.hung = False
         self.chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.seen: list[str] = []
+        self.asked: list[tuple[Scope, bytes]] = []
+        """Scopes and bodies of generating requests."""
 
     async def __call__(
         self,
@@ -47,6 +49,7 @@ class FakeEngine:
         elif scope["path"] == "/v1/broken":
             raise RuntimeError("the engine has died")
         elif scope["path"].startswith("/v1/") and scope["method"] == "POST":
+            self.asked.append((scope, (await receive()).get("body", b"")))
             headers = [(b"content-type", b"text/event-stream"), (b"connection", b"keep-alive")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             while (chunk := await self.chunks.get()) is not None:

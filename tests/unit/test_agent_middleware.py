@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moe_operator.agent.middleware import AgentMiddleware
-from moe_operator.agent.settings import Settings
+from moe_operator.agent.settings import Settings, read_settings
+from moe_operator.resources.agent_token import verifier_of
 from unit.agent_driver import FakeEngine, ask, begin
 
 
@@ -131,12 +134,88 @@ async def test_a_drain_told_twice_keeps_its_beginning_and_can_be_undone(
 
 async def test_a_drain_needs_the_token_where_one_is_set(engine: FakeEngine, tmp_path: Path) -> None:
     """Any client of the model could otherwise make its pods close connections."""
-    agent = AgentMiddleware(engine, Settings(directory=tmp_path, token="secret"))
+    agent = AgentMiddleware(engine, Settings(directory=tmp_path, verifier=verifier_of("secret")))
     assert (await ask(agent, "POST", "/moe/v1/drain")).status == 401
     assert (await ask(agent, "POST", "/moe/v1/drain", x_moe_agent_token="wrong")).status == 401
     assert (await ask(agent, "GET", "/moe/v1/state")).json["draining"] is None
     assert (await ask(agent, "POST", "/moe/v1/drain", x_moe_agent_token="secret")).status == 200
     assert (await ask(agent, "DELETE", "/moe/v1/drain")).status == 401
+
+
+async def test_the_operators_canary_needs_no_key_and_clients_do(engine: FakeEngine, tmp_path: Path) -> None:
+    """A deployment with a key would never pass its canary; or the canary would be a way in without the key."""
+    settings = Settings(directory=tmp_path, verifier=verifier_of("secret"), api_key="key")
+    agent = AgentMiddleware(engine, settings)
+    for sent in ({}, {"x_moe_agent_token": "wrong"}, {"authorization": "Bearer key"}):
+        assert (await ask(agent, "POST", "/moe/v1/canary", b'{"model": "m"}', **sent)).status == 401
+    assert engine.seen == []
+    engine.chunks.put_nowait(b"token")
+    engine.chunks.put_nowait(None)
+    body = b'{"model": "m", "prompt": "all of it", "max_tokens": 9}'
+    answer = await ask(
+        agent, "POST", "/moe/v1/canary", body, x_moe_agent_token="secret", x_data_parallel_rank="1"
+    )
+    assert (answer.status, answer.body) == (200, b"token")
+    assert engine.seen == ["http /v1/completions"]
+    scope, asked = engine.asked[-1]
+    headers = dict(scope["headers"])
+    assert headers[b"authorization"] == b"Bearer key"
+    assert headers[b"x-data-parallel-rank"] == b"1"
+    assert b"x-moe-agent-token" not in headers
+    assert int(headers[b"content-length"]) == len(asked)
+    sent_on = json.loads(asked)
+    assert (sent_on["model"], sent_on["prompt"], sent_on["max_tokens"]) == ("m", "1", 1)
+
+
+async def test_a_canary_is_closed_where_the_operator_cannot_be_told_from_others(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    agent = AgentMiddleware(engine, Settings(directory=tmp_path, api_key="key"))
+    assert (await ask(agent, "POST", "/moe/v1/canary", b"{}")).status == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/invocations", "/tokenize", "/generative_scoring", "/collective_rpc", "/docs"]
+)
+async def test_with_a_key_what_vllm_leaves_open_is_closed(
+    engine: FakeEngine, tmp_path: Path, path: str
+) -> None:
+    """vLLM answers prompts on /invocations without the key: whoever knows would need none."""
+    agent = AgentMiddleware(engine, Settings(directory=tmp_path, api_key="key"))
+    assert (await ask(agent, "POST", path)).status == 401
+    assert (await ask(agent, "POST", path, authorization="Bearer wrong")).status == 401
+    assert (await ask(agent, "POST", path, authorization="Basic key")).status == 401
+    assert engine.seen == []
+    assert (await ask(agent, "POST", path, authorization="bearer key")).status == 200
+
+
+async def test_probes_and_scrapes_need_no_key(engine: FakeEngine, tmp_path: Path) -> None:
+    """Kubelet and Prometheus have none: the pods would never be ready, and the autoscaler blind."""
+    agent = AgentMiddleware(engine, Settings(directory=tmp_path, api_key="key", verifier=verifier_of("t")))
+    for path in ("/health", "/metrics", "/metrics/", "/ping", "/version", "/moe/v1/ready", "/moe/v1/state"):
+        assert (await ask(agent, "GET", path)).status == 200
+    assert (await ask(agent, "OPTIONS", "/v1/completions")).status == 200
+
+
+async def test_a_websocket_without_the_key_is_closed(engine: FakeEngine, tmp_path: Path) -> None:
+    agent = AgentMiddleware(engine, Settings(directory=tmp_path, api_key="key"))
+    sent = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    await agent({"type": "websocket", "path": "/v1/realtime", "headers": []}, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+    assert engine.seen == []
+
+
+def test_the_key_is_not_shown_with_the_settings(tmp_path: Path) -> None:
+    """A log of the settings would give it to everyone who reads logs."""
+    environ = {"MOE_AGENT_DIR": str(tmp_path), "VLLM_API_KEY": "s3cret"}
+    assert "s3cret" not in repr(read_settings(environ))
 
 
 async def test_a_dead_engine_is_neither_alive_nor_ready(agent: AgentMiddleware, engine: FakeEngine) -> None:

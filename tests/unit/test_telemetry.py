@@ -127,6 +127,8 @@ class Engine:
     def __init__(self) -> None:
         self.page, self.in_flight, self.asked = PAGE, 0, []
         self.answer: web.Response | None = None
+        self.guarded = False
+        """Whether clients need a key."""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked.append((request.path, dict(request.headers)))
@@ -137,7 +139,9 @@ class Engine:
                 return web.json_response({"in_flight": self.in_flight})
             case "/moe/v1/drain":
                 return web.json_response({})
-            case "/v1/completions":
+            case "/moe/v1/canary" | "/v1/completions" as path:
+                if self.guarded and (path != "/moe/v1/canary" or "X-Moe-Agent-Token" not in request.headers):
+                    return web.Response(status=401, text="Unauthorized")
                 if self.answer:
                     return self.answer
                 return web.json_response({"choices": [{"text": "x"}], "usage": {"completion_tokens": 1}})
@@ -231,6 +235,24 @@ class TestCanary:
         assert not result.passed
         assert fragment in result.message
         assert "rank 3" in result.message
+
+    async def test_where_clients_need_a_key_the_agent_asks_in_the_operators_place(self, engine) -> None:
+        """A deployment with a key would never be admitted, or the operator would have to read users' Secrets."""
+        server, port, session = engine
+        server.guarded = True
+        client = HttpEngineClient(session)
+        result = await client.canary("127.0.0.1", port, "tiny", 1, 0, deadline=5, token="t")
+        assert result.passed, result.message
+        path, headers = server.asked[-1]
+        assert (path, headers["X-Moe-Agent-Token"], headers[RANK_HEADER]) == ("/moe/v1/canary", "t", "0")
+        refused = await client.canary("127.0.0.1", port, "tiny", 1, 0, deadline=5)
+        assert "HTTP 401" in refused.message
+
+    async def test_the_token_is_sent_only_where_a_key_is_asked_for(self, engine) -> None:
+        """Whoever got the address of a pod that is gone would collect tokens."""
+        server, port, session = engine
+        await HttpEngineClient(session).canary("127.0.0.1", port, "tiny", 1, 0, deadline=5, token="t")
+        assert all("X-Moe-Agent-Token" not in headers for _, headers in server.asked)
 
     async def test_nobody_there_is_a_failure_not_an_exception(self, engine) -> None:
         _, _, session = engine

@@ -7,22 +7,21 @@ It passes every message on as it comes, so a streamed answer is not held back. I
     cannot wait
                            for each other
     GET    /moe/v1/ready   200 while this pod and every other pod of its group are alive; the readiness probe
-    GET    /moe/v1/state   all of it as JSON, with the requests in flight POST   /moe/v1/drain   answer with
-    `Connection: close` from now on, so that pooled clients move to other groups DELETE /moe/v1/drain   end
-    that
+    GET    /moe/v1/state   all of it as JSON, with the requests in flight
+    POST   /moe/v1/drain   answer with `Connection: close` from now on, so that pooled clients move to other groups
+    DELETE /moe/v1/drain   end that
+    POST   /moe/v1/canary  one token from the rank that the header X-data-parallel-rank names, for the operator, which
+                           has no API key
 
-vLLM's --api-key guards /v1 and the like only: probes need no key. MOE_AGENT_TOKEN guards the drain.
+Probes need no key, drains and canaries the operator's token: see `guard`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hmac
 import json
 import logging
 import tempfile
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
 from http import HTTPStatus
 from importlib import metadata
@@ -30,19 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from . import phases
+from .asgi import App, Message, Receive, Scope, Send, answer, field_of, refuse, routed_path
 from .drain import DrainFlag
+from .guard import TOKEN_HEADER, Guard
 from .settings import Settings, read_settings
 from .slots import Reading, Slot, read_all
 from .watch import ALIVE_PATH, PeerWatch
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 PREFIX = "/moe/v1/"
-TOKEN_HEADER = b"x-moe-agent-token"
 # Paths that make the engine work. Counting by prefix includes what later versions add below them.
 _WORK = ("/v1/", "/v2/", "/inference/", "/cohere/", "/invocations", "/generative_scoring")
 _BEAT_SECONDS = 1.0
@@ -50,7 +44,9 @@ _BEAT_SECONDS = 1.0
 # good.
 _SILENT_SECONDS = 15.0
 _HEALTH_SECONDS = 2.0
-_BODY_LIMIT = 4096
+_CANARY = {"prompt": "1", "max_tokens": 1, "temperature": 0, "ignore_eos": True}
+_HEADERS_OF_THE_BODY = (b"content-type", b"content-length", b"transfer-encoding")
+_NOT_THE_OPERATOR = {"error": f"the {TOKEN_HEADER.decode()} header is missing or wrong"}
 
 _log = logging.getLogger("vllm.moe_agent")
 
@@ -62,6 +58,7 @@ class AgentMiddleware:
         self._app = app
         self._settings = settings if settings is not None else read_settings()
         self._slot: Slot | None = None
+        self._guard = Guard(self._settings.verifier, self._settings.api_key)
         self._drain = DrainFlag(self._settings.directory)
         self._watch = PeerWatch(self._settings)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,11 +74,14 @@ class AgentMiddleware:
                 self._end()
             return
         slot = self._start()
+        path = routed_path(scope)
+        if kind == "http" and path.startswith(PREFIX):
+            await self._own_page(path, scope, receive, send)
+            return
+        if not self._guard.admits(scope, path):
+            await refuse(kind, send)
+            return
         if kind == "http":
-            path = _path(scope)
-            if path.startswith(PREFIX):
-                await self._own_page(path, scope, receive, send)
-                return
             send = self._closing_while_draining(send)
             if scope["method"] != "POST" or not path.startswith(_WORK):
                 await self._app(scope, receive, send)
@@ -142,18 +142,22 @@ class AgentMiddleware:
     async def _own_page(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         if path == ALIVE_PATH and method in ("GET", "HEAD"):
-            await _answer(send, *await self._alive(scope))
+            await answer(send, *await self._alive(scope))
         elif path == PREFIX + "ready" and method in ("GET", "HEAD"):
-            await _answer(send, *await self._ready(scope))
+            await answer(send, *await self._ready(scope))
         elif path == PREFIX + "state" and method in ("GET", "HEAD"):
-            await _answer(send, HTTPStatus.OK, await self._state(scope))
+            await answer(send, HTTPStatus.OK, await self._state(scope))
         elif path == PREFIX + "drain" and method in ("POST", "DELETE"):
-            await _answer(send, *await self._set_drain(method, scope, receive))
+            await answer(send, *await self._set_drain(method, scope, receive))
+        elif path == PREFIX + "canary" and method == "POST":
+            await self._canary(scope, receive, send)
         else:
-            await _answer(
+            await answer(
                 send,
                 HTTPStatus.NOT_FOUND,
-                {"error": f"no {method} {path}: there are GET alive, ready, state; POST and DELETE drain"},
+                {
+                    "error": f"no {method} {path}: there are GET alive, ready, state; POST canary, drain; DELETE drain"
+                },
             )
 
     async def _alive(self, scope: Scope) -> tuple[HTTPStatus, dict[str, Any]]:
@@ -239,13 +243,11 @@ class AgentMiddleware:
     async def _set_drain(
         self, method: str, scope: Scope, receive: Receive
     ) -> tuple[HTTPStatus, dict[str, Any]]:
-        if not self._permitted(scope):
-            return HTTPStatus.UNAUTHORIZED, {
-                "error": f"the {TOKEN_HEADER.decode()} header is missing or wrong"
-            }
+        if not self._guard.is_operator(scope):
+            return HTTPStatus.UNAUTHORIZED, _NOT_THE_OPERATOR
         try:
             if method == "POST":
-                self._drain.set(await _reason(receive))
+                self._drain.set(await field_of(receive, "reason"))
             else:
                 self._drain.clear()
         except OSError as error:
@@ -253,11 +255,34 @@ class AgentMiddleware:
         in_flight = sum(reading.in_flight for reading in self._readings())
         return HTTPStatus.OK, {"draining": self._drain.read(), "in_flight": in_flight}
 
-    def _permitted(self, scope: Scope) -> bool:
-        if not self._settings.token:
-            return True
-        sent = next((value for name, value in scope["headers"] if name.lower() == TOKEN_HEADER), b"")
-        return hmac.compare_digest(sent, self._settings.token.encode())
+    async def _canary(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One token as clients ask for it, with the key put in. The prompt is fixed: this is no way to the model."""
+        if not self._guard.proves_operator(scope):
+            await answer(send, HTTPStatus.UNAUTHORIZED, _NOT_THE_OPERATOR)
+            return
+        model = await field_of(receive, "model")
+        body = json.dumps({**_CANARY, "model": model}).encode()
+        headers = [
+            pair for pair in self._guard.with_key(scope) if pair[0].lower() not in _HEADERS_OF_THE_BODY
+        ]
+        request: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def read() -> Message:
+            return request.pop() if request else await receive()
+
+        path = "/v1/completions"
+        inner = {**scope, "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b""}
+        inner["headers"] = [
+            *headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        slot = self._start()
+        slot.enter()
+        try:
+            await self._app(inner, read, send)
+        finally:
+            slot.leave()
 
 
 def _version() -> str:
@@ -265,36 +290,6 @@ def _version() -> str:
         return metadata.version("moe-agent")
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _path(scope: Scope) -> str:
-    """The path as routed: below --root-path, whether or not the server put that in front."""
-    path, root = str(scope["path"]), str(scope.get("root_path", ""))
-    return path.removeprefix(root) if root and path.startswith(root + "/") else path
-
-
-async def _reason(receive: Receive) -> str:
-    """The reason in a drain's body, {"reason": "…"}; a body that is none is no error."""
-    body = b""
-    while True:
-        message = await receive()
-        body = (body + message.get("body", b""))[: _BODY_LIMIT + 1]
-        if message["type"] != "http.request" or not message.get("more_body"):
-            break
-    with contextlib.suppress(ValueError, AttributeError):
-        return str(json.loads(body).get("reason", ""))[:_BODY_LIMIT]
-    return ""
-
-
-async def _answer(send: Send, status: HTTPStatus, content: dict[str, Any]) -> None:
-    body = json.dumps(content).encode() + b"\n"
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-    ]
-    await send({"type": "http.response.start", "status": int(status), "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _is_not_own_page(record: logging.LogRecord) -> bool:

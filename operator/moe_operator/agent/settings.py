@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .peers import Peer, peers_of_group
@@ -18,7 +18,9 @@ class Settings:
     Attributes:
         directory: folder shared by the pod's processes (an emptyDir), from MOE_AGENT_DIR.
         peers: the other pods of the group, from MOE_AGENT_PEERS or LeaderWorkerSet's variables.
-        token: what a caller must send to start or end a drain, from MOE_AGENT_TOKEN; empty means anyone may.
+        verifier: SHA-256, in hex, of the token by which the operator proves itself, from MOE_AGENT_VERIFIER; empty:
+            anyone may drain.
+        api_key: what clients must send, from VLLM_API_KEY; empty: nothing.
         pod: this pod's name, from POD_NAME.
         incarnation: passed through from MOE_AGENT_INCARNATION for the operator to recognise.
         scheme: how peers are asked, "http" or "https" (when vLLM itself serves TLS), from MOE_AGENT_SCHEME.
@@ -29,7 +31,8 @@ class Settings:
 
     directory: Path
     peers: tuple[Peer, ...] = ()
-    token: str = ""
+    verifier: str = ""
+    api_key: str = field(default="", repr=False)
     pod: str = ""
     incarnation: str = ""
     scheme: str = "http"
@@ -47,7 +50,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     return Settings(
         directory=Path(environ.get("MOE_AGENT_DIR") or Path(tempfile.gettempdir()) / "moe-agent"),
         peers=peers_of_group(environ),
-        token=environ.get("MOE_AGENT_TOKEN", ""),
+        verifier=environ.get("MOE_AGENT_VERIFIER", ""),
+        api_key=environ.get("VLLM_API_KEY", ""),
         pod=environ.get("POD_NAME", ""),
         incarnation=environ.get("MOE_AGENT_INCARNATION", ""),
         scheme=environ.get("MOE_AGENT_SCHEME", "http"),

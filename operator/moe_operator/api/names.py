@@ -28,6 +28,9 @@ ANNOTATION_DRAINING = f"{GROUP}/draining-since"
 #: On LeaderWorkerSets: the plan's figures that must stay readable without the revision.
 ANNOTATION_RANKS_PER_POD = f"{GROUP}/ranks-per-pod"
 
+#: On the pods: SHA-256 of the token by which the operator proves itself to their agents.
+ANNOTATION_AGENT_VERIFIER = f"{GROUP}/agent-verifier"
+
 #: The container that runs vLLM, in every pod of a group.
 ENGINE_CONTAINER = "engine"
 HTTP_PORT = 8000

@@ -60,7 +60,7 @@ ARGUMENTS: tuple[Reserved, ...] = (
         ("host", "port", "uds", "grpc", "grpc-port"),
         ("ssl-",),
     ),
-    Reserved("check keys at the gateway, as the operator asks pods without one", ("api-key",)),
+    Reserved("use spec.engine.apiKeySecret, as arguments can be read by many", ("api-key",)),
     Reserved(
         "it goes with the pods' grace period; spec.rollout.drainDeadline bounds how long a drain waits",
         ("shutdown-timeout",),
@@ -78,7 +78,7 @@ ENVIRONMENT: tuple[Reserved, ...] = (
     ),
     Reserved("LeaderWorkerSet sets these", (), ("LWS_",)),
     Reserved("ranks are laid out by spec.hardware and spec.parallelism", (), ("VLLM_DP_",)),
-    Reserved("check keys at the gateway, as the operator asks pods without one", ("VLLM_API_KEY",)),
+    Reserved("use spec.engine.apiKeySecret", ("VLLM_API_KEY",)),
     Reserved("vLLM chooses a folder of its own", ("PROMETHEUS_MULTIPROC_DIR",)),
     Reserved(
         "use spec.engine.agent: Disabled to do without the agent",

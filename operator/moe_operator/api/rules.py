@@ -154,6 +154,13 @@ _PLAIN = (
         "maxSurge and maxUnavailable must not both be 0: no group could ever be replaced",
         lambda s: s.rollout.max_surge > 0 or s.rollout.max_unavailable > 0,
     ),
+    _on_spec(
+        "spec.engine",
+        f"!has(self.apiKeySecret) || !has(self.agent) || self.agent != '{AgentMode.DISABLED}'",
+        "apiKeySecret needs agent: Enabled: without it the operator's own requests have no key, and vLLM answers"
+        " prompts on some paths without one",
+        lambda s: s.engine.api_key_secret is None or s.engine.agent is not AgentMode.DISABLED,
+    ),
     Rule(
         "spec.model.name",
         "self == oldSelf",

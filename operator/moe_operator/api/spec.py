@@ -152,6 +152,15 @@ class ResourcesSpec(ApiModel):
     """None by default but the accelerator's: a memory limit can end an engine while it loads."""
 
 
+class SecretKey(ApiModel):
+    """A key of a Secret in the same namespace. The kubelet reads it for the pod; the operator never does."""
+
+    name: Name
+    """Name of the Secret."""
+    key: Annotated[str, Field(min_length=1, max_length=253)] = "api-key"
+    """Key in it."""
+
+
 class EngineSpec(ApiModel):
     """Overrides of the engine."""
 
@@ -166,6 +175,10 @@ class EngineSpec(ApiModel):
     """Environment variables as in a container; names that the operator sets are refused."""
     resources: ResourcesSpec = ResourcesSpec()
     """Overrides of the engine container's resources."""
+    api_key_secret: SecretKey | None = None
+    """What clients must send as `Authorization: Bearer`. Probes, `/metrics` and the operator need none. Needs the
+    agent, which closes the paths that vLLM leaves open and lets the operator's own requests through. Engines read it
+    when they start: to roll a new key out, put it in another Secret or key and name that here."""
     agent: AgentMode = AgentMode.ENABLED
     """`Enabled`: the operator's agent runs inside the engine; it drains connections, reports the cause of a
     crash and answers the readiness probe. `Disabled`: the engine as it comes."""

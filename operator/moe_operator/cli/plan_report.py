@@ -55,6 +55,7 @@ class PlanReport:
     sizes: Sizes | None
     """None for a model that neither the catalogue nor a config.json describes."""
     provenance: governance.Provenance
+    site: OperatorConfig
 
     @property
     def shape(self) -> GroupShape:
@@ -110,6 +111,7 @@ def make_report(
         if model is None or planned.sizing is None
         else _sizes(deployment, planned, hardware, model, models, requests_per_second),
         provenance=governance.provenance(policy, deployment, known, planned),
+        site=site,
     )
 
 

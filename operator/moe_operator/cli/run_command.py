@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -44,9 +45,11 @@ def main(arguments: Sequence[str]) -> None:
 
 def options(given: argparse.Namespace) -> Options:
     """What the parsed command line means. Raises OperatorConfigError, or OSError where its file cannot be read."""
+    config = read_config(Path(given.config).read_text("utf-8")) if given.config else default_config()
+    own = given.lease_namespace or current_namespace()
     return Options(
         namespaces=tuple(dict.fromkeys(given.namespace)),
-        lease_namespace=given.lease_namespace or current_namespace(),
+        lease_namespace=own,
         lease_name=given.lease_name,
         identity=given.identity,
         host=given.host,
@@ -55,7 +58,8 @@ def options(given: argparse.Namespace) -> Options:
         kubeconfig=given.kubeconfig,
         workers=given.workers,
         resync=given.resync,
-        config=read_config(Path(given.config).read_text("utf-8")) if given.config else default_config(),
+        agent_key_secret=given.agent_key_secret,
+        config=replace(config, network=replace(config.network, operator_namespace=own)),
     )
 
 
@@ -97,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
         default="moe-operator",
         metavar="NAME",
         help="name of the Lease (default: %(default)s)",
+    )
+    add(
+        "--agent-key-secret",
+        metavar="NAME",
+        help="Secret in the Lease's namespace that holds the key by which agents in engines know the operator; made\n"
+        "if it is not there (default: none, and whoever reaches an engine can tell it to drain)",
     )
     add(
         "--identity",

@@ -30,11 +30,11 @@ class CanaryRunner:
         state = self._states.get(group.uid)
         return state if state and state.incarnation == incarnation(group.pods) else None
 
-    def start(self, key: Key, group: GroupFacts, model: str) -> None:
-        """Start a canary unless one runs; `enqueue` is called when it ends."""
+    def start(self, key: Key, group: GroupFacts, model: str, token: str | None = None) -> None:
+        """Start a canary unless one runs; `enqueue` is called when it ends. `token`: see `EngineClient.canary`."""
         if group.uid in self._tasks:
             return
-        task = asyncio.create_task(self._run(key, group, model), name=f"canary {group.name}")
+        task = asyncio.create_task(self._run(key, group, model, token), name=f"canary {group.name}")
         self._tasks[group.uid] = task
 
     def forget(self, alive: set[str]) -> None:
@@ -49,10 +49,12 @@ class CanaryRunner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, key: Key, group: GroupFacts, model: str) -> None:
+    async def _run(self, key: Key, group: GroupFacts, model: str, token: str | None) -> None:
         now = incarnation(group.pods)
         try:
-            results = await asyncio.gather(*(self._ask(group, p.ip, p.index, model) for p in group.pods))
+            results = await asyncio.gather(
+                *(self._ask(group, p.ip, p.index, model, token) for p in group.pods)
+            )
             failed = [r.message for r in results if not r.passed]
             known = self._states.get(group.uid)
             failures = known.failures if known and known.incarnation == now else 0
@@ -65,8 +67,12 @@ class CanaryRunner:
             self._tasks.pop(group.uid, None)
         self._enqueue(key)
 
-    async def _ask(self, group: GroupFacts, ip: str | None, index: int, model: str) -> CanaryResult:
+    async def _ask(
+        self, group: GroupFacts, ip: str | None, index: int, model: str, token: str | None
+    ) -> CanaryResult:
         if ip is None:
             return CanaryResult(False, f"pod {index} of group {group.name} has no address")
         ranks = group.ranks_per_pod
-        return await self._engine.canary(ip, names.HTTP_PORT, model, ranks, index * ranks, deadline=_DEADLINE)
+        return await self._engine.canary(
+            ip, names.HTTP_PORT, model, ranks, index * ranks, deadline=_DEADLINE, token=token
+        )

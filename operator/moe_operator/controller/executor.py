@@ -3,6 +3,7 @@
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.times import format_time
+from moe_operator.controller.agent_tokens import AgentTokens
 from moe_operator.controller.canary import CanaryRunner
 from moe_operator.controller.children import NameConflictError, is_ours
 from moe_operator.controller.group_planner import (
@@ -27,7 +28,7 @@ from moe_operator.controller.kube import (
 )
 from moe_operator.controller.observed import GroupFacts, PodFacts
 from moe_operator.controller.store import Store
-from moe_operator.resources.group import build_group
+from moe_operator.resources.group import build_group, group_name
 from moe_operator.resources.revision import Revision
 from moe_operator.telemetry.engine import EngineClient
 
@@ -36,12 +37,18 @@ class Executor:
     """Writes of one reconcile. Every delete and patch names the uid it means."""
 
     def __init__(
-        self, client: KubeClient, store: Store, engine: EngineClient, canaries: CanaryRunner
+        self,
+        client: KubeClient,
+        store: Store,
+        engine: EngineClient,
+        canaries: CanaryRunner,
+        tokens: AgentTokens,
     ) -> None:
         self._client = client
         self._store = store
         self._engine = engine
         self._canaries = canaries
+        self._tokens = tokens
 
     async def run(
         self, deployment: ModelDeployment, revision: Revision | None, action: Action, now: float
@@ -53,7 +60,8 @@ class Executor:
                 await self._create(deployment, revision, slot)
             case RunCanary(group=group):
                 model = deployment.spec.model.served_name or deployment.spec.model.name
-                self._canaries.start(deployment.key, group, model)
+                token = self._tokens.token(deployment.uid, group.name)
+                self._canaries.start(deployment.key, group, model, token)
             case TrafficOn(group=group):
                 await self._traffic_on(deployment, group)
             case TrafficOff(pods=pods):
@@ -67,7 +75,8 @@ class Executor:
                 await self._reap(deployment, group)
 
     async def _create(self, deployment: ModelDeployment, revision: Revision, slot: int) -> None:
-        wanted = build_group(deployment, revision, slot)
+        verifier = self._tokens.verifier(deployment.uid, group_name(deployment.name, slot))
+        wanted = build_group(deployment, revision, slot, verifier=verifier)
         try:
             fresh = await self._client.create(LEADER_WORKER_SET, wanted)
         except ConflictError:
@@ -110,9 +119,10 @@ class Executor:
         except (NotFoundError, ConflictError):
             return  # gone, or another group of that name: the watch tells
         self._store.upsert(LEADER_WORKER_SET, fresh)
+        token = self._tokens.token(deployment.uid, group.name)
         for pod in group.pods:
             if pod.ip:
-                await self._engine.drain(pod.ip, names.HTTP_PORT)
+                await self._engine.drain(pod.ip, names.HTTP_PORT, token)
 
     async def _delete(self, deployment: ModelDeployment, group: GroupFacts) -> None:
         await self._client.delete(

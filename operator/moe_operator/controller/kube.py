@@ -53,11 +53,13 @@ NODE = Kind("", "v1", "nodes", "Node", namespaced=False)
 POD_DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 RESOURCE_SLICE = Kind("resource.k8s.io", "v1", "resourceslices", "ResourceSlice", namespaced=False)
 RESOURCE_CLAIM = Kind("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim")
+SECRET = Kind("", "v1", "secrets", "Secret")
+NETWORK_POLICY = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
 
 #: Children applied as a whole whenever they differ from what is wanted.
-APPLIED_KINDS = (SERVICE_ACCOUNT, CONFIG_MAP, SERVICE, POD_DISRUPTION_BUDGET)
+APPLIED_KINDS = (SERVICE_ACCOUNT, CONFIG_MAP, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY)
 #: The same by the name of the kind.
 APPLIED = {one.kind: one for one in APPLIED_KINDS}
 #: Everything that is watched and cached, beside the ModelDeployments themselves.

@@ -16,6 +16,7 @@ from moe_operator.api.rules import violations
 from moe_operator.api.times import parse_time
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller import revisions
+from moe_operator.controller.agent_tokens import AgentTokens
 from moe_operator.controller.canary import CanaryRunner
 from moe_operator.controller.causes import Limits, broken, last_line
 from moe_operator.controller.children import NameConflictError, ensure, is_ours, prune
@@ -40,6 +41,7 @@ from moe_operator.controller.kube import (
     CONTROLLER_REVISION,
     LEADER_WORKER_SET,
     MODEL_DEPLOYMENT,
+    NETWORK_POLICY,
     NODE,
     POD,
     ConflictError,
@@ -60,6 +62,7 @@ from moe_operator.planner.plan import Refusal
 from moe_operator.resources.agent_config import agent_config_name, agent_configs_of
 from moe_operator.resources.children import build_children
 from moe_operator.resources.group import parse_slot
+from moe_operator.resources.network_policy import build_network_policy
 from moe_operator.resources.revision import Revision, build_revision
 from moe_operator.telemetry.engine import EngineClient
 from moe_operator.telemetry.observation import Snapshot
@@ -99,17 +102,19 @@ class Reconciler:
         leader_worker_set: Callable[[], Awaitable[Refusal | None]],
         enqueue: Callable[[Key], None],
         clock: Callable[[], float],
+        tokens: AgentTokens | None = None,
     ) -> None:
         """`clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None."""
         self._client = client
         self._store = store
+        self._config = config
         self._planning = Planning(client, store, config, clock)
         self._events = events
         self._snapshot = snapshot
         self._leader_worker_set = leader_worker_set
         self._clock = clock
         self._canaries = CanaryRunner(engine, enqueue)
-        self._executor = Executor(client, store, engine, self._canaries)
+        self._executor = Executor(client, store, engine, self._canaries, tokens or AgentTokens())
         self._scaler = Scaler()
         self._memory: dict[Key, _Memory] = {}
 
@@ -385,7 +390,7 @@ class _Pass:
         if self._effective is None:
             return
         d, client, store = self._d, self._client, self._store
-        for child in build_children(d, self._effective):
+        for child in build_children(d, self._effective, self._o._config):
             await ensure(client, store, d, APPLIED[child["kind"]], [child], self._parent_lives)
         if self._effective.name not in self._kept:
             await ensure(
@@ -409,6 +414,8 @@ class _Pass:
             if name in keep:
                 mounted |= agent_configs_of(revision.template)
         await prune(self._client, self._store, self._d, CONFIG_MAP, mounted)
+        if build_network_policy(self._d, self._effective, self._o._config) is None:
+            await prune(self._client, self._store, self._d, NETWORK_POLICY, set())
 
     # --- status -----------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.resources.agent_bundle import MIDDLEWARE, agent_files, config_map_key
 from moe_operator.resources.metadata import child_metadata
@@ -15,6 +16,8 @@ MOUNT_PATH = "/opt/moe-agent"
 #: An emptyDir that all processes of the pod share: requests in flight and the drain flag.
 STATE_PATH = "/run/moe-agent"
 
+#: Differs from group to group, so it is in the pods' metadata: the template is the revision's.
+_VERIFIER_FIELD = f"metadata.annotations['{names.ANNOTATION_AGENT_VERIFIER}']"
 _FILES_VOLUME = "moe-agent"
 _STATE_VOLUME = "moe-agent-state"
 
@@ -66,6 +69,7 @@ def agent_parts(deployment_name: str) -> PodParts:
         env=(
             {"name": "PYTHONPATH", "value": MOUNT_PATH},
             {"name": "MOE_AGENT_DIR", "value": STATE_PATH},
+            {"name": "MOE_AGENT_VERIFIER", "valueFrom": {"fieldRef": {"fieldPath": _VERIFIER_FIELD}}},
         ),
         volumes=(
             {
@@ -81,6 +85,7 @@ def agent_parts(deployment_name: str) -> PodParts:
         reasons={
             "PYTHONPATH": "where vLLM finds the operator's agent",
             "MOE_AGENT_DIR": "what the agent's processes share",
+            "MOE_AGENT_VERIFIER": "the agent knows the operator by it",
             MOUNT_PATH: "the operator's agent, from its ConfigMap",
             STATE_PATH: "requests in flight and the drain flag, shared by the pod's processes",
         },

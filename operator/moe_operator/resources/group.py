@@ -57,9 +57,17 @@ def render_revision(rendering: Rendering) -> Revision:
 
 
 def build_group(
-    deployment: ModelDeployment, revision: Revision, slot: int, role: str = names.ROLE_SERVE
+    deployment: ModelDeployment,
+    revision: Revision,
+    slot: int,
+    role: str = names.ROLE_SERVE,
+    *,
+    verifier: str | None = None,
 ) -> dict[str, Any]:
-    """The LeaderWorkerSet of the group in `slot`: the revision's template with this group's name put in."""
+    """The LeaderWorkerSet of the group in `slot`: the revision's template with this group's name put in.
+
+    `verifier`: the hash of the token by which the operator proves itself to the group's agents.
+    """
     name = group_name(deployment.name, slot)
     own = {names.LABEL_GROUP: name, names.LABEL_ROLE: role, names.LABEL_REVISION: revision.name}
     spec = copy.deepcopy(revision.template)
@@ -67,6 +75,9 @@ def build_group(
     for kind in ("leaderTemplate", "workerTemplate"):
         template = workers[kind]
         template["metadata"]["labels"].update(own)
+        if verifier is not None:
+            annotations = template["metadata"].setdefault("annotations", {})
+            annotations[names.ANNOTATION_AGENT_VERIFIER] = verifier
         _name_group(template["spec"].get("affinity"), name)
     metadata = child_metadata(deployment, name, own)
     metadata["annotations"] = {names.ANNOTATION_RANKS_PER_POD: str(revision.plan.ranks_per_pod)}

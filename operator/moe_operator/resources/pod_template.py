@@ -45,6 +45,7 @@ def _parts(rendering: Rendering) -> list[PodParts]:
         rendering.source.parts(),
         *([agent_config.agent_parts(rendering.deployment.name)] if agent else []),
         _accelerator(rendering),
+        _api_key(rendering),
         _user(rendering),
     ]
 
@@ -95,6 +96,18 @@ def _accelerator(rendering: Rendering) -> PodParts:
                 limits, f"ranks in the pod x GPUs of a rank: {plan.ranks_per_pod} x {plan.tensor}"
             ),
         },
+    )
+
+
+def _api_key(rendering: Rendering) -> PodParts:
+    """What vLLM asks clients for. A reference: the key itself is in no object of the operator's."""
+    secret = rendering.deployment.spec.engine.api_key_secret
+    if secret is None:
+        return PodParts()
+    reference = {"name": secret.name, "key": secret.key}
+    return PodParts(
+        env=({"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": reference}},),
+        reasons={"VLLM_API_KEY": "as engine.apiKeySecret says"},
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import secrets
 import signal
 import time
 import uuid
@@ -13,8 +14,11 @@ from typing import Any
 import aiohttp
 
 from moe_operator.catalog.operator_config import OperatorConfig, default_config
+from moe_operator.controller.agent_tokens import AgentTokens
+from moe_operator.controller.kube import ForbiddenError, KubeError
 from moe_operator.controller.reconcile import Reconciler, Result
 from moe_operator.controller.store import Key, Store
+from moe_operator.runtime.agent_key import AgentKeyError, load_agent_key
 from moe_operator.runtime.capabilities import LeaderWorkerSetCheck
 from moe_operator.runtime.connection import load_configuration
 from moe_operator.runtime.events import EventPoster
@@ -73,6 +77,8 @@ class Options:
     workers: int = 8
     resync: tuple[float, float] = INTERVAL
     """Seconds between two resyncs, drawn between the two."""
+    agent_key_secret: str | None = None
+    """Secret in `lease_namespace` with the key by which the operator proves itself to agents; None: it does not."""
     config: OperatorConfig = field(default_factory=default_config)
     """What the site knows better than the catalogue."""
 
@@ -142,6 +148,8 @@ class Process:
             fenced, instance=identity, observer=metrics, clock=loop.time, wall_clock=time.time
         )
         self.collector = Collector(engines, lambda: targets(self.store), self.queue.add, loop.time)
+        self._client = fenced
+        self._tokens = AgentTokens()
         self._reconciler = Reconciler(
             fenced,
             self.store,
@@ -152,6 +160,7 @@ class Process:
             leader_worker_set=LeaderWorkerSetCheck(client, loop.time),
             enqueue=self.queue.add,
             clock=time.time,
+            tokens=self._tokens,
         )
         self._workers = Workers(
             self.queue, self._reconcile, count=options.workers, jitter=draw, observer=metrics
@@ -232,6 +241,8 @@ class Process:
         """What only the leader does."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
+        if why := await self._read_agent_key():
+            return why
         # The last leader's last writes may be newer than what our watches have delivered.
         while self._synced_at is None or self._synced_at < begun - _FRESH:
             if not await self.resync.once():
@@ -242,6 +253,27 @@ class Process:
         self._workers.start()
         await self.collector.run()
         return "telemetry ended"
+
+    async def _read_agent_key(self) -> str:
+        """Have the key before the first group is made. Empty, or why it cannot be had."""
+        name, namespace = self._options.agent_key_secret, self._options.lease_namespace
+        if name is None:
+            log.warning(
+                "no --agent-key-secret: agents cannot tell the operator from others, anyone may drain"
+            )
+            return ""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _LIST_AGAIN
+        while True:
+            try:
+                self._tokens.use(await load_agent_key(self._client, namespace, name, secrets.token_bytes))
+                return ""
+            except (AgentKeyError, ForbiddenError) as error:
+                return f"cannot use Secret {namespace}/{name}: {error}"
+            except KubeError as error:
+                if loop.time() > deadline:
+                    return f"cannot read Secret {namespace}/{name}: {error}"
+                await asyncio.sleep(1.0)
 
     async def _restart_deaf(self) -> None:
         """Start the watches anew when one of them is deaf."""

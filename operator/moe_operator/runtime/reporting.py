@@ -61,14 +61,24 @@ class CountedEngine:
         self._metrics = metrics
 
     async def canary(
-        self, host: str, port: int, model: str, ranks: int, first_rank: int, *, deadline: float
+        self,
+        host: str,
+        port: int,
+        model: str,
+        ranks: int,
+        first_rank: int,
+        *,
+        deadline: float,
+        token: str | None = None,
     ) -> CanaryResult:
-        result = await self._engine.canary(host, port, model, ranks, first_rank, deadline=deadline)
+        result = await self._engine.canary(
+            host, port, model, ranks, first_rank, deadline=deadline, token=token
+        )
         self._metrics.canary(result.passed)
         return result
 
-    async def drain(self, host: str, port: int) -> bool:
-        return await self._engine.drain(host, port)
+    async def drain(self, host: str, port: int, token: str | None = None) -> bool:
+        return await self._engine.drain(host, port, token)
 
 
 class LastAnswer:

@@ -17,9 +17,20 @@ class EngineClient(Protocol):
     """Bounded in time; none of these raises for an engine that misbehaves."""
 
     async def canary(
-        self, host: str, port: int, model: str, ranks: int, first_rank: int, *, deadline: float
+        self,
+        host: str,
+        port: int,
+        model: str,
+        ranks: int,
+        first_rank: int,
+        *,
+        deadline: float,
+        token: str | None = None,
     ) -> CanaryResult:
-        """Ask every local rank (`ranks` of them, global numbers from `first_rank`) for one token."""
+        """Ask every local rank (`ranks` of them, global numbers from `first_rank`) for one token.
 
-    async def drain(self, host: str, port: int) -> bool:
+        `token`: proves the operator to the pod's agent, where the engine asks clients for a key.
+        """
+
+    async def drain(self, host: str, port: int, token: str | None = None) -> bool:
         """Tell the agent to drain (idempotent). False if it could not be told."""

@@ -1,0 +1,84 @@
+"""Who may connect to the engines of a deployment, and where they may connect to.
+
+What ranks say to each other is neither encrypted nor authenticated, and some of it is unpickled: whoever reaches
+their ports runs code in the engine. Ports are the kernel's choice, so all of them are open between the deployment's
+own pods, and to nobody else. RDMA passes by these rules: SR-IOV and InfiniBand devices are no interfaces of the CNI,
+and EFA obeys its security groups.
+"""
+
+from typing import Any
+
+from moe_operator.api import names
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.catalog.network import Network, Policies
+from moe_operator.catalog.operator_config import OperatorConfig
+from moe_operator.catalog.policy import Egress
+from moe_operator.resources.metadata import child_metadata
+from moe_operator.resources.revision import Revision, engine_container
+
+_NAMESPACE = "kubernetes.io/metadata.name"
+_OFFLINE = {"name": "HF_HUB_OFFLINE", "value": "1"}
+
+
+def network_policy_name(deployment_name: str) -> str:
+    """Suffixed as the ServiceAccount is, so that a policy of the user's named as the model is not in the way."""
+    return f"{deployment_name}-engine"
+
+
+def build_network_policy(
+    deployment: ModelDeployment, revision: Revision, config: OperatorConfig
+) -> dict[str, Any] | None:
+    """The policy; None where the site has switched them off and no rule denies egress."""
+    rule = config.policy.rule_for(deployment.namespace)
+    deny = rule is not None and rule.egress is Egress.DENY
+    ingress = config.network.policies is Policies.INGRESS
+    if not ingress and not deny:
+        return None
+    # Only pods of groups: others that carry the deployment's label (weights jobs) need the hub, and serve nobody.
+    selector = {
+        "matchLabels": {names.LABEL_DEPLOYMENT: deployment.name},
+        "matchExpressions": [{"key": names.LABEL_GROUP, "operator": "Exists"}],
+    }
+    spec: dict[str, Any] = {"podSelector": selector, "policyTypes": []}
+    own = {"podSelector": {"matchLabels": {names.LABEL_DEPLOYMENT: deployment.name}}}
+    if ingress:
+        spec["policyTypes"].append("Ingress")
+        spec["ingress"] = [{"from": [own]}, _clients(deployment, config.network)]
+    if deny:
+        spec["policyTypes"].append("Egress")
+        spec["egress"] = [{"to": [own]}, _dns(config.network), *_hub(deployment, revision)]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": child_metadata(deployment, network_policy_name(deployment.name)),
+        "spec": spec,
+    }
+
+
+def _clients(deployment: ModelDeployment, network: Network) -> dict[str, Any]:
+    """Requests, probes and scrapes; and the ports that further containers name, whose clients only the user knows."""
+    ports = [{"protocol": "TCP", "port": names.HTTP_PORT}]
+    for container in deployment.spec.pod_template.containers:
+        for port in container.get("ports") or ():
+            one = {"protocol": port.get("protocol") or "TCP", "port": port.get("containerPort")}
+            if one not in ports:
+                ports.append(one)
+    if not network.clients:
+        return {"ports": ports}
+    peers: list[dict[str, Any]] = [{"podSelector": {}}]
+    if network.operator_namespace is not None:
+        peers.append({"namespaceSelector": {"matchLabels": {_NAMESPACE: network.operator_namespace}}})
+    return {"from": [*peers, *network.clients], "ports": ports}
+
+
+def _dns(network: Network) -> dict[str, Any]:
+    rule: dict[str, Any] = {"ports": [{"protocol": p, "port": 53} for p in ("UDP", "TCP")]}
+    return {"to": list(network.dns), **rule} if network.dns else rule
+
+
+def _hub(deployment: ModelDeployment, revision: Revision) -> list[dict[str, Any]]:
+    """HTTPS to anywhere for engines that fetch their weights themselves: the hub's addresses change. Engines that find
+    them in the pod are told so, and need none."""
+    if _OFFLINE in engine_container(revision.template).get("env", ()):
+        return []
+    return [{"ports": [{"protocol": "TCP", "port": 443}]}]
