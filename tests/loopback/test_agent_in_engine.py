@@ -11,15 +11,20 @@ import time
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from e2e.engine_helpers import get, get_json, post_json
 from harness.processes import cpu_seconds
 from harness.wait import wait_for
 from loopback.group import PORT, Group, Layout, Pod, group
+from moe_operator.resources.agent_token import agent_token, verifier_of
+from moe_operator.telemetry.engine_http import TOKEN_HEADER, HttpEngineClient
 
 KEY = {"Authorization": "Bearer secret"}
+TOKEN = agent_token(bytes(32), "uid", "tiny-g0")
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -27,7 +32,8 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(scope="module")
 def served() -> Iterator[Group]:
     """Two pods of one rank that ask clients for a key."""
-    with group(Layout(2, 1, "127.30.2"), arguments=["--api-key", "secret"]) as made:
+    environment = {"VLLM_API_KEY": "secret", "MOE_AGENT_VERIFIER": verifier_of(TOKEN)}
+    with group(Layout(2, 1, "127.30.2"), environment=environment) as made:
         made.wait_ready()
         yield made
 
@@ -49,6 +55,45 @@ def test_probes_need_no_key(served: Group) -> None:
     for pod in served.pods:
         assert get(pod.url, "/moe/v1/ready")[0] == 200
         assert get(pod.url, "/moe/v1/alive")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"model": "tiny", "prompt": "x", "max_tokens": 1}),
+        # vLLM itself asks for no key here, and answers prompts.
+        ("/invocations", {"model": "tiny", "prompt": "x", "max_tokens": 1}),
+        ("/tokenize", {"model": "tiny", "prompt": "x"}),
+    ],
+)
+def test_no_page_that_works_for_clients_is_open_without_the_key(
+    served: Group, path: str, body: dict[str, Any]
+) -> None:
+    """A key that guards half of the ways in guards nothing."""
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        post_json(served.pods[0].url, path, body)
+    assert post_json(served.pods[0].url, path, body, headers=KEY)
+
+
+async def test_the_operator_admits_a_group_without_knowing_its_key(served: Group) -> None:
+    """Else no deployment with a key is ever admitted, or the operator reads every Secret of the cluster."""
+    async with aiohttp.ClientSession() as session:
+        client = HttpEngineClient(session)
+        for pod in served.pods:
+            result = await client.canary(pod.address, PORT, "tiny", 1, 0, deadline=60, token=TOKEN)
+            assert result.passed, result.message
+            stranger = await client.canary(pod.address, PORT, "tiny", 1, 0, deadline=60, token="guess")
+            assert "HTTP 401" in stranger.message
+
+
+async def test_nobody_but_the_operator_drains_a_pod(served: Group) -> None:
+    """Any pod of the cluster could take a model out of service."""
+    pod = served.pods[1]
+    async with aiohttp.ClientSession() as session:
+        client = HttpEngineClient(session)
+        assert not await client.drain(pod.address, PORT)
+        assert not await client.drain(pod.address, PORT, "guess")
+    assert get_json(pod.url, "/moe/v1/state")["draining"] is None
 
 
 def test_probes_are_not_in_the_access_log(served: Group) -> None:
@@ -114,7 +159,7 @@ def test_a_drain_moves_a_pooled_client_without_a_failed_request(served: Group) -
         assert _pooled_request(client) == (200, None)
         kept = client.sock
         assert kept is not None
-        answer = post_json(pod.url, "/moe/v1/drain", {"reason": "test"})
+        answer = post_json(pod.url, "/moe/v1/drain", {"reason": "test"}, headers={TOKEN_HEADER: TOKEN})
         assert answer["in_flight"] == 2
         assert _pooled_request(client) == (200, "close")
         assert client.sock is None

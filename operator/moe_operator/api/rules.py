@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from moe_operator.api import names, reasons, reserved
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.reserved import Reserved
-from moe_operator.api.spec import AgentMode, ModelDeploymentSpec
+from moe_operator.api.spec import AgentMode, ModelDeploymentSpec, PodSecurityProfile
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,12 @@ _PLAIN = (
         "apiKeySecret needs agent: Enabled: without it the operator's own requests have no key, and vLLM answers"
         " prompts on some paths without one",
         lambda s: s.engine.api_key_secret is None or s.engine.agent is not AgentMode.DISABLED,
+    ),
+    _on_spec(
+        "spec.engine",
+        f"!has(self.runAsUser) || (has(self.podSecurity) && self.podSecurity == '{PodSecurityProfile.RESTRICTED}')",
+        "runAsUser needs podSecurity: Restricted: otherwise engines run as their image's own user",
+        lambda s: s.engine.run_as_user is None or s.engine.pod_security is PodSecurityProfile.RESTRICTED,
     ),
     Rule(
         "spec.model.name",

@@ -45,6 +45,13 @@ class AgentMode(StrEnum):
     DISABLED = "Disabled"
 
 
+class PodSecurityProfile(StrEnum):
+    """How far the engines' pods are confined."""
+
+    BASELINE = "Baseline"
+    RESTRICTED = "Restricted"
+
+
 class Goal(StrEnum):
     """What the planner prefers among layouts that fit."""
 
@@ -179,6 +186,13 @@ class EngineSpec(ApiModel):
     """What clients must send as `Authorization: Bearer`. Probes, `/metrics` and the operator need none. Needs the
     agent, which closes the paths that vLLM leaves open and lets the operator's own requests through. Engines read it
     when they start: to roll a new key out, put it in another Secret or key and name that here."""
+    pod_security: PodSecurityProfile = PodSecurityProfile.BASELINE
+    """`Baseline`: as the image's own user, which is root in vLLM's images, without capabilities but those that the
+    fabric needs. `Restricted`: not as root, without any capability, on a read-only file system, as the Pod Security
+    Standard of that name asks; RDMA then needs nodes that do not limit locked memory."""
+    run_as_user: Annotated[int, Field(ge=1, le=4_294_967_294)] | None = None
+    """User of the pods with `podSecurity: Restricted`; default 2000, which vLLM's images have. On OpenShift one of the
+    namespace's range. Always of group 0, which must be able to read the weights."""
     agent: AgentMode = AgentMode.ENABLED
     """`Enabled`: the operator's agent runs inside the engine; it drains connections, reports the cause of a
     crash and answers the readiness probe. `Disabled`: the engine as it comes."""

@@ -12,6 +12,7 @@
           egress: Deny
           code: []
           pods: []
+          podSecurity: Restricted
 
 The first rule that names a deployment's namespace is the one that holds. What a rule leaves out it does not
 restrict, but for `code`: arguments that load code are refused unless they are named there, with a policy or without.
@@ -42,6 +43,14 @@ class Egress(StrEnum):
 
     ALLOW = "Allow"
     DENY = "Deny"
+
+
+class PodSecurityLevel(StrEnum):
+    """The Pod Security Standards, from wide to narrow."""
+
+    PRIVILEGED = "Privileged"
+    BASELINE = "Baseline"
+    RESTRICTED = "Restricted"
 
 
 class PodAddition(StrEnum):
@@ -77,6 +86,8 @@ class PolicyRule:
     """Names of arguments and variables that may load code; see `code_loading`."""
     pods: tuple[PodAddition, ...] | None = None
     """What `podTemplate` may add."""
+    pod_security: PodSecurityLevel = PodSecurityLevel.PRIVILEGED
+    """The Pod Security Standard that pods keep to."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,7 @@ class _Rule(_Form):
     egress: Annotated[Egress, Field(strict=False)] = Egress.ALLOW
     code: _Texts = Field(default_factory=list)
     pods: list[Annotated[PodAddition, Field(strict=False)]] | None = None
+    pod_security: Annotated[PodSecurityLevel, Field(strict=False)] = PodSecurityLevel.PRIVILEGED
 
     def rule(self) -> PolicyRule:
         return PolicyRule(
@@ -139,6 +151,7 @@ class _Rule(_Form):
             egress=self.egress,
             code=tuple(self.code),
             pods=None if self.pods is None else tuple(self.pods),
+            pod_security=self.pod_security,
         )
 
 

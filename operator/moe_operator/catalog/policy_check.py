@@ -8,7 +8,15 @@ from typing import Any
 
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog import code_loading
-from moe_operator.catalog.policy import UNKNOWN, UNRESTRICTED, Digest, PodAddition, Policy, PolicyRule
+from moe_operator.catalog.policy import (
+    UNKNOWN,
+    UNRESTRICTED,
+    Digest,
+    PodAddition,
+    PodSecurityLevel,
+    Policy,
+    PolicyRule,
+)
 
 #: Flags that load further repositories, beside the model's own.
 _FURTHER_MODELS = ("tokenizer", "hf-config-path", "spec-model", "speculative-config.model")
@@ -27,6 +35,10 @@ class Subject:
     """On the hub, for a model that is loaded from there."""
     image: str | None = None
     """The engine's image."""
+    pod_security: PodSecurityLevel | None = None
+    """The Pod Security Standard that its pods keep to."""
+    pod_reasons: tuple[str, ...] = ()
+    """What keeps them from a stricter one."""
 
     @property
     def source(self) -> str | None:
@@ -56,7 +68,7 @@ def policy_violations(policy: Policy, subject: Subject) -> list[str]:
             " namespaces of one, in the operator's configuration"
         ]
     where = "" if rule is UNRESTRICTED else f"policy rule {rule.name}: "
-    checks = (_licence, _publisher, _sources, _images, _nodes, _code, _pods)
+    checks = (_licence, _publisher, _sources, _images, _nodes, _code, _pods, _pod_security)
     return [f"{where}{message}" for check in checks for message in check(rule, subject)]
 
 
@@ -156,6 +168,16 @@ def _pods(rule: PolicyRule, subject: Subject) -> Iterator[str]:
     for addition, what in _additions(subject.deployment):
         if addition not in rule.pods:
             yield f"{what}; of these additions are allowed: {_listed(rule.pods)}"
+
+
+def _pod_security(rule: PolicyRule, subject: Subject) -> Iterator[str]:
+    levels, given = list(PodSecurityLevel), subject.pod_security
+    if given is None or levels.index(given) >= levels.index(rule.pod_security):
+        return
+    yield (
+        f"pods keep to the Pod Security Standard {given} ({', '.join(subject.pod_reasons)}), and have to keep to"
+        f" {rule.pod_security}: engine.podSecurity: Restricted keeps engines to the strictest"
+    )
 
 
 def _additions(deployment: ModelDeployment) -> Iterator[tuple[PodAddition, str]]:

@@ -7,6 +7,7 @@ from moe_operator.cli.estimates import Fleet, Money
 from moe_operator.cli.explain import Explained, memory_figures, speed_constants
 from moe_operator.cli.plan_report import PlanReport, Sizes
 from moe_operator.planner.plan import Refusal, Sizing
+from moe_operator.resources.security_notes import security_notes
 
 
 def plan_data(report: PlanReport, *, explain: bool = False) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def plan_data(report: PlanReport, *, explain: bool = False) -> dict[str, Any]:
             "policyRule": report.provenance.rule,
             "nodes": {key: list(values) for key, values in report.provenance.nodes.items()},
         },
+        "podSecurity": {"level": report.security.level.value, "reasons": list(report.security.reasons)},
         "accelerator": {
             "name": plan.accelerator,
             "gpusPerNode": report.hardware.gpus_per_node,
@@ -68,7 +70,7 @@ def plan_data(report: PlanReport, *, explain: bool = False) -> dict[str, Any]:
         "engineArguments": [
             {"flag": one.flag or None, "value": one.value, "reason": one.reason} for one in report.arguments
         ],
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *security_notes(report.deployment, report.revision)],
         "assumptions": list(sizes.wants.assumed) if sizes else [],
         **(_explained(report) if explain else {}),
     }

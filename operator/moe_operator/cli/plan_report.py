@@ -20,6 +20,7 @@ from moe_operator.planner.sizing import Sized
 from moe_operator.planner.wants import Wants, wants_of
 from moe_operator.resources.engine_args import Argument, explained_arguments
 from moe_operator.resources.group import render_revision
+from moe_operator.resources.pod_security import PodSecurity, template_security
 from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.revision import Revision
 
@@ -56,6 +57,7 @@ class PlanReport:
     """None for a model that neither the catalogue nor a config.json describes."""
     provenance: governance.Provenance
     site: OperatorConfig
+    security: PodSecurity
 
     @property
     def shape(self) -> GroupShape:
@@ -95,7 +97,16 @@ def make_report(
     model = config or models.find(spec.model.name)
     rendering = Rendering(deployment, planned, site)
     revision = render_revision(rendering)
-    if forbidden := governance.refused(policy, deployment, known, planned, revision.image):
+    security = template_security(revision.template)
+    forbidden = governance.refused(
+        policy,
+        deployment,
+        known,
+        planned,
+        image=revision.image,
+        pods=(security.level, security.reasons),
+    )
+    if forbidden:
         return forbidden
     return PlanReport(
         deployment=deployment,
@@ -112,6 +123,7 @@ def make_report(
         else _sizes(deployment, planned, hardware, model, models, requests_per_second),
         provenance=governance.provenance(policy, deployment, known, planned),
         site=site,
+        security=security,
     )
 
 

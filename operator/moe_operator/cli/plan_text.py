@@ -10,6 +10,7 @@ from moe_operator.cli.plan_report import PlanReport, Sizes
 from moe_operator.cli.tables import table
 from moe_operator.cli.units import GIB, billions, count, gib, usd
 from moe_operator.planner.plan import Plan, Refusal, Sizing
+from moe_operator.resources.security_notes import security_notes
 
 
 def plan_text(report: PlanReport, *, plain: bool = False, arguments: bool = True) -> str:
@@ -74,6 +75,8 @@ def _header(report: PlanReport) -> Iterator[str]:
     yield f"  source     {origin.source}, publisher {origin.publisher}{licence}"
     yield f"  processed  on {origin.places()}" + (f" (policy rule {origin.rule})" if origin.rule else "")
     yield f"  image      {report.revision.image}"
+    why = f" ({', '.join(report.security.reasons)})" if report.security.reasons else ""
+    yield f"  security   Pod Security Standard {report.security.level}{why}"
     yield f"  revision   {report.revision.name}"
     yield f"  nodes      {report.nodes.source}{_room(report)}"
 
@@ -159,7 +162,7 @@ def _estimate(report: PlanReport, sizing: Sizing, sizes: Sizes) -> Iterator[str]
 
 
 def _notes(report: PlanReport) -> Iterator[str]:
-    for note in report.plan.notes:
+    for note in (*report.plan.notes, *security_notes(report.deployment, report.revision)):
         yield f"note: {note}"
     if report.nodes.assumed and report.profile.resource_name:
         yield (

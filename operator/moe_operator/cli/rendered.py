@@ -19,6 +19,7 @@ Object = dict[str, Any]
 #: What each kind of object is for.
 PURPOSES = {
     "ServiceAccount": "the identity of the engines' pods: no rights, no token",
+    "NetworkPolicy": "who may connect to the engines",
     "ConfigMap": "the agent, which runs inside vLLM",
     "Service": "what clients call: the pods of all groups that may take traffic",
     "PodDisruptionBudget": "no eviction: one lost pod costs its whole group, so the operator moves groups itself",
@@ -55,7 +56,7 @@ def rendered_objects(
     there is no owner to refer to: the garbage collector would delete them at once.
     """
     deployment, rendered = report.deployment, report.revision
-    objects = build_children(deployment, rendered)
+    objects = build_children(deployment, rendered, report.site)
     if revision:
         objects.append(build_revision(deployment, rendered))
     objects += [build_group(deployment, rendered, slot) for slot in range(groups)]

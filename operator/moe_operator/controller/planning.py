@@ -22,7 +22,9 @@ from moe_operator.planner.plan import Refusal
 from moe_operator.planner.planning import plan
 from moe_operator.planner.room import groups_with_room
 from moe_operator.planner.shape import GroupShape
+from moe_operator.resources.pod_security import template_security
 from moe_operator.resources.revision import Revision
+from moe_operator.resources.security_notes import security_notes
 
 #: Seconds for which a comparison of a kept plan with a new one is taken to hold.
 _OUTLOOK_HOLDS = 300.0
@@ -81,7 +83,17 @@ class Planning:
         if isinstance(choice, Refusal):
             return with_policy_nodes(choice, policy, deployment.namespace)
         revision = choice.revision
-        return refused(policy, deployment, model, revision.plan, revision.image) or choice
+        pods = template_security(revision.template)
+        forbidden = refused(
+            policy,
+            deployment,
+            model,
+            revision.plan,
+            image=revision.image,
+            pods=(pods.level, pods.reasons),
+        )
+        notes = (*choice.notes, *security_notes(deployment, revision))
+        return forbidden or replace(choice, notes=notes)
 
     async def _found_or_made(
         self, deployment: ModelDeployment, kept: dict[str, Revision]

@@ -8,7 +8,7 @@ from typing import Any
 from moe_operator.api import reasons
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.models.catalog import Model
-from moe_operator.catalog.policy import UNKNOWN, Policy, PolicyRule
+from moe_operator.catalog.policy import UNKNOWN, PodSecurityLevel, Policy, PolicyRule
 from moe_operator.catalog.policy_check import Subject, policy_violations
 from moe_operator.planner.facts import Inventory
 from moe_operator.planner.plan import Plan, Refusal
@@ -72,10 +72,18 @@ def refused(
     deployment: ModelDeployment,
     model: Model | None,
     plan: Plan | None = None,
+    *,
     image: str | None = None,
+    pods: tuple[PodSecurityLevel, tuple[str, ...]] | None = None,
 ) -> Refusal | None:
-    """What the policy has against the deployment. Before there is a plan only what the spec says is judged."""
-    found = policy_violations(policy, subject_of(deployment, model, plan, image))
+    """What the policy has against the deployment. Before there is a plan only what the spec says is judged.
+
+    `pods`: the Pod Security Standard that they keep to, and what keeps them from a stricter one.
+    """
+    subject = replace(subject_of(deployment, model, plan), image=image)
+    if pods is not None:
+        subject = replace(subject, pod_security=pods[0], pod_reasons=pods[1])
+    found = policy_violations(policy, subject)
     return Refusal(reasons.POLICY_VIOLATION, "; ".join(found)) if found else None
 
 
@@ -90,7 +98,7 @@ def with_policy_nodes(refusal: Refusal, policy: Policy, namespace: str) -> Refus
 
 def provenance(policy: Policy, deployment: ModelDeployment, model: Model | None, plan: Plan) -> Provenance:
     """What a plan would run, and where."""
-    subject = subject_of(deployment, model, plan, None)
+    subject = subject_of(deployment, model, plan)
     rule = policy.rule_for(deployment.namespace)
     return Provenance(
         licence=subject.licence or UNKNOWN,
@@ -101,15 +109,13 @@ def provenance(policy: Policy, deployment: ModelDeployment, model: Model | None,
     )
 
 
-def subject_of(
-    deployment: ModelDeployment, model: Model | None, plan: Plan | None, image: str | None
-) -> Subject:
+def subject_of(deployment: ModelDeployment, model: Model | None, plan: Plan | None) -> Subject:
     """What the policy judges. A model that was not sized is loaded by its name."""
     repository = None
     if plan is not None and deployment.spec.model.source is None:
         sized = plan.sizing.repository if plan.sizing is not None else None
         repository = sized or deployment.spec.model.name
-    return Subject(deployment, model.licence if model is not None else None, repository, image)
+    return Subject(deployment, model.licence if model is not None else None, repository)
 
 
 def _allows(rule: PolicyRule, labels: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ from moe_operator.api.spec import AgentMode
 from moe_operator.resources import agent_config
 from moe_operator.resources.affinity import affinity
 from moe_operator.resources.engine_args import SHUTDOWN_TIMEOUT, engine_arguments
+from moe_operator.resources.hardening import engine_context, hardened, pod_context
 from moe_operator.resources.pod_parts import PodParts, together
 from moe_operator.resources.probes import readiness_probe, startup_probe
 from moe_operator.resources.rendering import Rendering
@@ -41,6 +42,7 @@ def _parts(rendering: Rendering) -> list[PodParts]:
     agent = rendering.deployment.spec.engine.agent is AgentMode.ENABLED
     return [
         _engine_parts(),
+        hardened(rendering.deployment.spec.engine, CACHE_PATH),
         _shared_memory(rendering),
         rendering.source.parts(),
         *([agent_config.agent_parts(rendering.deployment.name)] if agent else []),
@@ -145,9 +147,7 @@ def _pod_spec(rendering: Rendering, parts: PodParts) -> dict[str, Any]:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": SHUTDOWN_TIMEOUT + _SHUTDOWN_MARGIN,
-        # Not runAsNonRoot: vLLM's default images start as root, and a kubelet would refuse them. Their
-        # non-root variants run unchanged.
-        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": pod_context(deployment.spec.engine),
         "initContainers": list(parts.init_containers),
         "containers": [_engine(rendering, parts), *user.containers],
         "resourceClaims": list(parts.claims),
@@ -160,9 +160,6 @@ def _pod_spec(rendering: Rendering, parts: PodParts) -> dict[str, Any]:
 
 
 def _engine(rendering: Rendering, parts: PodParts) -> dict[str, Any]:
-    security: dict[str, Any] = {"drop": ["ALL"]}
-    if parts.capabilities:
-        security["add"] = list(parts.capabilities)
     return {
         "name": names.ENGINE_CONTAINER,
         "image": rendering.image,
@@ -176,7 +173,7 @@ def _engine(rendering: Rendering, parts: PodParts) -> dict[str, Any]:
         # The agent writes the engine's last errors there; without it the end of the log has to do.
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": security},
+        "securityContext": engine_context(rendering.deployment.spec.engine, parts.capabilities),
         "volumeMounts": list(parts.mounts),
     }
 
