@@ -14,8 +14,11 @@ from factories.deployments import group_plan, model_deployment, revision_of
 from harness.kubectl import CommandError, apply, helm, kubectl
 from harness.wait import wait_for
 from moe_operator.catalog.operator_config import read_config
+from moe_operator.catalog.policy import PodSecurityLevel
 from moe_operator.cli import operator as operator_command
 from moe_operator.resources.group import build_group
+from moe_operator.resources.hardening import engine_context
+from moe_operator.resources.pod_security import pod_security
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "moe-operator"
@@ -295,6 +298,35 @@ def test_a_rendered_group_is_accepted(accelerator: str, policed: dict[str, str])
         "spec": {**template["spec"], "serviceAccountName": "default"},
     }
     _dry_run(pod)
+
+
+@pytest.mark.parametrize("engine", [{}, {"podSecurity": "Restricted"}], ids=["as it is", "restricted"])
+@pytest.mark.parametrize("added", [(), ("IPC_LOCK",)], ids=["no capability", "as a fabric asks"])
+@pytest.mark.parametrize(("accelerator", "pods"), [("cpu", 2), ("B200", 1), ("B200", 2)])
+def test_a_groups_pods_keep_to_the_standard_that_the_plan_says(
+    accelerator: str, pods: int, added: tuple[str, ...], engine: dict[str, str], policed: dict[str, str]
+) -> None:
+    """Said too strict, a namespace refuses the pods, hours after somebody read the plan."""
+    deployment = model_deployment("tiny", hardware={"accelerator": accelerator}, engine=engine)
+    plan = group_plan(pods, 8 if accelerator == "B200" else 1, accelerator=accelerator)
+    template = revision_of(deployment, plan).template["leaderWorkerTemplate"]["workerTemplate"]
+    template["spec"]["containers"][0]["securityContext"] = engine_context(deployment.spec.engine, added)
+    level = pod_security(template["spec"]).level
+    assert level == ("Restricted" if engine else "Privileged" if added else "Baseline")
+    for policed_level, namespace in policed.items():
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {**template["metadata"], "name": "tiny-g0-0", "namespace": namespace},
+            "spec": {**template["spec"], "serviceAccountName": "default"},
+        }
+        if list(PodSecurityLevel).index(level) >= list(PodSecurityLevel).index(
+            PodSecurityLevel(policed_level.capitalize())
+        ):
+            _dry_run(pod)
+        else:
+            with pytest.raises(CommandError, match="violates PodSecurity"):
+                _dry_run(pod)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

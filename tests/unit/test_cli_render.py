@@ -16,7 +16,14 @@ from moe_operator.cli.rendered import PURPOSES, rendered_objects, rendered_text
 from moe_operator.cli.yaml_comments import commented
 from moe_operator.controller.kube import APPLIED_KINDS, CONTROLLER_REVISION, LEADER_WORKER_SET
 
-ORDER = ["ServiceAccount", "ConfigMap", "Service", "PodDisruptionBudget", "LeaderWorkerSet"]
+ORDER = [
+    "ServiceAccount",
+    "NetworkPolicy",
+    "ConfigMap",
+    "Service",
+    "PodDisruptionBudget",
+    "LeaderWorkerSet",
+]
 
 
 @pytest.fixture
