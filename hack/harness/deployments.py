@@ -9,7 +9,7 @@ from moe_operator.api import names
 #: Every kind of object that a ModelDeployment causes, itself or through its LeaderWorkerSets, as kubectl lists them.
 CHILDREN = (
     "leaderworkersets,statefulsets,pods,services,configmaps,serviceaccounts,"
-    "poddisruptionbudgets,controllerrevisions"
+    "poddisruptionbudgets,controllerrevisions,networkpolicies"
 )
 
 

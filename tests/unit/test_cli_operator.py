@@ -1,8 +1,12 @@
 """The operator's command line: what the chart passes must be understood, and a mistake explained."""
 
+from dataclasses import replace
+
 import pytest
 
 from moe_operator.api import crd
+from moe_operator.catalog.network import Network
+from moe_operator.catalog.operator_config import default_config
 from moe_operator.cli import operator, run_command
 from moe_operator.runtime.process import Options
 
@@ -16,6 +20,7 @@ def test_what_the_chart_passes() -> None:
         "--identity=op-1",
         "--lease-namespace=ops",
         "--lease-name=moe",
+        "--agent-key-secret=moe-key",
         "--namespace=a",
         "--namespace=b",
         "--namespace=a",
@@ -32,6 +37,8 @@ def test_what_the_chart_passes() -> None:
         host="10.0.0.7",
         health_port=8081,
         metrics_port=9091,
+        agent_key_secret="moe-key",
+        config=replace(default_config(), network=Network(operator_namespace="ops")),
     )
 
 

@@ -1,8 +1,10 @@
 """A site's policy: what it refuses, in words that help. A gap runs what a platform team has forbidden."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from factories.deployments import model_deployment
 from factories.plans import plan_manifest
@@ -332,6 +334,20 @@ def test_a_policy_that_cannot_be_read_says_where(text: str, message: str) -> Non
     with pytest.raises(OperatorConfigError) as caught:
         read_config(text)
     assert message in str(caught.value)
+
+
+def test_the_policies_of_the_documents_can_be_read() -> None:
+    """People copy them: one that does not start the operator would be thrown away."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "security.md").read_text("utf-8")
+    blocks = [block.partition("```")[0] for block in text.split("```yaml\n")[1:]]
+    sections = [
+        yaml.safe_dump(data["config"]) for block in blocks if "config" in (data := yaml.safe_load(block))
+    ]
+    read = [read_config(section) for section in sections]
+    assert [rule.name for rule in read[0].policy.rules] == ["production", "everywhere else"]
+    assert read[1].network.clients
+    # Every name that may be allowed is in the list of the page.
+    assert all(f"`{name}`" in text for name in (*code_loading.ARGUMENTS, *code_loading.VARIABLES))
 
 
 # --- kubectl moe plan ----------------------------------------------------------------------------
