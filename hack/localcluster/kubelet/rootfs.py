@@ -153,7 +153,8 @@ class Root:
             self._graft(path, self._make_point(path, "dir"))
         self._make_point(self.spec["cwd"], "dir")
         if self.spec["read_only"]:
-            for point in self._own:
+            # A volume over one of them, at /tmp say, stays as it is: remounting would reach the volume.
+            for point in set(self._own) - set(self._volumes):
                 syscalls.remount_read_only(point)
         self._enter()
 

@@ -167,6 +167,21 @@ async def test_the_machine_stays_as_it_is(api: Api, kubelet: ContractKubelet) ->
     await api.until_pod("private", lambda pod: restarts(pod) == 1 and ready(pod))
 
 
+@row("read-only-root")
+async def test_a_volume_over_a_private_folder_of_a_read_only_root_can_be_written(api: Api) -> None:
+    """What runs confined has its /tmp in a volume; without it no engine starts there."""
+    script = "echo x > /tmp/f && cat /tmp/f; touch /run/x || echo refused"
+    container = shell(script) | {
+        "securityContext": {"readOnlyRootFilesystem": True},
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+    }
+    volumes = [{"name": "tmp", "emptyDir": {}}]
+    await api.run("confined", container, volumes=volumes, restartPolicy="Never")
+    lines = (await api.output("confined")).splitlines()
+    assert lines[0] == "x"
+    assert lines[-1] == "refused"
+
+
 @row("pod-files")
 async def test_a_pod_has_names_of_its_own(api: Api) -> None:
     script = "hostname; cat /etc/hostname; cat /etc/hosts /etc/resolv.conf"
