@@ -13,7 +13,7 @@ from moe_operator.controller.observed import EngineFacts, GroupFacts, NodeState,
 #: A time of day for tests: seconds since the epoch.
 NOW = 1_800_000_000.0
 
-LIMITS = Limits(stall=120, unready=60, start=1800)
+LIMITS = Limits(stall=120, unready=60, start=1800, placement=300)
 
 
 def pod(group: str = "tiny-g0", index: int = 0, **overrides: Any) -> PodFacts:
@@ -37,6 +37,7 @@ def pod(group: str = "tiny-g0", index: int = 0, **overrides: Any) -> PodFacts:
         incarnation=None,
         engine=EngineFacts(running_since=NOW - 300),
         resource_version="1",
+        scheduling_since=NOW - 100,
     )
     return replace(made, **overrides)
 
@@ -44,6 +45,14 @@ def pod(group: str = "tiny-g0", index: int = 0, **overrides: Any) -> PodFacts:
 def starting_pod(group: str = "tiny-g0", index: int = 0, **overrides: Any) -> PodFacts:
     """A pod whose engine loads."""
     return replace(pod(group, index, ready=False, unready_since=NOW - 30), **overrides)
+
+
+def homeless(group: str = "tiny-g0", index: int = 0, **overrides: Any) -> PodFacts:
+    """A pod for which the scheduler finds no node."""
+    made = starting_pod(
+        group, index, node=None, ip=None, phase="Pending", engine=EngineFacts(), unschedulable="0/3 nodes"
+    )
+    return replace(made, **overrides)
 
 
 def exited(message: str = "boom", code: int = 1, restarts: int = 1, running: bool = True) -> EngineFacts:

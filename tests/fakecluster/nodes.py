@@ -1,10 +1,12 @@
 """Nodes, the scheduler, and what the cluster does about nodes that fall silent."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
 from fakecluster.api_server import ApiServer, Event
 from fakecluster.controller import Controller, Key, Timers
-from fakecluster.objects import is_deleting, is_true, labels_of, with_condition
+from fakecluster.objects import is_deleting, is_true, with_condition
+from fakecluster.scheduling import Board, gates
 from moe_operator.controller.kube import NODE, POD, NotFoundError, Obj
 
 GPU = "nvidia.com/gpu"
@@ -14,7 +16,9 @@ MONITOR_GRACE, EVICTION = 40.0, 300.0
 ORPHAN_QUARANTINE = 40.0
 
 
-def gpu_node(name: str, gpus: int = 8, product: str = "NVIDIA-B200") -> Obj:
+def gpu_node(
+    name: str, gpus: int = 8, product: str = "NVIDIA-B200", labels: Mapping[str, str] | None = None
+) -> Obj:
     """A node as GPU Feature Discovery labels it."""
     return {
         "apiVersion": "v1",
@@ -25,6 +29,7 @@ def gpu_node(name: str, gpus: int = 8, product: str = "NVIDIA-B200") -> Obj:
                 "kubernetes.io/hostname": name,
                 "nvidia.com/gpu.product": product,
                 "nvidia.com/gpu.count": str(gpus),
+                **(labels or {}),
             },
         },
         "spec": {},
@@ -42,8 +47,14 @@ class Nodes:
         self.returned: Callable[[str], None] = lambda name: None
         self.reachability_changed: Callable[[str], None] = lambda name: None
 
-    def add(self, name: str, gpus: int = 8, product: str = "NVIDIA-B200") -> None:
-        node = self._server.create(NODE, gpu_node(name, gpus, product), "kubelet")
+    def add(
+        self,
+        name: str,
+        gpus: int = 8,
+        product: str = "NVIDIA-B200",
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        node = self._server.create(NODE, gpu_node(name, gpus, product, labels), "kubelet")
         capacity = {GPU: str(gpus), "cpu": "192", "memory": "2Ti", "pods": "110"}
         ready = with_condition(node, "Ready", "True", self._server.clock(), reason="KubeletReady")
         self._server.set_status(
@@ -72,6 +83,10 @@ class Nodes:
             self._server.set_status(NODE, node, {"conditions": ready}, "kubelet")
         self.reachability_changed(name)
         self.returned(name)
+
+    def cordon(self, name: str, on: bool = True) -> None:
+        """`kubectl cordon` and `uncordon`."""
+        self._server.patch(NODE, None, name, {"spec": {"unschedulable": on or None}}, "admin")
 
     def remove(self, name: str) -> None:
         """The machine is gone for good, and its Node object with it."""
@@ -116,7 +131,7 @@ class Nodes:
 
 
 class Scheduler(Controller):
-    """Binds pods to the first node with enough free GPUs. Affinity is not looked at: all nodes here are one domain."""
+    """Binds pods, the oldest first, to the node with enough free GPUs that they would like best."""
 
     latency = 0.05
 
@@ -129,26 +144,41 @@ class Scheduler(Controller):
     def sync(self, key: Key) -> None:
         pods = self.server.list(POD)
         free = self._free(pods)
+        board = Board(self.server.list(NODE), pods)
         for pod in sorted(pods, key=lambda p: int(p["metadata"]["resourceVersion"])):
             if pod["spec"].get("nodeName") or is_deleting(pod):
                 continue
+            if gates(pod):
+                self._waits(pod, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")
+                continue
             asked = _gpus(pod)
-            fits = [n for n, left in free.items() if left >= asked and self._selected(pod, n)]
-            now = self.server.clock()
-            if fits:
-                free[fits[0]] -= asked
-                # Binding is a subresource of its own: no generation, no field owner that anybody competes with.
-                bound = {"spec": {"nodeName": fits[0]}}
-                meta = pod["metadata"]
-                fresh = self.server.patch(POD, meta["namespace"], meta["name"], bound, self.name)
-                conditions = with_condition(fresh, "PodScheduled", "True", now)
-            else:
-                message = f"0/{len(free)} nodes are available: insufficient {GPU}"
-                conditions = with_condition(
-                    pod, "PodScheduled", "False", now, reason="Unschedulable", message=message
-                )
-                fresh = pod
+            objections = Counter[str]()
+            fits = []
+            for name, left in free.items():
+                objection = board.objection(pod, name) or (None if left >= asked else f"insufficient {GPU}")
+                if objection:
+                    objections[objection] += 1
+                else:
+                    fits.append(name)
+            if not fits:
+                why = ", ".join(f"{count} {text}" for text, count in sorted(objections.items()))
+                self._waits(pod, "Unschedulable", f"0/{len(free)} nodes are available: {why}.")
+                continue
+            best = max(fits, key=lambda name: board.score(pod, name))
+            free[best] -= asked
+            board.bind(pod, best)
+            # Binding is a subresource of its own: no generation, no field owner that anybody competes with.
+            bound = {"spec": {"nodeName": best}}
+            meta = pod["metadata"]
+            fresh = self.server.patch(POD, meta["namespace"], meta["name"], bound, self.name)
+            conditions = with_condition(fresh, "PodScheduled", "True", self.server.clock())
             self.server.set_status(POD, fresh, {"conditions": conditions}, self.name)
+
+    def _waits(self, pod: Obj, reason: str, message: str) -> None:
+        conditions = with_condition(
+            pod, "PodScheduled", "False", self.server.clock(), reason=reason, message=message
+        )
+        self.server.set_status(POD, pod, {"conditions": conditions}, self.name)
 
     def _free(self, pods: list[Obj]) -> dict[str, int]:
         free = {}
@@ -159,11 +189,6 @@ class Scheduler(Controller):
             if pod["spec"].get("nodeName") in free:
                 free[pod["spec"]["nodeName"]] -= _gpus(pod)
         return free
-
-    def _selected(self, pod: Obj, node: str) -> bool:
-        obj = self.server.get(NODE, None, node)
-        wanted = pod["spec"].get("nodeSelector") or {}
-        return obj is not None and all(labels_of(obj).get(k) == v for k, v in wanted.items())
 
 
 def _gpus(pod: Obj) -> int:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from factories.groups import LIMITS, NOW, admitted, change_pod, exited, group, pod, starting_pod
+from factories.groups import LIMITS, NOW, admitted, change_pod, exited, group, homeless, pod, starting_pod
 from moe_operator.api import reasons
 from moe_operator.api.status import Cause, RecoveryStatus
 from moe_operator.api.times import parse_time
@@ -133,14 +133,12 @@ def test_the_start_deadline_counts_from_running_engines_not_from_waiting_for_nod
     cause = judge(late)
     assert cause is not None
     assert cause.reason == reasons.START_DEADLINE
-    waiting = group(
-        created_at=NOW - 10_000, pods=[starting_pod(unschedulable="0/3 nodes", engine=EngineFacts())]
-    )
+    waiting = group(created_at=NOW - 10_000, pods=[homeless()])
     assert judge(waiting) is None
 
 
 def test_what_a_group_waits_for_is_said() -> None:
-    nowhere = group(pods=[starting_pod(unschedulable="0/3 nodes are available")])
+    nowhere = group(pods=[homeless(unschedulable="0/3 nodes are available")])
     assert waiting_for(nowhere) == (
         reasons.UNSCHEDULABLE,
         "pod tiny-g0-0 finds no node: 0/3 nodes are available",

@@ -27,6 +27,14 @@ ANNOTATION_INCARNATION = f"{GROUP}/incarnation"
 ANNOTATION_DRAINING = f"{GROUP}/draining-since"
 #: On LeaderWorkerSets: the plan's figures that must stay readable without the revision.
 ANNOTATION_RANKS_PER_POD = f"{GROUP}/ranks-per-pod"
+#: On LeaderWorkerSets: where the operator put the group, `KEY=VALUE` of the nodes' label.
+ANNOTATION_DOMAIN = f"{GROUP}/domain"
+#: On LeaderWorkerSets of one pod: the node that it should take, so that whole nodes stay free.
+ANNOTATION_NODE = f"{GROUP}/node"
+#: On LeaderWorkerSets whose pods claim their GPUs: how many one claims, which its spec does not say.
+ANNOTATION_GPUS_PER_POD = f"{GROUP}/gpus-per-pod"
+#: On pods: the queue that admits their group. Kueue reads its own label, on the LeaderWorkerSet.
+ANNOTATION_QUEUE = f"{GROUP}/queue"
 
 #: On the pods: SHA-256 of the token by which the operator proves itself to their agents.
 ANNOTATION_AGENT_VERIFIER = f"{GROUP}/agent-verifier"
@@ -43,6 +51,9 @@ LWS_GROUP = "leaderworkerset.x-k8s.io"
 LWS_LABEL_PREFIX = "leaderworkerset.sigs.k8s.io"
 LWS_LABEL_NAME = f"{LWS_LABEL_PREFIX}/name"
 LWS_LABEL_WORKER_INDEX = f"{LWS_LABEL_PREFIX}/worker-index"
+
+#: Kueue: the LocalQueue of a LeaderWorkerSet. Not on pods, where Kueue puts it itself together with the rest.
+KUEUE_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 ROLE_SERVE = "serve"
 

@@ -212,6 +212,13 @@ UNSCHEDULABLE = _reason(
     "Read the scheduler's words in the message; free or add nodes, or lower the width or the limits.",
 )
 
+SCHEDULING_GATED = _reason(
+    _CAPACITY,
+    "SchedulingGated",
+    "Pods of a group carry scheduling gates: a queue such as Kueue's has not admitted the group yet.",
+    "Look at the queue that the message names: its quota, and what is before this group.",
+)
+
 # --- Reasons: why a group was given up -----------------------------------------------------------
 
 _CAUSE = "Causes of lost groups"
@@ -253,6 +260,18 @@ START_DEADLINE = _reason(
     "StartDeadline",
     "A new group was not whole within `recovery.startDeadline`.",
     "Raise the deadline if loading takes that long; else read the pods' events and logs.",
+)
+PLACED_IN_PART = _reason(
+    _CAUSE,
+    "PlacedInPart",
+    "Some pods of a new group had nodes, others found none for `recovery.placementLimit`; the nodes were given back.",
+    "Free or add nodes where the message says that they are missing; the next group is made after the back-off.",
+)
+NOT_PLACED = _reason(
+    _CAUSE,
+    "NotPlaced",
+    "No pod of a new group found a node in its domain for `recovery.placementLimit`, and another domain has room.",
+    "Nothing: the next group goes there. The scheduler's words say what the first domain lacked.",
 )
 IMAGE_ERROR = _reason(
     _CAUSE,

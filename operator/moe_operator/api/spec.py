@@ -219,6 +219,9 @@ class PodTemplateSpec(ApiModel):
         default_factory=list
     )
     """Names of Secrets in the same namespace."""
+    queue_name: LabelValue | None = None
+    """LocalQueue of Kueue, in the same namespace, that admits each group as a whole (Kueue's integration of
+    LeaderWorkerSet must be on). A group that waits for a queue is not given a place by the operator."""
     scheduler_name: Name | None = None
     """Scheduler that places the pods; default: the cluster's."""
     priority_class_name: Name | None = None
@@ -255,6 +258,9 @@ class RecoverySpec(ApiModel):
     """Requests are running but no token comes for this long: the group hangs."""
     unready_limit: Annotated[Duration, Between("5s", "24h")] = "60s"
     """A group that served has a pod that is not ready (its node is silent, say) for this long."""
+    placement_limit: Annotated[Duration, Between("10s", "24h")] = "5m"
+    """Some pods of a new group have nodes and others find none for this long: the group gives its nodes back and is
+    made anew, elsewhere if there is room. A group of which no pod has a node holds nothing, and waits."""
     start_deadline: Annotated[Duration, Between("30s", "24h")] = "30m"
     """A new group is not whole after this long."""
 

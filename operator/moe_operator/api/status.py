@@ -87,6 +87,8 @@ class Cause(ApiModel):
     """The node of that pod."""
     exit_code: int | None = None
     """The container's exit code. The engine ends with 0 in some failures too."""
+    domain: str | None = None
+    """Where the operator had put the group (`LABEL=VALUE`), if it found no room there."""
 
 
 class UnhealthyGroup(ApiModel):
@@ -188,6 +190,9 @@ class RecoveryStatus(ApiModel):
     """Which one it was."""
     counted: Annotated[list[str], Field(max_length=16), WHOLE_LIST] = Field(default_factory=list)
     """Uids of the newest groups that are counted already, so that none counts twice."""
+    avoided_domains: Annotated[list[str], Field(max_length=16), WHOLE_LIST] = Field(default_factory=list)
+    """Domains (`LABEL=VALUE`) in which groups found no room though GPUs were free, the newest last: further groups
+    go elsewhere first, until groups have been well for a while."""
 
 
 class ModelDeploymentStatus(ApiModel):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from moe_operator.api import reasons
 from moe_operator.api.status import Cause
+from moe_operator.controller.half_placed import placed_in_part, waits_for_place
 from moe_operator.controller.incarnation import admitted_incarnations, incarnation
 from moe_operator.controller.observed import GroupFacts, NodeState, PodFacts
 
@@ -20,6 +21,7 @@ class Limits:
     stall: float
     unready: float
     start: float
+    placement: float
 
 
 def last_line(text: str) -> str:
@@ -127,7 +129,7 @@ def broken(group: GroupFacts, limits: Limits, stalled: dict[str, float], now: fl
             )
     if admitted:
         return _unready(group, limits, now)
-    return _never_started(group, limits, now)
+    return placed_in_part(group, limits.placement, now) or _never_started(group, limits, now)
 
 
 def _unready(group: GroupFacts, limits: Limits, now: float) -> Cause | None:
@@ -170,9 +172,8 @@ def _never_started(group: GroupFacts, limits: Limits, now: float) -> Cause | Non
 
 def waiting_for(group: GroupFacts) -> tuple[str, str]:
     """What a group that does not serve yet waits for: a reason and a message."""
-    for pod in group.pods:
-        if pod.unschedulable:
-            return reasons.UNSCHEDULABLE, f"pod {pod.name} finds no node: {pod.unschedulable}"
+    if place := waits_for_place(group):
+        return place
     for pod in group.pods:
         waiting = pod.engine.waiting_reason
         if waiting and waiting not in ("ContainerCreating", "PodInitializing"):

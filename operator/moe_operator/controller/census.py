@@ -5,7 +5,7 @@ matter only while a plan is made or a group finds no room.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller.kube import (
@@ -42,12 +42,23 @@ class Holders:
         return inventory_from(nodes, self.pods, self.slices, self.claims, catalog=config.catalog, site=site)
 
 
+@dataclass(frozen=True)
+class Present:
+    """The cluster at this moment."""
+
+    inventory: Inventory
+    looked_at: frozenset[str]
+    """Uids of the pods that had nodes when ResourceClaims were looked at: what they claim is counted."""
+
+
 async def list_holders(client: KubeClient) -> Holders:
     """Look at the cluster; what may not be listed is left out."""
     # Kubernetes before 1.34 serves earlier versions of slices only: GPUs are extended resources there.
     slices = await _listed(client, RESOURCE_SLICE) or []
+    # Pods first: a claim is allocated before its pod is bound, so every pod that is seen bound has its GPUs counted.
+    pods = await _listed(client, POD)
     claims = (await _listed(client, RESOURCE_CLAIM) or []) if slices else []
-    return Holders(await _listed(client, POD), slices, claims)
+    return Holders(pods, slices, claims)
 
 
 async def _listed(client: KubeClient, kind: Kind) -> list[Obj] | None:
@@ -70,6 +81,8 @@ class Census:
         self._clock = clock
         self._taken_at: float | None = None
         self._holders = Holders()
+        self._own: frozenset[str] = frozenset()
+        """Uids of the pods that were in the cache when the last look began."""
         self._known: dict[bool, tuple[object, Inventory]] = {}
 
     async def inventory(self) -> Inventory:
@@ -78,6 +91,20 @@ class Census:
             return Inventory(nodes=None)
         await self._take()
         return self._made(self._holders, in_use=True)
+
+    async def present(self) -> Present:
+        """The same with our own pods as the cache has them now: what groups that were made since the last look hold."""
+        if NODE in self._store.forbidden:
+            return Present(Inventory(nodes=None), frozenset())
+        await self._take()
+        seen = self._holders.pods
+        if seen is None:
+            return Present(self._made(self._holders, in_use=True), frozenset())
+        own = {pod["metadata"]["uid"]: pod for pod in self._store.all(POD)}
+        others = [pod for pod in seen if pod["metadata"]["uid"] not in self._own | own.keys()]
+        holders = replace(self._holders, pods=[*others, *own.values()])
+        bound = frozenset(pod["metadata"]["uid"] for pod in seen if (pod.get("spec") or {}).get("nodeName"))
+        return Present(holders.inventory(self._store.all(NODE), self._config), bound)
 
     def nodes(self) -> Inventory:
         """The cluster's nodes alone: nothing is said of what is in use."""
@@ -99,5 +126,6 @@ class Census:
         """List what is not watched, unless that was done just now."""
         now = self._clock()
         if self._taken_at is None or now - self._taken_at > _HOLDS:
+            own = frozenset(pod["metadata"]["uid"] for pod in self._store.all(POD))
             self._holders = await list_holders(self._client)
-            self._taken_at = now
+            self._own, self._taken_at = own, now

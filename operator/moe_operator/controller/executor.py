@@ -27,6 +27,7 @@ from moe_operator.controller.kube import (
     NotFoundError,
 )
 from moe_operator.controller.observed import GroupFacts, PodFacts
+from moe_operator.controller.placing import Placing
 from moe_operator.controller.store import Store
 from moe_operator.resources.group import build_group, group_name
 from moe_operator.resources.revision import Revision
@@ -43,7 +44,9 @@ class Executor:
         engine: EngineClient,
         canaries: CanaryRunner,
         tokens: AgentTokens,
+        placing: Placing,
     ) -> None:
+        self._placing = placing
         self._client = client
         self._store = store
         self._engine = engine
@@ -57,7 +60,7 @@ class Executor:
         match action:
             case CreateGroup(slot=slot):
                 assert revision is not None
-                await self._create(deployment, revision, slot)
+                await self._create(deployment, revision, slot, now)
             case RunCanary(group=group):
                 model = deployment.spec.model.served_name or deployment.spec.model.name
                 token = self._tokens.token(deployment.uid, group.name)
@@ -74,21 +77,24 @@ class Executor:
             case ReapPods(group=group):
                 await self._reap(deployment, group)
 
-    async def _create(self, deployment: ModelDeployment, revision: Revision, slot: int) -> None:
-        verifier = self._tokens.verifier(deployment.uid, group_name(deployment.name, slot))
-        wanted = build_group(deployment, revision, slot, verifier=verifier)
-        try:
-            fresh = await self._client.create(LEADER_WORKER_SET, wanted)
-        except ConflictError:
-            name = wanted["metadata"]["name"]
-            found = await self._client.get(LEADER_WORKER_SET, deployment.namespace, name)
-            if found is not None and not is_ours(found, deployment):
-                raise NameConflictError(LEADER_WORKER_SET, found, deployment) from None
-            if found is None:
-                raise  # its name is free by now, and perhaps no event will tell: try again
-            # Ours, from before the cache was warm or on its way out: take it up, the next reconcile decides.
-            fresh = found
-        self._store.upsert(LEADER_WORKER_SET, fresh)
+    async def _create(self, deployment: ModelDeployment, revision: Revision, slot: int, now: float) -> None:
+        placement = await self._placing.choose(deployment, revision, deployment.status.recovery, now)
+        # From here to the promise nothing is awaited.
+        name = group_name(deployment.name, slot)
+        verifier = self._tokens.verifier(deployment.uid, name)
+        wanted = build_group(deployment, revision, slot, placement=placement, verifier=verifier)
+        with self._placing.promise(deployment, revision, name, placement):
+            try:
+                fresh = await self._client.create(LEADER_WORKER_SET, wanted)
+            except ConflictError:
+                found = await self._client.get(LEADER_WORKER_SET, deployment.namespace, name)
+                if found is not None and not is_ours(found, deployment):
+                    raise NameConflictError(LEADER_WORKER_SET, found, deployment) from None
+                if found is None:
+                    raise  # its name is free by now, and perhaps no event will tell: try again
+                # Ours, from before the cache was warm or on its way out: take it up, the next reconcile decides.
+                fresh = found
+            self._store.upsert(LEADER_WORKER_SET, fresh)
 
     async def _traffic_on(self, deployment: ModelDeployment, group: GroupFacts) -> None:
         now = incarnation(group.pods)

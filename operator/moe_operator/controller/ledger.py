@@ -12,6 +12,7 @@ _LONGEST_DELAY = 300.0
 #: Seconds without a failure after which the count starts anew.
 _FORGIVE_AFTER = 600.0
 _REMEMBERED = 16
+_DOMAINS_REMEMBERED = 16
 
 
 def backoff(failures: int) -> float:
@@ -26,7 +27,7 @@ def record(ledger: RecoveryStatus, group: GroupFacts, cause: Cause, now: float) 
     if group.uid in ledger.counted:
         return ledger
     last = parse_time(ledger.last_failure_time)
-    calm = last is None or now - last > _FORGIVE_AFTER + backoff(ledger.failures)
+    calm = last is None or _calm(ledger, last, now)
     failures = 1 if calm else ledger.failures + 1
     delay = backoff(failures)
     return RecoveryStatus(
@@ -36,4 +37,22 @@ def record(ledger: RecoveryStatus, group: GroupFacts, cause: Cause, now: float) 
         last_cause=cause,
         last_group=group.name,
         counted=[*ledger.counted, group.uid][-_REMEMBERED:],
+        avoided_domains=_avoid([] if calm else ledger.avoided_domains, cause.domain),
     )
+
+
+def avoided(ledger: RecoveryStatus, now: float) -> list[str]:
+    """Domains that found no room for groups lately, though they seemed to have some; the newest last."""
+    last = parse_time(ledger.last_failure_time)
+    return [] if last is None or _calm(ledger, last, now) else ledger.avoided_domains
+
+
+def _calm(ledger: RecoveryStatus, last: float, now: float) -> bool:
+    """Whether the last failure is so long ago that it is forgiven."""
+    return now - last > _FORGIVE_AFTER + backoff(ledger.failures)
+
+
+def _avoid(known: list[str], domain: str | None) -> list[str]:
+    if domain is None:
+        return known
+    return [*(one for one in known if one != domain), domain][-_DOMAINS_REMEMBERED:]

@@ -77,6 +77,10 @@ class PodFacts:
     """Since when it has been ready; None while it is not."""
     grace: int | None = None
     """Seconds that a pod on its way out was given; None while it is not to go."""
+    gates: tuple[str, ...] = ()
+    """Scheduling gates: the scheduler does not look at the pod while it has any."""
+    scheduling_since: float | None = None
+    """Since when it has had its node, or has been without one."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class GroupFacts:
     deleting: bool
     draining_since: float | None
     pods: tuple[PodFacts, ...]
+    domain: str | None = None
+    """`LABEL=VALUE` of the nodes that the operator put it on; None where it named none."""
 
     @property
     def leader(self) -> PodFacts | None:
@@ -164,8 +170,9 @@ def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float
     ready = _condition(pod, "Ready")
     is_ready = ready is not None and ready.get("status") == "True"
     scheduled = _condition(pod, "PodScheduled")
+    gates = tuple(gate["name"] for gate in (pod.get("spec") or {}).get("schedulingGates") or () if not node)
     unschedulable = None
-    if not node and scheduled and scheduled.get("status") == "False":
+    if not node and not gates and scheduled and scheduled.get("status") == "False":
         unschedulable = scheduled.get("message") or scheduled.get("reason") or "no node found"
     index = labels.get(names.LWS_LABEL_WORKER_INDEX, "0")
     return PodFacts(
@@ -193,6 +200,8 @@ def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float
         else None,
         ready_at=_true_since(ready),
         grace=meta.get("deletionGracePeriodSeconds"),
+        gates=gates,
+        scheduling_since=parse_time(scheduled.get("lastTransitionTime")) if scheduled else None,
     )
 
 
@@ -218,4 +227,5 @@ def group_facts(
         deleting=bool(meta.get("deletionTimestamp")),
         draining_since=parse_time(annotations.get(names.ANNOTATION_DRAINING)),
         pods=tuple(own),
+        domain=annotations.get(names.ANNOTATION_DOMAIN),
     )

@@ -13,8 +13,9 @@ from moe_operator.controller import revisions
 from moe_operator.controller.census import Census
 from moe_operator.controller.kube import CONFIG_MAP, KubeClient, KubeError
 from moe_operator.controller.outlook import differences
+from moe_operator.controller.placing import Placing
 from moe_operator.controller.revisions import Choice
-from moe_operator.controller.store import Key, Store
+from moe_operator.controller.store import Key
 from moe_operator.planner.facts import Inventory
 from moe_operator.planner.governance import constrained, narrowed, refused, with_policy_nodes
 from moe_operator.planner.nodes import hardware_options
@@ -40,6 +41,8 @@ class Room:
     """Free GPUs on nodes of the accelerator that take these pods."""
     nodes: int
     """Such nodes."""
+    shortage: str | None = None
+    """What is missing for a group whose nodes must be of one domain, in numbers."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,18 @@ class Planning:
     """Plans new revisions, and says whether there is room for their groups."""
 
     def __init__(
-        self, client: KubeClient, store: Store, config: OperatorConfig, clock: Callable[[], float]
+        self,
+        client: KubeClient,
+        config: OperatorConfig,
+        census: Census,
+        placing: Placing,
+        clock: Callable[[], float],
     ) -> None:
         self._client = client
         self._site = config
         self._clock = clock
-        self._census = Census(client, store, config, clock)
+        self._census = census
+        self._placing = placing
         self._outlooks: dict[Key, _Outlook] = {}
 
     def forget(self, key: Key) -> None:
@@ -151,7 +160,11 @@ class Planning:
         if groups is None:
             return None
         free = sum(inventory.free(node).get(resource, 0) for node in hardware.nodes)
-        return Room(groups, free, len(hardware.nodes))
+        shortage = None
+        if kept.transport is not None and kept.transport.domain_required:
+            within = await self._placing.shortage(deployment, revision)
+            groups, shortage = within or (groups, None)
+        return Room(groups, free, len(hardware.nodes), shortage)
 
     async def _config(self, deployment: ModelDeployment) -> Model | Refusal | None:
         """The model of `model.configFrom`; None where the spec has none."""

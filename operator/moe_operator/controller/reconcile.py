@@ -13,12 +13,14 @@ from moe_operator.api import names, reasons
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse
 from moe_operator.api.rules import violations
+from moe_operator.api.status import Cause
 from moe_operator.api.times import parse_time
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller import revisions
 from moe_operator.controller.agent_tokens import AgentTokens
 from moe_operator.controller.canary import CanaryRunner
 from moe_operator.controller.causes import Limits, broken, last_line
+from moe_operator.controller.census import Census
 from moe_operator.controller.children import NameConflictError, ensure, is_ours, prune
 from moe_operator.controller.events import EventSink
 from moe_operator.controller.executor import Executor
@@ -54,6 +56,7 @@ from moe_operator.controller.kube import (
 )
 from moe_operator.controller.ledger import record
 from moe_operator.controller.observed import GroupFacts, group_facts, node_states
+from moe_operator.controller.placing import Placing
 from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.scaling import Load, Scale, Scaler, load_of
 from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fold, waits_for_node
@@ -108,13 +111,17 @@ class Reconciler:
         self._client = client
         self._store = store
         self._config = config
-        self._planning = Planning(client, store, config, clock)
+        census = Census(client, store, config, clock)
+        self._placing = Placing(store, census, config.catalog)
+        self._planning = Planning(client, config, census, self._placing, clock)
         self._events = events
         self._snapshot = snapshot
         self._leader_worker_set = leader_worker_set
         self._clock = clock
         self._canaries = CanaryRunner(engine, enqueue)
-        self._executor = Executor(client, store, engine, self._canaries, tokens or AgentTokens())
+        self._executor = Executor(
+            client, store, engine, self._canaries, tokens or AgentTokens(), self._placing
+        )
         self._scaler = Scaler()
         self._memory: dict[Key, _Memory] = {}
 
@@ -174,11 +181,13 @@ class _Pass:
         self._notes: tuple[str, ...] = ()
         self._parent_seen = False
         self._room: Room | None = None
+        self._displaced: dict[str, Cause] = {}
 
     async def run(self, trouble: Trouble | None) -> Result:
         trouble = trouble or await self._choose_revision()
         if trouble:
             self._effective = self._kept.get(self._d.status.revision or "")
+        self._displaced = await self._look_elsewhere()
         seen = self._decide(None)
         try:
             await self._act(trouble, seen)
@@ -242,12 +251,19 @@ class _Pass:
                 groups.append(group_facts(lws, slot, pods.get(lws["metadata"]["name"], []), states))
         return groups
 
+    async def _look_elsewhere(self) -> dict[str, Cause]:
+        """Groups that wait for nodes which others have taken, while there is another place."""
+        placed = [group for group in self._groups() if group.domain is not None]
+        limit = parse_duration(self._d.spec.recovery.placement_limit)
+        return await self._o._placing.displaced(self._d, placed, self._kept, self._ledger, limit, self._now)
+
     def _judge(self, groups: Sequence[GroupFacts], snapshot: Snapshot) -> list[GroupView]:
         recovery = self._d.spec.recovery
         limits = Limits(
             stall=parse_duration(recovery.stall_limit),
             unready=parse_duration(recovery.unready_limit),
             start=parse_duration(recovery.start_deadline),
+            placement=parse_duration(recovery.placement_limit),
         )
         stalled = {
             uid: snapshot.taken_at - seen.progress_at for uid, seen in snapshot.pods.items() if seen.busy
@@ -257,7 +273,7 @@ class _Pass:
             seen = [snapshot.pods.get(p.uid) for p in group.pods]
             known = bool(seen) and all(s is not None and s.failures == 0 for s in seen)
             busy = any(s.busy for s in seen if s) if known else None
-            cause = broken(group, limits, stalled, self._now)
+            cause = broken(group, limits, stalled, self._now) or self._displaced.get(group.name)
             views.append(classify(group, cause, busy, self._o._canaries.state(group)))
         return views
 

@@ -196,6 +196,7 @@ def _conditions(
         )
     waiting = [waiting_for(g.facts) for g in live if g.state is GroupState.STARTING]
     homeless = [m for r, m in waiting if r == reasons.UNSCHEDULABLE]
+    gated = [m for r, m in waiting if r == reasons.SCHEDULING_GATED]
     if homeless and learned.room is not None and learned.room.groups == 0 and learned.revision:
         said.append(
             Said(
@@ -207,6 +208,8 @@ def _conditions(
         )
     elif homeless:
         said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.UNSCHEDULABLE, homeless[0]))
+    elif gated:
+        said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.SCHEDULING_GATED, gated[0]))
     elif learned.revision:
         said.append(
             Said(reasons.CAPACITY_AVAILABLE, True, reasons.CAPACITY_SUFFICIENT, "every pod has found a node")
@@ -246,6 +249,8 @@ def _fit(sizing: Sizing) -> str:
 
 def _capacity_short(revision: Revision, room: Room) -> str:
     plan = revision.plan
+    if room.shortage is not None:
+        return room.shortage
     where = "one node" if plan.pods_per_group == 1 else f"each of {plan.pods_per_group} nodes"
     return (
         f"a group needs {plan.gpus_per_pod} free GPUs on {where}; free are {room.free}, on all"

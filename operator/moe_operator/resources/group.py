@@ -10,6 +10,8 @@ from typing import Any
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.planner.placement import Placement
+from moe_operator.resources import affinity
 from moe_operator.resources.metadata import child_metadata
 from moe_operator.resources.pod_template import pod_template
 from moe_operator.resources.rendering import Rendering
@@ -62,9 +64,10 @@ def build_group(
     slot: int,
     role: str = names.ROLE_SERVE,
     *,
+    placement: Placement | None = None,
     verifier: str | None = None,
 ) -> dict[str, Any]:
-    """The LeaderWorkerSet of the group in `slot`: the revision's template with this group's name put in.
+    """The LeaderWorkerSet of the group in `slot`: the revision's template with this group's name and place put in.
 
     `verifier`: the hash of the token by which the operator proves itself to the group's agents.
     """
@@ -79,8 +82,17 @@ def build_group(
             annotations = template["metadata"].setdefault("annotations", {})
             annotations[names.ANNOTATION_AGENT_VERIFIER] = verifier
         _name_group(template["spec"].get("affinity"), name)
+        if placement is not None and placement != Placement():
+            affinity.put(template["spec"].setdefault("affinity", {}), placement)
     metadata = child_metadata(deployment, name, own)
-    metadata["annotations"] = {names.ANNOTATION_RANKS_PER_POD: str(revision.plan.ranks_per_pod)}
+    metadata["annotations"] = {
+        names.ANNOTATION_RANKS_PER_POD: str(revision.plan.ranks_per_pod),
+        **({names.ANNOTATION_GPUS_PER_POD: str(revision.plan.gpus_per_pod)} if revision.plan.claims else {}),
+        **_place(placement or Placement()),
+    }
+    queue = (workers["workerTemplate"]["metadata"].get("annotations") or {}).get(names.ANNOTATION_QUEUE)
+    if queue:
+        metadata["labels"][names.KUEUE_QUEUE_LABEL] = queue
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
@@ -89,11 +101,22 @@ def build_group(
     }
 
 
+def _place(placement: Placement) -> dict[str, str]:
+    """The group's place for people, and for the operator while the group's pods have no nodes yet."""
+    found = {}
+    if placement.domain is not None:
+        found[names.ANNOTATION_DOMAIN] = "=".join(placement.domain)
+    if placement.node is not None:
+        found[names.ANNOTATION_NODE] = placement.node
+    return found
+
+
 def _name_group(affinity: Any, name: str) -> None:
-    """Let selectors on the group's label ask for this group: the template leaves the value open."""
+    """Let selectors on the group's label ask for this group: the template leaves the value open. One that the user
+    gave a value stays as it is."""
     if isinstance(affinity, dict):
         labels = affinity.get("matchLabels")
-        if isinstance(labels, dict) and names.LABEL_GROUP in labels:
+        if isinstance(labels, dict) and labels.get(names.LABEL_GROUP) == "":
             labels[names.LABEL_GROUP] = name
         for value in affinity.values():
             _name_group(value, name)

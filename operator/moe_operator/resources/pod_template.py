@@ -122,7 +122,8 @@ def _user(rendering: Rendering) -> PodParts:
         mounts=tuple(user.volume_mounts),
         tolerations=tuple(user.tolerations),
         labels=user.labels,
-        annotations=user.annotations,
+        annotations=user.annotations
+        | ({names.ANNOTATION_QUEUE: user.queue_name} if user.queue_name is not None else {}),
         pod_spec={
             "nodeSelector": dict(sorted(user.node_selector.items())),
             "imagePullSecrets": user.image_pull_secrets,

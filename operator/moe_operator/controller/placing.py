@@ -1,0 +1,212 @@
+"""Chooses where new groups go, from the cluster as it is and from what our other groups are about to take.
+
+Choosing and creating are two steps with other reconciles between them: what is chosen is promised until the group's
+LeaderWorkerSet is in the cache, which then speaks for itself.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from moe_operator.api import names
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.status import Cause, RecoveryStatus
+from moe_operator.catalog.accelerators import Catalog
+from moe_operator.controller.census import Census, Present
+from moe_operator.controller.half_placed import not_placed, unplaced_since
+from moe_operator.controller.kube import LEADER_WORKER_SET, POD, Obj
+from moe_operator.controller.ledger import avoided
+from moe_operator.controller.observed import GroupFacts
+from moe_operator.controller.store import Key, Store, owner_key
+from moe_operator.planner.placement import Domain, Fleet, Holding, Need, Placement
+from moe_operator.planner.pod_requests import extended_requests
+from moe_operator.resources.revision import Revision
+
+_Name = tuple[str, str]
+"""Namespace and name of a group's LeaderWorkerSet."""
+
+
+class Placing:
+    """Places for the groups of all deployments."""
+
+    def __init__(self, store: Store, census: Census, catalog: Catalog) -> None:
+        self._store = store
+        self._census = census
+        self._catalog = catalog
+        self._promised: dict[_Name, Holding] = {}
+        """To groups that are being created: never of the deployment that asks, which creates one at a time."""
+
+    async def choose(
+        self, deployment: ModelDeployment, revision: Revision, ledger: RecoveryStatus, now: float
+    ) -> Placement:
+        """The place of a new group; an empty one where it should find its own: on the CPU, where nodes or pods may not
+        be read, where nothing has room, and behind a queue, which may let it in much later."""
+        need = self._need(revision)
+        if need is None or _queued(revision) or (need.pods > 1 and need.domain is None):
+            return Placement()
+        present = await self._census.present()
+        # From here to the promise nothing is awaited: two groups never count on the same nodes.
+        fleet = self._fleet(deployment, revision, need, present)
+        return fleet.place(_values(avoided(ledger, now), need.domain))
+
+    @contextmanager
+    def promise(
+        self, deployment: ModelDeployment, revision: Revision, name: str, placement: Placement
+    ) -> Iterator[None]:
+        """Keep the place while the group is being created. To be entered without an await after `choose`."""
+        need = self._need(revision)
+        at = (deployment.namespace, name)
+        if need is not None and placement != Placement():
+            self._promised[at] = Holding(
+                own=False,
+                waiting=need.pods,
+                devices=need.devices,
+                domain=placement.domain,
+                node=placement.node,
+            )
+        try:
+            yield
+        finally:
+            self._promised.pop(at, None)
+
+    async def displaced(
+        self,
+        deployment: ModelDeployment,
+        groups: Sequence[GroupFacts],
+        revisions: Mapping[str, Revision],
+        ledger: RecoveryStatus,
+        limit: float,
+        now: float,
+    ) -> dict[str, Cause]:
+        """Groups by name that wait in vain for a domain that others have filled, while another one has room."""
+        found: dict[str, Cause] = {}
+        for group in groups:
+            since, revision = unplaced_since(group), revisions.get(group.revision)
+            if since is None or now - since < limit or revision is None:
+                continue
+            need = self._need(revision)
+            if need is None:
+                continue
+            present = await self._census.present()
+            fleet = self._fleet(deployment, revision, need, present, without=(group.name,))
+            values = _values([*avoided(ledger, now), group.domain or ""], need.domain)
+            place = fleet.place(values).domain
+            if place is not None and "=".join(place) != group.domain:
+                found[group.name] = not_placed(group, "=".join(place), now)
+            elif place is None and not _bound_to_domain(revision) and fleet.across_domains():
+                found[group.name] = not_placed(group, f"more than one {need.domain} together", now)
+        return found
+
+    async def shortage(
+        self, deployment: ModelDeployment, revision: Revision
+    ) -> tuple[int, str | None] | None:
+        """Groups that find a domain, and what is missing where none does; None where there are no domains or nothing is
+        known. What waits of this deployment does not count as taken: it is what room is looked for."""
+        need = self._need(revision)
+        if need is None or need.domain is None or need.pods == 1:
+            return None
+        own = [lws["metadata"]["name"] for lws in self._store.children(deployment.key, LEADER_WORKER_SET)]
+        fleet = self._fleet(deployment, revision, need, await self._census.present(), without=own)
+        groups = fleet.groups()
+        return None if groups is None else (groups, fleet.shortage())
+
+    def _need(self, revision: Revision) -> Need | None:
+        """None for a plan without devices."""
+        plan = revision.plan
+        profile = self._catalog.accelerator(plan.accelerator)
+        if profile is None or profile.resource_name is None:
+            return None
+        devices = extended_requests(_pod_spec(revision)) | {profile.resource_name: plan.gpus_per_pod}
+        domain = plan.transport.domain if plan.transport is not None else None
+        return Need(plan.pods_per_group, plan.gpus_per_pod, profile.resource_name, devices, domain)
+
+    def _fleet(
+        self,
+        deployment: ModelDeployment,
+        revision: Revision,
+        need: Need,
+        present: Present,
+        without: Sequence[str] = (),
+    ) -> Fleet:
+        left_out = {(deployment.namespace, name) for name in without}
+        holdings = self._holdings(deployment.key, need.resource, present, left_out)
+        return Fleet(need, _pod_spec(revision), present.inventory, holdings)
+
+    def _holdings(self, key: Key, resource: str, present: Present, without: set[_Name]) -> list[Holding]:
+        """What our groups hold and are about to hold. Of those `without`, only what they hold."""
+        pods: dict[_Name, list[Obj]] = {}
+        for pod in self._store.all(POD):
+            meta = pod["metadata"]
+            group = (meta.get("labels") or {}).get(names.LABEL_GROUP)
+            if group:
+                pods.setdefault((meta["namespace"], group), []).append(pod)
+        found: list[Holding] = []
+        seen: set[_Name] = set()
+        for lws in self._store.all(LEADER_WORKER_SET):
+            at = (lws["metadata"]["namespace"], lws["metadata"]["name"])
+            own = owner_key(lws)
+            if own is None:
+                continue
+            seen.add(at)
+            found += _of_group(lws, pods.get(at, []), resource, present, own == key, at in without)
+        for at, promise in self._promised.items():
+            if at not in seen and at not in without:
+                found.append(promise)
+        return found
+
+
+def _of_group(
+    lws: Obj, pods: Sequence[Obj], resource: str, present: Present, own: bool, placed_only: bool
+) -> Iterator[Holding]:
+    """What one group holds, and what it is promised if it stays."""
+    meta, workers = lws["metadata"], lws["spec"].get("leaderWorkerTemplate") or {}
+    annotations = meta.get("annotations") or {}
+    spec = (workers.get("workerTemplate") or {}).get("spec") or {}
+    devices = extended_requests(spec)
+    gpus = annotations.get(names.ANNOTATION_GPUS_PER_POD, "")
+    claimed = resource not in devices and gpus.isdigit()
+    if claimed:
+        devices = devices | {resource: int(gpus)}
+    bound = [pod for pod in pods if (pod.get("spec") or {}).get("nodeName")]
+    if claimed:
+        for pod in bound:
+            if pod["metadata"]["uid"] not in present.looked_at:
+                # Its claim is newer than the last look at claims.
+                yield Holding(False, waiting=1, devices=devices, node=pod["spec"]["nodeName"])
+    leaving = bool(meta.get("deletionTimestamp")) or names.ANNOTATION_DRAINING in annotations
+    waiting = max(0, int(workers.get("size") or 1) - len(bound))
+    if leaving or placed_only:
+        waiting = 0
+    yield Holding(
+        own=own and not leaving,
+        nodes=tuple(pod["spec"]["nodeName"] for pod in bound),
+        waiting=waiting,
+        devices=devices,
+        domain=_domain(annotations.get(names.ANNOTATION_DOMAIN)),
+        node=annotations.get(names.ANNOTATION_NODE),
+    )
+
+
+def _pod_spec(revision: Revision) -> Obj:
+    spec: Obj = revision.template["leaderWorkerTemplate"]["workerTemplate"]["spec"]
+    return spec
+
+
+def _queued(revision: Revision) -> bool:
+    template = revision.template["leaderWorkerTemplate"]["workerTemplate"]
+    return names.ANNOTATION_QUEUE in (template["metadata"].get("annotations") or {})
+
+
+def _bound_to_domain(revision: Revision) -> bool:
+    transport = revision.plan.transport
+    return transport is not None and transport.domain_required
+
+
+def _domain(text: str | None) -> Domain | None:
+    key, equals, value = (text or "").partition("=")
+    return (key, value) if equals else None
+
+
+def _values(domains: Sequence[str], key: str | None) -> list[str]:
+    """Values of those domains that are told by this label."""
+    known = (_domain(one) for one in domains)
+    return [one[1] for one in known if one is not None and one[0] == key]
