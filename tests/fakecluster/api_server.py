@@ -72,6 +72,8 @@ class ApiServer:
         self.writes: list[Write] = []
         self.listeners: list[Callable[[Event], None]] = []
         self.write_listeners: list[Callable[[Write], None]] = []
+        self.admission: list[Callable[[Kind, Obj], None]] = []
+        """Mutating webhooks: each may change an object that is being created."""
         self.unreachable = False
         """For operators: their requests and watches fail."""
         self.back_listeners: list[Callable[[], None]] = []
@@ -122,6 +124,8 @@ class ApiServer:
             fresh["metadata"].pop(field, None)
         if kind in WITH_STATUS:
             fresh.pop("status", None)
+        for webhook in self.admission:
+            webhook(kind, fresh)
         owners = Ownership()
         owners.changed(Manager(manager, "Update"), {}, fresh)
         return self._insert(kind, fresh, owners, manager, "create", obj)

@@ -151,11 +151,12 @@ class Scheduler(Controller):
             if gates(pod):
                 self._waits(pod, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")
                 continue
-            asked = _gpus(pod)
+            asked = _asked(pod)
             objections = Counter[str]()
             fits = []
             for name, left in free.items():
-                objection = board.objection(pod, name) or (None if left >= asked else f"insufficient {GPU}")
+                lacking = next((f"Insufficient {what}" for what in asked if left[what] < asked[what]), None)
+                objection = board.objection(pod, name) or lacking
                 if objection:
                     objections[objection] += 1
                 else:
@@ -165,7 +166,7 @@ class Scheduler(Controller):
                 self._waits(pod, "Unschedulable", f"0/{len(free)} nodes are available: {why}.")
                 continue
             best = max(fits, key=lambda name: board.score(pod, name))
-            free[best] -= asked
+            free[best].subtract(asked)
             board.bind(pod, best)
             # Binding is a subresource of its own: no generation, no field owner that anybody competes with.
             bound = {"spec": {"nodeName": best}}
@@ -180,20 +181,31 @@ class Scheduler(Controller):
         )
         self.server.set_status(POD, pod, {"conditions": conditions}, self.name)
 
-    def _free(self, pods: list[Obj]) -> dict[str, int]:
-        free = {}
+    def _free(self, pods: list[Obj]) -> dict[str, Counter[str]]:
+        """GPUs, and bytes of memory."""
+        free: dict[str, Counter[str]] = {}
         for node in self.server.list(NODE):
             if is_true(node, "Ready") and not node["spec"].get("unschedulable"):
-                free[node["metadata"]["name"]] = int(node["status"]["allocatable"].get(GPU, 0))
+                offered = node["status"]["allocatable"]
+                free[node["metadata"]["name"]] = Counter(
+                    {GPU: int(offered.get(GPU, 0)), "memory": _bytes(offered["memory"])}
+                )
         for pod in pods:
             if pod["spec"].get("nodeName") in free:
-                free[pod["spec"]["nodeName"]] -= _gpus(pod)
+                free[pod["spec"]["nodeName"]].subtract(_asked(pod))
         return free
 
 
-def _gpus(pod: Obj) -> int:
-    total = 0
+def _asked(pod: Obj) -> Counter[str]:
+    total: Counter[str] = Counter()
     for container in pod["spec"]["containers"]:
         resources = container.get("resources") or {}
-        total += int((resources.get("limits") or {}).get(GPU, 0))
+        amounts = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+        total[GPU] += int(amounts.get(GPU, 0))
+        total["memory"] += _bytes(amounts.get("memory", "0Mi"))
     return total
+
+
+def _bytes(quantity: str) -> int:
+    number, unit = quantity[:-2], quantity[-2:]
+    return int(number) << {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40}[unit]

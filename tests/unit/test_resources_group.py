@@ -1,6 +1,7 @@
 """What a group is made of. A field lost here is seen only when a node fails or a user waits."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ from factories.deployments import UID, group_plan, model_deployment, profile_of,
 from factories.golden import AGENT, check_golden
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.planner.plan import Plan
+from moe_operator.planner.facts import NodeFacts
+from moe_operator.planner.node_selection import selects
+from moe_operator.planner.placement import Placement
+from moe_operator.planner.plan import Plan, Transport
 from moe_operator.resources import agent_config
 from moe_operator.resources.group import build_group, group_name, parse_slot
 from moe_operator.resources.revision import Revision
@@ -209,6 +213,101 @@ class TestPlacement:
 
     def test_a_lone_pod_needs_no_distance(self) -> None:
         assert self._affinity("cpu", 1) == {}
+
+    def test_nodes_that_share_their_gpus_are_left_out_and_nodes_that_do_not_say_are_not(self) -> None:
+        """Lost: a group on a quarter of a GPU's time, where no labeller marks the product's name."""
+        spec = _pod(
+            _group(model_deployment(hardware={"accelerator": "B200"}), group_plan(accelerator="B200"))
+        )
+        for labels, taken in (
+            ({}, True),
+            ({"nvidia.com/gpu.sharing-strategy": "none"}, True),
+            ({"nvidia.com/gpu.sharing-strategy": "time-slicing"}, False),
+            ({"nvidia.com/gpu.sharing-strategy": "mps"}, False),
+            ({"cloud.google.com/gke-gpu-sharing-strategy": "time-sharing"}, False),
+        ):
+            node = NodeFacts(name="n", labels={"nvidia.com/gpu.product": "NVIDIA-B200", **labels}, gpus={})
+            assert selects(spec["spec"], node) is taken, labels
+
+    @pytest.mark.parametrize("required", [True, False])
+    def test_pods_of_a_group_are_kept_in_the_domain_of_their_transport(self, required: bool) -> None:
+        """Lost: NVLink between nodes; a group over two racks would not start, or crawl over the network."""
+        plan = _spanning(required=required)
+        spec = _pod(_group(model_deployment(hardware={"accelerator": "GB200"}), plan, slot=4))["spec"]
+        kind = "required" if required else "preferred"
+        assert list(spec["affinity"]["podAffinity"]) == [f"{kind}DuringSchedulingIgnoredDuringExecution"]
+        (wish,) = spec["affinity"]["podAffinity"][f"{kind}DuringSchedulingIgnoredDuringExecution"]
+        term = wish if required else wish["podAffinityTerm"]
+        assert term == {
+            "labelSelector": {"matchLabels": {names.LABEL_GROUP: "tiny-g4"}},
+            "topologyKey": "nvidia.com/gpu.clique",
+        }
+
+    def test_a_lone_pod_is_in_a_domain_by_itself(self) -> None:
+        plan = replace(_spanning(), pods_per_group=1)
+        spec = _pod(_group(model_deployment(hardware={"accelerator": "GB200"}), plan))["spec"]
+        assert "podAffinity" not in spec["affinity"]
+
+    def test_a_groups_place_is_put_into_both_templates_and_said_on_the_group(self) -> None:
+        deployment = model_deployment(hardware={"accelerator": "GB200"})
+        revision = _revision(deployment, _spanning())
+        before = copy.deepcopy(revision.template)
+        clique = "7b968a6d.1"
+        placement = Placement(domain=("nvidia.com/gpu.clique", clique))
+        lws = build_group(deployment, revision, 0, placement=placement)
+        for kind in ("leaderTemplate", "workerTemplate"):
+            node = NodeFacts(
+                name="n",
+                labels={"nvidia.com/gpu.product": "NVIDIA-GB200", "nvidia.com/gpu.clique": clique},
+                gpus={},
+            )
+            assert selects(_pod(lws, kind)["spec"], node)
+            elsewhere = replace(node, labels={**node.labels, "nvidia.com/gpu.clique": "7b968a6d.2"})
+            assert not selects(_pod(lws, kind)["spec"], elsewhere)
+        assert lws["metadata"]["annotations"][names.ANNOTATION_DOMAIN] == f"nvidia.com/gpu.clique={clique}"
+        assert revision.template == before, "the next group of the revision goes elsewhere"
+
+    def test_a_wish_for_a_node_is_added_to_the_users_own(self) -> None:
+        theirs = {"weight": 5, "preference": {"matchExpressions": [{"key": "ssd", "operator": "Exists"}]}}
+        user = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [theirs]}}
+        deployment = model_deployment(hardware={"accelerator": "B200"}, podTemplate={"affinity": user})
+        revision = _revision(deployment, group_plan(1, 2, accelerator="B200"))
+        lws = build_group(deployment, revision, 0, placement=Placement(node="b200-7"))
+        wishes = _pod(lws)["spec"]["affinity"]["nodeAffinity"][
+            "preferredDuringSchedulingIgnoredDuringExecution"
+        ]
+        assert wishes[0] == theirs
+        assert wishes[1]["preference"]["matchFields"][0]["values"] == ["b200-7"]
+        assert lws["metadata"]["annotations"][names.ANNOTATION_NODE] == "b200-7"
+        assert user["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] == [theirs]
+
+    def test_a_selector_on_another_group_that_the_user_wrote_stays(self) -> None:
+        near = {"labelSelector": {"matchLabels": {names.LABEL_GROUP: "other-g1"}}, "topologyKey": "zone"}
+        user = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [near]}}
+        affinity = self._affinity("B200", 2, user)
+        assert affinity["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] == [near]
+
+    def test_a_group_is_handed_to_its_queue_as_a_whole(self) -> None:
+        """Kueue reads the label of the LeaderWorkerSet. A pod that carries it already is left out of its group."""
+        deployment = model_deployment(podTemplate={"queueName": "team-a"})
+        lws = _group(deployment, group_plan(2))
+        assert lws["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
+        for kind in ("leaderTemplate", "workerTemplate"):
+            assert "kueue.x-k8s.io/queue-name" not in _pod(lws, kind)["metadata"]["labels"]
+        moved = model_deployment(podTemplate={"queueName": "team-b"})
+        old = build_group(moved, _revision(deployment, group_plan(2)), 0)
+        assert old["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a", "what the revision says"
+
+    def test_the_size_of_claims_is_said_where_pods_do_not(self) -> None:
+        plan = replace(group_plan(1, 4, accelerator="GB200"), claims=True)
+        lws = _group(model_deployment(hardware={"accelerator": "GB200"}), plan)
+        assert lws["metadata"]["annotations"][names.ANNOTATION_GPUS_PER_POD] == "4"
+
+
+def _spanning(*, required: bool = True) -> Plan:
+    """Two compute trays of a rack."""
+    transport = Transport("nvlink", domain="nvidia.com/gpu.clique", domain_required=required)
+    return replace(group_plan(2, 4, accelerator="GB200"), transport=transport)
 
 
 class TestEngineContainer:

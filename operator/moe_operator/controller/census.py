@@ -4,7 +4,7 @@ Pods of other owners, ResourceSlices and ResourceClaims are not watched: most cl
 matter only while a plan is made or a group finds no room.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 
 from moe_operator.catalog.operator_config import OperatorConfig
@@ -92,8 +92,11 @@ class Census:
         await self._take()
         return self._made(self._holders, in_use=True)
 
-    async def present(self) -> Present:
-        """The same with our own pods as the cache has them now: what groups that were made since the last look hold."""
+    async def present(self, without: Container[str] = ()) -> Present:
+        """The same with our own pods as the cache has them now: what groups that were made since the last look hold.
+
+        `without`: uids of pods that are taken as gone.
+        """
         if NODE in self._store.forbidden:
             return Present(Inventory(nodes=None), frozenset())
         await self._take()
@@ -102,7 +105,8 @@ class Census:
             return Present(self._made(self._holders, in_use=True), frozenset())
         own = {pod["metadata"]["uid"]: pod for pod in self._store.all(POD)}
         others = [pod for pod in seen if pod["metadata"]["uid"] not in self._own | own.keys()]
-        holders = replace(self._holders, pods=[*others, *own.values()])
+        kept = [pod for uid, pod in own.items() if uid not in without]
+        holders = replace(self._holders, pods=[*others, *kept])
         bound = frozenset(pod["metadata"]["uid"] for pod in seen if (pod.get("spec") or {}).get("nodeName"))
         return Present(holders.inventory(self._store.all(NODE), self._config), bound)
 

@@ -33,8 +33,8 @@ def placed_in_part(group: GroupFacts, limit: float, now: float) -> Cause | None:
     missing = group.size - len(group.pods)
     if not bound or _gated(group) is not None or not (homeless or missing > 0):
         return None
-    steps = [pod.scheduling_since for pod in (*bound, *homeless) if pod.scheduling_since is not None]
-    since = max(steps, default=group.created_at)
+    steps = [pod.scheduling_since or now for pod in (*bound, *homeless)]
+    since = max(steps)
     if now - since < limit:
         return None
     return Cause(

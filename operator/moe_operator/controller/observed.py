@@ -172,7 +172,9 @@ def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float
     scheduled = _condition(pod, "PodScheduled")
     gates = tuple(gate["name"] for gate in (pod.get("spec") or {}).get("schedulingGates") or () if not node)
     unschedulable = None
-    if not node and not gates and scheduled and scheduled.get("status") == "False":
+    # Just let in, a pod still says that it is gated until the scheduler has looked at it.
+    looked_at = scheduled is not None and scheduled.get("reason") != "SchedulingGated"
+    if not node and not gates and scheduled and looked_at and scheduled.get("status") == "False":
         unschedulable = scheduled.get("message") or scheduled.get("reason") or "no node found"
     index = labels.get(names.LWS_LABEL_WORKER_INDEX, "0")
     return PodFacts(
@@ -201,7 +203,9 @@ def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float
         ready_at=_true_since(ready),
         grace=meta.get("deletionGracePeriodSeconds"),
         gates=gates,
-        scheduling_since=parse_time(scheduled.get("lastTransitionTime")) if scheduled else None,
+        scheduling_since=parse_time(scheduled.get("lastTransitionTime"))
+        if scheduled and (scheduled.get("status") == "True") == bool(node)
+        else None,
     )
 
 

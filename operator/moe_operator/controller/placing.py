@@ -100,14 +100,27 @@ class Placing:
         self, deployment: ModelDeployment, revision: Revision
     ) -> tuple[int, str | None] | None:
         """Groups that find a domain, and what is missing where none does; None where there are no domains or nothing is
-        known. What waits of this deployment does not count as taken: it is what room is looked for."""
+        known. What the deployment's unfinished groups hold counts as free: it is they for whom room is looked for."""
         need = self._need(revision)
         if need is None or need.domain is None or need.pods == 1:
             return None
         own = [lws["metadata"]["name"] for lws in self._store.children(deployment.key, LEADER_WORKER_SET)]
-        fleet = self._fleet(deployment, revision, need, await self._census.present(), without=own)
+        present = await self._census.present(self._of_unfinished(deployment.key))
+        fleet = self._fleet(deployment, revision, need, present, without=own)
         groups = fleet.groups()
         return None if groups is None else (groups, fleet.shortage())
+
+    def _of_unfinished(self, key: Key) -> set[str]:
+        """Uids of the pods of groups that lack nodes for others of theirs."""
+        groups: dict[str, list[Obj]] = {}
+        for pod in self._store.children(key, POD):
+            groups.setdefault(pod["metadata"]["labels"].get(names.LABEL_GROUP, ""), []).append(pod)
+        return {
+            pod["metadata"]["uid"]
+            for pods in groups.values()
+            if not all((pod.get("spec") or {}).get("nodeName") for pod in pods)
+            for pod in pods
+        }
 
     def _need(self, revision: Revision) -> Need | None:
         """None for a plan without devices."""
