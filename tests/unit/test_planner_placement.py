@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from factories.fleets import CLIQUE, GPU, ZONE, fleet, hgx, need, placed, rack, tray, waiting
+from factories.fleets import CLIQUE, GPU, REGION, ZONE, fleet, hgx, need, placed, rack, tray, waiting
 from moe_operator.planner.facts import Inventory, Taint
 from moe_operator.planner.node_selection import admits, selects
 from moe_operator.planner.placement import Fleet, Placement
@@ -88,11 +88,17 @@ class TestDomain:
         second = waiting(value="r3", own=True)
         assert _domain(fleet(need(), nodes, held, [first, second]).place()) == "r3"
 
-    def test_groups_whose_domain_is_the_zone_are_spread_over_regions_only(self) -> None:
+    def test_a_domain_that_is_a_zone_is_one_to_be_spread_over(self) -> None:
+        """Lost: the deployment with its zone, where no narrower label says which nodes are near each other."""
         nodes = [hgx(f"a-{i}", "zone-a") for i in range(4)] + [hgx(f"b-{i}", "zone-b") for i in range(6)]
         wanted = need(pods=2, gpus=8, domain=ZONE)
         first = placed("a-0", "a-1")
-        assert _domain(fleet(wanted, nodes, {"a-0": 8, "a-1": 8}, [first]).place()) == "zone-a"
+        assert _domain(fleet(wanted, nodes, {"a-0": 8, "a-1": 8}, [first]).place()) == "zone-b"
+
+    def test_a_domain_that_is_a_region_is_not_told_apart_by_zones(self) -> None:
+        nodes = [hgx(f"a-{i}", "zone-a") for i in range(4)] + [hgx(f"b-{i}", "zone-b") for i in range(6)]
+        wanted = need(pods=2, gpus=8, domain=REGION)
+        assert _domain(fleet(wanted, nodes, holdings=[placed("a-0")]).place()) == "region-1"
 
     def test_where_a_group_was_not_taken_lately_comes_last_and_the_latest_very_last(self) -> None:
         """Lost: minutes, on the same rack again and again, whose nodes lack what the operator does not count."""

@@ -19,7 +19,8 @@ from typing import Any
 from moe_operator.planner.facts import Inventory, NodeFacts
 from moe_operator.planner.node_selection import admits, selects
 
-#: What fails as one, from wide to narrow: groups of a deployment are spread over these.
+#: What fails as one, from wide to narrow: groups of a deployment are spread over these, as far as they are not within a
+#: domain.
 _FAILURE_LABELS = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
 
 Domain = tuple[str, str]
@@ -84,7 +85,7 @@ class DomainRoom:
     free: int
     """GPUs of open nodes that nobody holds."""
     area: tuple[str, ...]
-    """Region and zone that most of its nodes are in, as far as they are wider than the domain."""
+    """Region and zone that most of its nodes are in, as far as they are not narrower than the domain."""
 
 
 @dataclass(frozen=True)
@@ -236,8 +237,8 @@ class Fleet:
 
     def _area(self, node: NodeFacts) -> tuple[str, ...]:
         key = self._need.domain if self._need.pods > 1 else None
-        wider = _FAILURE_LABELS[: _FAILURE_LABELS.index(key)] if key in _FAILURE_LABELS else _FAILURE_LABELS
-        return tuple(node.labels.get(label, "") for label in wider)
+        levels = _FAILURE_LABELS.index(key) + 1 if key in _FAILURE_LABELS else len(_FAILURE_LABELS)
+        return tuple(node.labels.get(label, "") for label in _FAILURE_LABELS[:levels])
 
     def _own_areas(self) -> list[tuple[str, ...]]:
         """Where the deployment's groups are, or will be."""
