@@ -46,7 +46,7 @@ def test_pods_that_were_never_created_count_as_missing() -> None:
     cause = _judge(lone)
     assert cause is not None
     assert cause.reason == reasons.PLACED_IN_PART
-    assert "1 pods were never created" in cause.message
+    assert "1 of 2 pods were never created" in cause.message
     assert "kubectl describe statefulset tiny-g0 tiny-g0-0" in cause.message
 
 

@@ -171,7 +171,7 @@ class Fleet:
         has = "no such node" if best.fits == 0 else f"{best.fits} such node{'s' if best.fits > 1 else ''}"
         text = f"{wish}; the {what} with most room, {best.value}, has {has} among its {best.nodes}"
         if best.closed:
-            text += f", of which {best.closed} are cordoned, tainted or not ready"
+            text += f", of which {best.closed} {'is' if best.closed == 1 else 'are'} cordoned, tainted or not ready"
         if len(rooms) > 1:
             text += f" ({len(rooms)} of them were looked at)"
         return f"{text}: free or add nodes there"
