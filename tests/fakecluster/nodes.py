@@ -188,7 +188,7 @@ class Scheduler(Controller):
             if is_true(node, "Ready") and not node["spec"].get("unschedulable"):
                 offered = node["status"]["allocatable"]
                 free[node["metadata"]["name"]] = Counter(
-                    {GPU: int(offered.get(GPU, 0)), "memory": _bytes(offered["memory"])}
+                    {GPU: int(offered.get(GPU, 0)), "memory": _bytes(offered.get("memory", "0Mi"))}
                 )
         for pod in pods:
             if pod["spec"].get("nodeName") in free:

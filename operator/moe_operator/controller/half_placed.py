@@ -70,8 +70,8 @@ def _lacking(group: GroupFacts) -> str:
     homeless = _without_node(group)
     if not homeless:
         return (
-            f"{group.size - len(group.pods)} of {group.size} pods were never created: a quota or an admission policy may"
-            f" have refused them (kubectl describe statefulset {group.name} {group.name}-0)"
+            f"{group.size - len(group.pods)} of {group.size} pods were never created: a quota or an admission policy"
+            f" may have refused them (kubectl describe statefulset {group.name} {group.name}-0)"
         )
     where = f" in {group.domain}" if group.domain else ""
     more = f" and {len(homeless) - 1} more" if len(homeless) > 1 else ""
