@@ -192,10 +192,11 @@ def test_half_a_group_gives_its_tray_back_and_goes_where_there_is_room() -> None
     """Lost: GPUs that nobody uses, held until a person looks."""
 
     async def scenario(h: Harness) -> None:
-        _rack(h, "r1", 2)
+        _rack(h, "r1", 3)
         _rack(h, "r2", 4)
-        # Its GPUs are free, and it takes no pod: the operator counts GPUs, the scheduler memory too.
-        _tenant(h, "r1-1", {"memory": "2Ti"})
+        # Their GPUs are free, and they take no pod: the operator counts GPUs, the scheduler memory too.
+        for node in ("r1-1", "r1-2"):
+            _tenant(h, node, {"memory": "2Ti"})
         h.apply(_wanted(recovery={"placementLimit": "20s"}))
         await h.until(lambda: _cause(h).get("reason") == reasons.PLACED_IN_PART, 60)
         assert h.world.clock.elapsed < 20 + 10
