@@ -17,6 +17,7 @@ from moe_operator.api.deployment import parse
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.api.status import (
     Cause,
+    ColdStartStatus,
     Condition,
     GroupsStatus,
     ModelDeploymentStatus,
@@ -125,7 +126,9 @@ def test_changes_what_may_change_and_only_that(change: Change, stored: str) -> N
 
 
 def _full_status() -> ModelDeploymentStatus:
-    cause = Cause(reason="EngineExited", message="out of blocks", pod="p", node="n", exit_code=1)
+    cause = Cause(
+        reason="EngineExited", message="out of blocks", pod="p", node="n", exit_code=1, domain="k=v"
+    )
     return ModelDeploymentStatus(
         observed_generation=1,
         conditions=[
@@ -147,7 +150,11 @@ def _full_status() -> ModelDeploymentStatus:
         scaling=ScalingStatus(desired=3, reason="RequestsWaiting", message="7 wait", last_change_time=NOW),
         recovery=RecoveryStatus(
             failures=1, last_failure_time=NOW, next_attempt_time=NOW, last_cause=cause, last_group="g",
-            counted=["u"],
+            counted=["u"], avoided_domains=["nvidia.com/gpu.clique=a.1"],
+        ),
+        cold_start=ColdStartStatus(
+            group="g", created_time=NOW, total=90, schedule=1, download=2, image=3, weights=40, compile=20,
+            graphs=10, engine=84,
         ),
         endpoint="http://model.crd-test:8000/v1", engine_arguments=["--port", "8000"],
     )  # fmt: skip
