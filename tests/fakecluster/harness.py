@@ -258,6 +258,8 @@ _OWN = {
     "podIP",
     "nodeName",
     "node",
+    # How long one start took.
+    "coldStart",
     names.ANNOTATION_INCARNATION,
     "blockOwnerDeletion",
 }
