@@ -118,6 +118,21 @@ def test_a_plan_by_name_uses_the_cluster_s_nodes_and_says_what_is_free(
     }
 
 
+def test_a_deployment_of_the_cluster_is_rendered_as_its_own(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an upgrade of the operator would make of it can be compared with what runs."""
+    cluster.answers = {
+        DEPLOYMENT: applied(),
+        "/api/v1/nodes": listed(hgx_b200()),
+        "/api/v1/pods": listed(),
+    }
+    assert kubectl_moe.main(["render", "qwen", "-o", "json"]) == 0
+    for obj in said(capsys)["items"]:
+        assert obj["metadata"]["namespace"] == "serving"
+        assert obj["metadata"]["ownerReferences"][0]["uid"] == "2f1d"
+
+
 def test_without_the_right_to_read_pods_and_nodes_there_is_still_a_plan(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
