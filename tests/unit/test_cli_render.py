@@ -166,11 +166,12 @@ def test_every_kind_says_what_it_is_for() -> None:
 def test_the_heading_says_what_was_planned_on_what() -> None:
     found = report()
     lines = rendered_text(found, rendered_objects(found)).splitlines()
-    assert lines[0] == (
-        "# ModelDeployment qwen on B200, planned for the catalogue's usual nodes: 8 wide, 1 pod x 8 ranks x 1 GPU"
+    heading = lines[: lines.index("---")]
+    assert all(line.startswith("# ") and len(line) <= 110 for line in heading)
+    assert " ".join(line[2:] for line in heading).startswith(
+        "ModelDeployment qwen on B200, planned for the catalogue's usual nodes: 8 wide, 1 pod x 8 ranks x 1 GPU"
+        " Qwen/Qwen3.5-397B-A17B-FP8, fp8 note: no node was seen"
     )
-    assert lines[1] == "# Qwen/Qwen3.5-397B-A17B-FP8, fp8"
-    assert lines[2].startswith("# note: ")
     assert names.KIND not in {d["kind"] for d in _documents("\n".join(lines))}, "that is what it is made of"
 
 
@@ -197,6 +198,11 @@ def test_comments_stand_where_they_change_nothing() -> None:
     assert "- name: A  # why 5\n" in made
     assert "\n# why 2\n- 'word" in made
     assert "deep:  # why 9\n" in made
+    long = commented(text, {("env", 1, "value"): "why " * 50}).splitlines()
+    assert [line for line in long if line.startswith("  # why why")] == [
+        line for line in long if "why" in line
+    ]
+    assert all(len(line) <= 110 for line in long if "why" in line)
     with pytest.raises(KeyError):
         commented(text, {("args", 9): "x"})
     with pytest.raises(KeyError):

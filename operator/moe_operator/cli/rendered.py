@@ -1,13 +1,13 @@
 """The objects that the operator would make of a plan, in the order in which it does, each with what it is for. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from moe_operator.api import names
 from moe_operator.cli.data_text import data_text
 from moe_operator.cli.manifest import NOT_APPLIED
 from moe_operator.cli.plan_report import PlanReport
-from moe_operator.cli.yaml_comments import Path, commented
+from moe_operator.cli.yaml_comments import Path, as_comment, commented
 from moe_operator.planner.plan import Plan
 from moe_operator.resources.children import build_children
 from moe_operator.resources.group import build_group
@@ -37,8 +37,15 @@ _GROUP_REASONS: dict[Path, str] = {
     ("spec", "startupPolicy"): "the leader waits for its workers' ranks, so they must not wait for it",
     (*_WORKERS, "size"): "pods, the leader included",
     (*_WORKERS, "restartPolicy"): "a crashed engine keeps its evidence until the operator has read it",
-    (*_LEADER, "spec", "automountServiceAccountToken"): "engines call no API server",
-    (*_LEADER, "spec", "terminationGracePeriodSeconds"): "--shutdown-timeout, and time to free the GPUs",
+}
+#: Fields of a pod that need not be there.
+_POD_REASONS: dict[Path, str] = {
+    ("automountServiceAccountToken",): "engines call no API server",
+    ("terminationGracePeriodSeconds",): "--shutdown-timeout, and time to free the GPUs",
+    ("tolerations",): "taints that keep other pods off such nodes",
+    ("affinity", "nodeAffinity"): "a vendor's GPUs all share one resource name: labels tell them apart",
+    ("affinity", "podAffinity"): "where the pods of a group stand to each other",
+    ("affinity", "podAntiAffinity"): "a node for each pod of a group: within a node its ranks are one pod",
 }
 _ENGINE_REASONS: dict[Path, str] = {
     ("startupProbe",): "while weights load; a day, as the operator's own start deadline comes first",
@@ -97,7 +104,7 @@ def _heading(report: PlanReport) -> str:
             "note: no node was seen, so nothing is known of the network between nodes; --inventory FILE says it"
         )
     lines += [f"note: {note}" for note in plan.notes]
-    return "\n".join(f"# {line}" for line in lines)
+    return "\n".join(part for line in lines for part in as_comment(line))
 
 
 def _purpose(obj: Object, plan: Plan) -> str:
@@ -123,7 +130,8 @@ def _reasons(report: PlanReport, lws: Object) -> Iterator[tuple[Path, str]]:
         (i, c) for i, c in enumerate(pod["containers"]) if c["name"] == names.ENGINE_CONTAINER
     )
     at: Path = (*_LEADER, "spec", "containers", number)
-    yield from ((at + path, why) for path, why in _ENGINE_REASONS.items() if path[0] in engine)
+    yield from _present((*_LEADER, "spec"), pod, _POD_REASONS)
+    yield from _present(at, engine, _ENGINE_REASONS)
     token = 0
     for argument in report.arguments:
         yield (*at, "args", token), argument.reason
@@ -139,6 +147,15 @@ def _reasons(report: PlanReport, lws: Object) -> Iterator[tuple[Path, str]]:
             yield (*at, "securityContext", "capabilities", "add", i), known[name]
     for field in ("initContainers", "resourceClaims"):
         yield from _named((*_LEADER, "spec", field), pod.get(field, ()), "name", known)
+
+
+def _present(at: Path, obj: Object, reasons: Mapping[Path, str]) -> Iterator[tuple[Path, str]]:
+    for path, why in reasons.items():
+        found: Any = obj
+        for step in path:
+            found = found.get(step) if isinstance(found, dict) else None
+        if found is not None:
+            yield at + path, why
 
 
 def _named(at: Path, items: Any, key: str, known: Any) -> Iterator[tuple[Path, str]]:

@@ -1,5 +1,6 @@
 """Comments in YAML that is written by a library which knows of none. Pure."""
 
+import textwrap
 from collections.abc import Mapping
 
 import yaml
@@ -25,8 +26,21 @@ def commented(text: str, comments: Mapping[Path, str]) -> str:
             lines[line] += f"  # {comment}"
         else:
             indent = lines[line][: len(lines[line]) - len(lines[line].lstrip())]
-            above.setdefault(line, []).append(f"{indent}# {comment}")
+            above.setdefault(line, []).extend(as_comment(comment, indent))
     return "\n".join(part for number, line in enumerate(lines) for part in (*above.get(number, ()), line))
+
+
+def as_comment(text: str, indent: str = "") -> list[str]:
+    """Lines of a comment, broken at blanks."""
+    before = f"{indent}# "
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=before,
+        subsequent_indent=before,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _place(root: yaml.Node | None, path: Path) -> tuple[int, bool]:
