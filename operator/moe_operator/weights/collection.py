@@ -9,12 +9,13 @@ import errno
 import os
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from moe_operator.catalog.weights_layout import Reason
-from moe_operator.weights.errors import FetchError
+from moe_operator.weights.errors import FetchError, InterruptedFetchError
 from moe_operator.weights.files import used_bytes
 from moe_operator.weights.folder import Cache, Entry
 from moe_operator.weights.lease import Claim, Lease, held
@@ -23,6 +24,7 @@ from moe_operator.weights.state import State
 
 GRACE = 3600.0
 """Seconds since its last use within which an entry stays: a pod may be about to start from it."""
+_LOOK = 0.5  # seconds between two looks at another's collection
 _NAMED = 5  # entries that a message lists
 _GIB = 2**30
 
@@ -52,23 +54,32 @@ def choose(occupants: Iterable[Occupant], short: int, now: float) -> list[Occupa
 
 
 def make_room(
-    cache: Cache, entry: Entry, state: State, in_use: Sequence[str], reserve: int, progress: Progress
+    cache: Cache,
+    entry: Entry,
+    state: State,
+    in_use: Sequence[str],
+    reserve: int,
+    progress: Progress,
+    stop: threading.Event,
 ) -> None:
     """Raises FetchError (DiskFull) with the numbers if the model does not fit, whatever may go."""
     needed = state.total_bytes - entry.present_bytes(state)
     if needed <= 0:
         return
-    # Only one process frees at a time; to fail to get this lease costs a moment of doubt, nothing more.
-    lease = Claim(cache.lease_path(".collection"), abandoned=GRACE).try_acquire()
+    # One at a time: two that count the same room would remove for both, or refuse both where one fits.
+    claim = Claim(cache.lease_path(".collection"))
+    while (lease := claim.try_acquire()) is None:
+        progress.phase(Phase.COLLECTING, f"{claim.holder} is making room")
+        if stop.wait(_LOOK):
+            raise InterruptedFetchError
     try:
         promised = _promised_to_others(cache, entry)
         short = needed + reserve + promised - free_bytes(cache)
         if short <= 0:
             return
         progress.phase(Phase.COLLECTING, f"{_gib(short)} more must be free for {_gib(needed)}")
-        if lease is not None:
-            _empty_trash(cache)
-            short = needed + reserve + promised - free_bytes(cache)
+        _empty_trash(cache)
+        short = needed + reserve + promised - free_bytes(cache)
         chosen = choose(_occupants(cache, entry, in_use), short, time.time())
         for each in chosen or ():
             if short > 0 and _remove(cache, each.name):
@@ -82,8 +93,7 @@ def make_room(
                 f"{_gib(free_bytes(cache))} are free",
             )
     finally:
-        if lease is not None:
-            lease.release()
+        lease.release()
 
 
 def disk_full(cache: Cache, entry: Entry, state: State | None, error: OSError) -> FetchError | None:

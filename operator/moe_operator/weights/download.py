@@ -55,13 +55,13 @@ def download(
     for file in state.files:
         if file not in missing:
             progress.present(file.remote.size, files=1)
-    with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="file") as pool:
-        running = {pool.submit(_one, work, file, book) for file in missing}
-        try:
-            _wait(running, progress, stop)
-        finally:
-            stopper.failed.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="file")
+    try:
+        _wait({pool.submit(_one, work, file, book) for file in missing}, progress, stop)
+    finally:
+        stopper.failed.set()
+        # Not waited for: one may sit in a silent connection. It finds out before it writes again.
+        pool.shutdown(wait=False, cancel_futures=True)
     return book.state
 
 

@@ -52,21 +52,20 @@ class Fetch:
     def __init__(self, request: Request, progress: Progress, stop: threading.Event) -> None:
         self._request, self._progress, self._stop = request, progress, stop
         self._cache = Cache(request.cache)
-        self._address: SourceAddress | None = None
         self._entry: Entry | None = None
         self._lease: Lease | None = None
 
     def run(self) -> Outcome:
         """Fetch, and say how it ended. Raises nothing: every end is an outcome."""
-        name = ""
         try:
-            self._address = parse_source(self._request.source)
-            name = entry_name(self._request.source, self._request.revision)
+            address = parse_source(self._request.source)
+        except ValueError as error:
+            return Outcome(Reason.BAD_SOURCE, str(error), "")
+        name = entry_name(self._request.source, self._request.revision)
+        try:
             self._cache.prepare()
             self._entry = self._cache.entry(name)
-            state = self._complete(self._entry, self._address)
-        except ValueError as error:
-            return Outcome(Reason.BAD_SOURCE, str(error), name)
+            state = self._complete(self._entry, address)
         except InterruptedFetchError:
             return self._ended(
                 Reason.INTERRUPTED, "told to stop; what is there is kept, and the next run goes on"
@@ -132,6 +131,8 @@ class Fetch:
                 write_state(entry.state_path, state)
             except FileNotFoundError:
                 return None  # it was just collected
+            except OSError:
+                pass  # a volume that this pod only reads, or a full one: the model is there all the same
         # In this order: a collector takes the lease first and then reads the time.
         if held(self._cache.lease_path(entry.name)):
             return None
@@ -158,7 +159,6 @@ class Fetch:
     def _fill(self, entry: Entry, address: SourceAddress) -> State:
         assert self._lease is not None
         request = self._request
-        entry.prepare()
         state = entry.read()
         if state and self._is_whole(entry, state):
             state = replace(state, last_used=time.time())
@@ -185,7 +185,7 @@ class Fetch:
             entry, address, revision, request.include, source, self._lease, self._progress, patience
         )
         self._show(state)
-        make_room(self._cache, entry, state, request.in_use, request.reserve, self._progress)
+        make_room(self._cache, entry, state, request.in_use, request.reserve, self._progress, self._stop)
         state = download(entry, state, source, self._lease, self._progress, patience, self._stop)
         self._progress.phase(Phase.VERIFYING, "every file was checked as it came; looking at their places")
         return self._finish(entry, state)

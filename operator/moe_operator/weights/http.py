@@ -30,9 +30,13 @@ class Answer:
         self.status, self.headers = response.status, response.headers
 
     def read(self, amount: int) -> bytes:
-        """Raises TransientError when the connection breaks or falls silent."""
+        """What has arrived, at most `amount` bytes; empty at the end.
+
+        Raises TransientError when the connection breaks or falls silent. Never waits for more than the first byte: what
+        is there is written before a silence, not lost with it.
+        """
         with _failures_of(self.where):
-            return self._response.read(amount)
+            return self._response.read1(amount)
 
     def close(self) -> None:
         """Close the connection, unless the body was read to its end: then it serves again."""
@@ -40,10 +44,13 @@ class Answer:
 
     def text(self, limit: int = 65536) -> str:
         """The body's first bytes as text, and the connection given back."""
+        pieces = bytearray()
         try:
-            return self.read(limit).decode("utf-8", "replace")
+            while len(pieces) < limit and (piece := self.read(limit - len(pieces))):
+                pieces += piece
         finally:
             self.close()
+        return pieces.decode("utf-8", "replace")
 
 
 class Http:

@@ -30,6 +30,8 @@ def resolve(
     listing changed are removed, with what was gathered of them.
     """
     before = entry.read()
+    if before:
+        entry.prepare()
     if before and before.commit and before.files and set(include) <= set(before.include):
         state = replace(before, complete=False, last_used=time.time())
     else:
@@ -42,6 +44,7 @@ def resolve(
         kept = {file.remote: file for file in (before.files if before else ())}
         files = tuple(kept.get(remote, FileState(remote)) for remote in listing.files)
         lease.check()
+        entry.prepare()  # only now: a name that the source does not have leaves no folder
         _remove_others(entry, before, files)
         state = State(
             str(address), revision, listing.commit, patterns, files, complete=False, last_used=time.time()
