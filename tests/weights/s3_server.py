@@ -67,6 +67,8 @@ class S3Server(FaultyServer):
         found = self.objects.get(key)
         if found is None:
             return _error(404, "NoSuchKey")
+        if asked.get("partNumber") and headers.get("if-match"):
+            return _error(412, "PreconditionFailed")  # some stores compare with the part's own ETag
         if headers.get("if-match", found.etag) != found.etag:
             return _error(412, "PreconditionFailed")
         more = {"ETag": found.etag}

@@ -88,9 +88,18 @@ class Bucket:
         composite = headers.get("x-amz-checksum-type") == "COMPOSITE"
         size = 0
         if parts or composite:
-            size = int(self._head(file, {}, {"partNumber": "1"}).get("Content-Length") or 0)
+            size = self._first_part(file)
         digest = _digest(file, headers, size)
         return RemoteFile(file.name, file.size, digest, file.etag)
+
+    def _first_part(self, file: RemoteFile) -> int:
+        """Bytes of an object's first part; 0 where the store does not tell."""
+        # Without If-Match: some stores compare it with the part's own ETag.
+        answer = self._request("HEAD", file.name, {}, {"partNumber": "1"})
+        if later := transient(answer):
+            raise later
+        answer.close()
+        return int(answer.headers.get("Content-Length") or 0) if answer.status in (200, 206) else 0
 
     def _head(
         self, file: RemoteFile, headers: Mapping[str, str], query: Mapping[str, str] | None = None
@@ -113,9 +122,7 @@ class Bucket:
     ) -> Answer:
         """A good answer, or an error that says why not."""
         for _ in range(2):
-            url = self._url(name) + (f"?{urlencode(query, quote_via=quote)}" if query else "")
-            wanted = {key: value for key, value in (headers or {}).items() if value}
-            answer = self._http.request(method, url, self._signer.signed(method, url, wanted, self._region))
+            answer = self._request(method, name, headers or {}, query or {})
             if answer.status in (200, 206):
                 return answer
             region = answer.headers.get("x-amz-bucket-region", "")
@@ -124,6 +131,13 @@ class Bucket:
             answer.close()
             self._region = region  # the store says where the bucket is: once is enough
         raise self._failed(answer, name)
+
+    def _request(
+        self, method: str, name: str, headers: Mapping[str, str], query: Mapping[str, str]
+    ) -> Answer:
+        url = self._url(name) + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+        wanted = {key: value for key, value in headers.items() if value}
+        return self._http.request(method, url, self._signer.signed(method, url, wanted, self._region))
 
     def _url(self, name: str) -> str:
         bucket = self._address.location
@@ -162,7 +176,8 @@ class Bucket:
 
 def _digest(file: RemoteFile, headers: Mapping[str, str], part_size: int) -> Digest | None:
     """The strongest checksum that the store states, or None."""
-    composite = headers.get("x-amz-checksum-type") == "COMPOSITE"
+    # Of an upload in parts a checksum is of the whole only where that is said.
+    composite = headers.get("x-amz-checksum-type", "COMPOSITE" if "-" in file.etag else "") == "COMPOSITE"
     equal_parts = part_size > 0
     for kind in ("sha256", "crc64nvme", "crc32c", "crc32"):
         text = headers.get(f"x-amz-checksum-{kind}", "")
