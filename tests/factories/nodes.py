@@ -29,7 +29,7 @@ def node(
 def gpu_nodes(
     accelerator: str, count: int, gpus: int = 8, prefix: str = "", **more: Any
 ) -> list[dict[str, Any]]:
-    """Nodes that carry the accelerator's usual label and offer its resource."""
+    """Nodes that carry the accelerator's usual label and offer its resource. `rdma`: what they offer of a network."""
     profile = load_catalog().accelerator(accelerator)
     assert profile is not None
     assert profile.resource_name is not None
@@ -38,7 +38,7 @@ def gpu_nodes(
         node(
             f"{prefix or profile.name.lower()}-{i}",
             labels={key: values[0], **more.get("labels", {})},
-            capacity={profile.resource_name: str(gpus)},
+            capacity={profile.resource_name: str(gpus), **more.get("rdma", {})},
             taints=more.get("taints"),
             cordoned=more.get("cordoned", False),
         )

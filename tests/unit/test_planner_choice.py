@@ -15,6 +15,8 @@ from moe_operator.planner.planning import plan
 
 BIG, SMALL = "Qwen/Qwen3.5-397B-A17B", "Qwen/Qwen3-30B-A3B"
 DENSE = "meta-llama/Llama-3.3-70B-Instruct"
+RDMA = {"rdma/ib": "1"}
+CLIQUE = {"nvidia.com/gpu.clique": "7b968a6d-c8aa-45e1-9e07-e1e51be99c31.1"}
 
 
 def _decide(
@@ -73,8 +75,9 @@ def test_the_network_is_taken_when_nothing_less_holds_the_model() -> None:
 def test_a_group_whose_cache_starves_is_made_wider() -> None:
     """DeepSeek V4 Pro fits into 16 H100s, whose caches then hold four requests each: a million tokens cost four times
     what they do from a group twice as wide."""
-    found = _plan(gpu_nodes("H100", 8), "deepseek-ai/DeepSeek-V4-Pro", **_on("H100"))
-    narrow = _plan(gpu_nodes("H100", 8), "deepseek-ai/DeepSeek-V4-Pro", **_on("H100", gpusPerGroup=16))
+    nodes = gpu_nodes("H100", 8, rdma=RDMA)
+    found = _plan(nodes, "deepseek-ai/DeepSeek-V4-Pro", **_on("H100"))
+    narrow = _plan(nodes, "deepseek-ai/DeepSeek-V4-Pro", **_on("H100", gpusPerGroup=16))
     assert found.width == 32
     gain = _sizing(found).output_tokens_per_second / _sizing(narrow).output_tokens_per_second
     assert gain > 2 * 1.5
@@ -82,20 +85,20 @@ def test_a_group_whose_cache_starves_is_made_wider() -> None:
 
 def test_a_group_is_not_made_wider_than_there_are_nodes() -> None:
     """It would wait for nodes that nobody has ordered."""
-    found = _plan(gpu_nodes("H100", 3), "deepseek-ai/DeepSeek-V4-Pro", **_on("H100"))
+    found = _plan(gpu_nodes("H100", 3, rdma=RDMA), "deepseek-ai/DeepSeek-V4-Pro", **_on("H100"))
     assert found.width == 16
 
 
 def test_the_fewest_gpus_stay_the_fewest() -> None:
     fewest = {"objective": {"goal": "FewestGPUs"}}
-    found = _plan(gpu_nodes("H100", 8), "deepseek-ai/DeepSeek-V4-Pro", **_on("H100"), **fewest)
+    found = _plan(gpu_nodes("H100", 8, rdma=RDMA), "deepseek-ai/DeepSeek-V4-Pro", **_on("H100"), **fewest)
     assert found.width == 16
 
 
 @pytest.mark.parametrize("goal", ["Cheapest", "MostThroughput", "FewestGPUs"])
 def test_nvl72_stays_in_its_domain(goal: str) -> None:
     """18 trays of 4 are one NVLink domain, of which a group takes a part; a lost tray loses few others' GPUs."""
-    found = _plan(gpu_nodes("GB200", 18, 4), BIG, **_on("GB200"), objective={"goal": goal})
+    found = _plan(gpu_nodes("GB200", 18, 4, labels=CLIQUE), BIG, **_on("GB200"), objective={"goal": goal})
     assert found.width <= 16
     assert found.gpus_per_pod <= 4
     assert found.width == found.pods_per_group * found.gpus_per_pod
@@ -103,9 +106,16 @@ def test_nvl72_stays_in_its_domain(goal: str) -> None:
 
 def test_a_group_over_nodes_of_nvl72_is_no_group_over_the_network() -> None:
     """The same 16 GPUs, once in a domain and once over the network: the estimate must tell them apart."""
-    inside = _sizing(_plan(gpu_nodes("GB200", 18, 4), BIG, **_on("GB200", gpusPerGroup=16)))
-    outside = _sizing(_plan(gpu_nodes("B200", 4), BIG, **_on("B200", gpusPerGroup=16)))
-    assert inside.output_tokens_per_second > outside.output_tokens_per_second
+    inside = _plan(gpu_nodes("GB200", 18, 4, labels=CLIQUE), BIG, **_on("GB200", gpusPerGroup=16))
+    outside = _plan(gpu_nodes("B200", 4, rdma=RDMA), BIG, **_on("B200", gpusPerGroup=16))
+    slow = _plan(gpu_nodes("B200", 4), BIG, **_on("B200", gpusPerGroup=16))
+    rates = [_sizing(found).output_tokens_per_second for found in (inside, outside, slow)]
+    assert rates == sorted(rates, reverse=True)
+    assert [found.transport.fabric for found in (inside, outside, slow) if found.transport] == [
+        "mnnvl",
+        "infiniband",
+        "tcp",
+    ]
 
 
 def test_all_shapes_of_a_wide_group_are_compared() -> None:

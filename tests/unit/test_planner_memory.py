@@ -76,20 +76,20 @@ def test_sampling_many_rows_of_a_large_vocabulary_counts() -> None:
 
 
 def test_buffers_grow_with_who_is_talked_to() -> None:
-    def buffers(width: int, *, balanced: bool = False, deepep: bool = False) -> int:
+    def buffers(width: int, *, balanced: bool = False, exchange: int = 0) -> int:
         return buffer_bytes(
             QWEN,
             width=width,
             gpus_per_node=8,
-            deepep=deepep,
+            exchange=exchange,
             held_expert_bytes=GIB,
             balanced=balanced,
         )
 
     assert buffers(1) < buffers(2) < buffers(8) < buffers(16)
-    # Experts that move need a second place; DeepEP needs its buffer.
+    # Experts that move need a second place; all-to-all backends need theirs.
     assert buffers(8, balanced=True) - buffers(8) == GIB
-    assert buffers(8, deepep=True) - buffers(8) == GIB
+    assert buffers(8, exchange=GIB) - buffers(8) == GIB
 
 
 def test_on_cpu_the_cache_has_the_size_that_it_is_given() -> None:

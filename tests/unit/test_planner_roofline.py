@@ -9,7 +9,7 @@ from moe_operator.catalog.models.catalog import load_models
 from moe_operator.catalog.models.scheme import Precision
 from moe_operator.catalog.profile import Tflops
 from moe_operator.planner.arithmetic import decode_flops, prompt_flops, reached, token_seconds
-from moe_operator.planner.roofline import Load, Serving, Speeds, Step, busiest, prefill_rate
+from moe_operator.planner.roofline import Load, Serving, Speeds, Step, busiest, exchange_seconds, prefill_rate
 
 B200 = Tflops(bf16=2250, fp8=4500, fp4=9000)
 B300 = Tflops(bf16=2250, fp8=4500, fp4=14000)
@@ -29,7 +29,8 @@ LOAD = Load(
     tensor=1,
     data=8,
     expert_parallel=True,
-    leaves_domain=False,
+    exchange_bandwidth=900e9,
+    exchange_latency=15e-6,
     routed_bytes=30 * 10**9,
     other_bytes=18 * 10**9,
     context=2304,
@@ -58,8 +59,16 @@ def test_late_from_the_first_request_on_is_late(first: float, each: float) -> No
 
 
 def test_the_network_is_slower_than_nvlink() -> None:
-    inside, outside = Step(QWEN, LOAD), Step(QWEN, replace(LOAD, leaves_domain=True))
-    assert outside.seconds(64) > 1.3 * inside.seconds(64)
+    outside = replace(LOAD, exchange_bandwidth=50e9, exchange_latency=60e-6)
+    assert Step(QWEN, outside).seconds(64) > 1.3 * Step(QWEN, LOAD).seconds(64)
+
+
+def test_all_to_all_is_part_of_a_step() -> None:
+    """Notes of a plan say how much of a step it is: it must be what the step was made with."""
+    slow = replace(LOAD, exchange_bandwidth=1.5e9)
+    more = exchange_seconds(QWEN, slow, 64) - exchange_seconds(QWEN, LOAD, 64)
+    assert Step(QWEN, slow).seconds(64) - Step(QWEN, LOAD).seconds(64) == pytest.approx(more)
+    assert exchange_seconds(QWEN, replace(LOAD, tensor=8, data=1), 64) == 0
 
 
 def test_tokens_for_all_cost_more_in_a_wide_group_than_tokens_for_some() -> None:

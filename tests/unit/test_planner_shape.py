@@ -75,7 +75,7 @@ def test_lays_a_group_out(gpus: int, spec: dict[str, Any], shape: tuple[int, int
     assert found.gpus_per_pod * found.pods_per_group == found.width
     assert found.data == found.pods_per_group * found.ranks_per_pod
     assert found.expert_parallel == (found.width > 1)
-    assert ["not sized" in note for note in found.notes] == [True]
+    assert ["not sized" in note for note in found.notes].count(True) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from . import cpu_expert_parallel, cpu_fork, cpu_waiting, phases, termination
+from . import cpu_expert_parallel, cpu_fork, cpu_waiting, phases, shared_memory, termination
 
 _log = logging.getLogger("vllm.moe_agent")
 
@@ -16,7 +16,7 @@ def register() -> None:
     """
     if not termination.install():
         _log.info("No termination log to write to: the causes of failures are in the container's log alone.")
-    for part in (phases.install, cpu_expert_parallel.apply, cpu_fork.apply, cpu_waiting.apply):
+    for part in (phases.install, shared_memory.apply, cpu_expert_parallel.apply, cpu_fork.apply, cpu_waiting.apply):
         try:
             part()
         except Exception:

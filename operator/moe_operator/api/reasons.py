@@ -151,6 +151,19 @@ NO_NODES = _reason(
     "No node of the cluster has the accelerator.",
     "Add or label nodes, or pin `hardware.gpusPerNode` where nodes come only when pods ask for them.",
 )
+UNKNOWN_FABRIC = _reason(
+    _SPEC,
+    "UnknownFabric",
+    "`hardware.fabric` names a network that the catalogue lacks, or that the accelerator cannot have.",
+    "Use one of the names that the message lists, or add the network to `fabrics` in the operator's configuration.",
+)
+FABRIC_MISSING = _reason(
+    _SPEC,
+    "FabricMissing",
+    "The nodes do not have the network that `hardware.fabric` names, or nobody offers its adapters.",
+    "Name the resource that the message lists in the operator's configuration (`fabrics.NAME.rdmaResource`), name"
+    " another network, or let the group fit into a node.",
+)
 DOES_NOT_FIT = _reason(
     _SPEC,
     "DoesNotFit",

@@ -111,6 +111,9 @@ class HardwareSpec(ApiModel):
     gpus_per_node: Annotated[int, Field(ge=1, le=72)] | None = None
     """GPUs that a group uses on each node; default: read from the nodes. Pin it where nodes come only when
     pods ask for them, or where the operator may not read nodes. On `cpu`: ranks in a pod."""
+    fabric: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = None
+    """Network between the nodes of a group: `mnnvl`, `efa`, `roce`, `infiniband`, `tcp`, or one that the operator's
+    configuration adds; default: the best that the nodes show. A group within one node uses none."""
 
 
 class ParallelismSpec(ApiModel):

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from moe_operator.catalog.fabrics import FabricCatalog, load_fabrics
 from moe_operator.catalog.profile import AcceleratorProfile as AcceleratorProfile
 from moe_operator.catalog.profile import Price, Tflops
 
@@ -26,10 +27,14 @@ _DIVIDED = ("-SHARED", "-MIG-")
 
 
 class Catalog:
-    """The accelerators by name and alias."""
+    """The hardware: accelerators by name and alias, and the fabrics between them."""
 
-    def __init__(self, profiles: Iterable[AcceleratorProfile]) -> None:
-        """Raises ValueError if two accelerators answer to the same name."""
+    def __init__(self, profiles: Iterable[AcceleratorProfile], fabrics: FabricCatalog | None = None) -> None:
+        """Without `fabrics` those that the operator ships.
+
+        Raises ValueError if two accelerators answer to the same name.
+        """
+        self.fabrics = fabrics or load_fabrics()
         self._profiles = {p.name: p for p in profiles}
         self._by_key: dict[str, AcceleratorProfile] = {}
         for profile in self._profiles.values():
@@ -100,9 +105,9 @@ def catalog_data() -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
-def read_catalog(data: Any) -> Catalog:
+def read_catalog(data: Any, fabrics: FabricCatalog | None = None) -> Catalog:
     """A catalogue from data of the form of `accelerators.yaml`."""
-    return Catalog(_File.model_validate(data).profiles())
+    return Catalog(_File.model_validate(data).profiles(), fabrics)
 
 
 _Text = Annotated[str, Field(min_length=1)]

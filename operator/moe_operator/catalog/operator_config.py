@@ -4,13 +4,15 @@
       nvidia: {image: registry.example/vllm-openai:v0.32.0}
     accelerators:
       B200: {price: {usdPerGpuHour: "4.10", source: contract of April}}
+    fabrics:
+      infiniband: {rdmaResource: nvidia.com/hostdev, rdmaCount: PerGpu}
     topologyLabels: [topology.kubernetes.io/zone, example.com/rack]
     rdmaResources: [example.com/hca]
     policy: {rules: [...]}
     network: {policies: Ingress}
 
 Vendors and accelerators have the fields of `accelerators.yaml`, and only those that differ; an accelerator that
-is not in the catalogue is added, with all its fields.
+is not in the catalogue is added, with all its fields. Fabrics: see `site_fabrics`.
 """
 
 from collections.abc import Mapping
@@ -24,6 +26,7 @@ from pydantic.alias_generators import to_camel
 from moe_operator.catalog.accelerators import Catalog, catalog_data, load_catalog, read_catalog
 from moe_operator.catalog.network import Network, NetworkForm
 from moe_operator.catalog.policy import Policy, PolicyForm
+from moe_operator.catalog.site_fabrics import SiteFabricsError, site_fabrics
 
 #: Bytes; the file is a ConfigMap's key, which holds at most one MiB.
 LARGEST_FILE = 2**20
@@ -39,7 +42,7 @@ class OperatorConfig:
     """What holds at this site."""
 
     catalog: Catalog
-    """Accelerators with what the site says of them."""
+    """Accelerators and fabrics with what the site says of them."""
     topology_labels: tuple[str, ...] | None = None
     """Label keys of where nodes stand, from wide to narrow; None: the usual ones."""
     rdma_resources: tuple[str, ...] | None = None
@@ -59,6 +62,7 @@ class _File(BaseModel):
 
     vendors: _Entries = Field(default_factory=dict)
     accelerators: _Entries = Field(default_factory=dict)
+    fabrics: _Entries = Field(default_factory=dict)
     topology_labels: Annotated[list[_Key], Field(min_length=1)] | None = None
     rdma_resources: Annotated[list[_Key], Field(min_length=1)] | None = None
     policy: PolicyForm = PolicyForm()
@@ -101,8 +105,12 @@ def read_config(text: str) -> OperatorConfig:
 
 def _catalog(given: _File) -> Catalog:
     """The catalogue with the site's fields over its own."""
-    if not given.vendors and not given.accelerators:
+    if not given.vendors and not given.accelerators and not given.fabrics:
         return load_catalog()
+    try:
+        fabrics = site_fabrics(given.fabrics)
+    except SiteFabricsError as error:
+        raise OperatorConfigError(str(error)) from error
     data = catalog_data()
     for name, fields in given.vendors.items():
         if name not in data["vendors"]:
@@ -118,7 +126,7 @@ def _catalog(given: _File) -> Catalog:
         rows[at] = _over(rows.get(at, {"name": name}), _priced(name, fields))
     data["accelerators"] = list(rows.values())
     try:
-        return read_catalog(data)
+        return read_catalog(data, fabrics)
     except ValidationError as error:
         raise OperatorConfigError(_first(error, tuple(rows))) from error
     except ValueError as error:

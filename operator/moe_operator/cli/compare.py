@@ -49,7 +49,7 @@ def compare(
     inventory = nodes.inventory
     if nodes.assumed or inventory.nodes is None:
         selector = deployment.spec.pod_template.node_selector
-        inventory = Inventory(tuple(usual_node(profile, None, selector) for profile in profiles))
+        inventory = Inventory(tuple(usual_node(profile, catalog, None, selector) for profile in profiles))
     config = model if model.custom else None
     for profile in profiles:
         for precision in model.precisions():

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from moe_operator.catalog.models.catalog import Checkpoint, Model
+from moe_operator.planner.link import Link
 from moe_operator.planner.nodes import Hardware
 from moe_operator.planner.shape import GroupShape
 from moe_operator.planner.sizing import Shortage, Sized, size
@@ -40,14 +41,21 @@ def lengths(model: Model, planned: int) -> tuple[int, ...]:
 
 
 def context_rows(
-    model: Model, checkpoint: Checkpoint, hardware: Hardware, shape: GroupShape, wants: Wants, planned: int
+    model: Model,
+    checkpoint: Checkpoint,
+    hardware: Hardware,
+    shape: GroupShape,
+    wants: Wants,
+    link: Link | None,
+    planned: int,
 ) -> Iterator[ContextRow]:
     """Every length in every precision of the KV cache that the engine has on this hardware, lengths first."""
-    sized = [
-        (precision, found)
-        for precision in (_PRECISIONS if hardware.profile.resource_name else _PRECISIONS[:1])
-        if (found := resize(model, checkpoint, hardware, shape, replace(wants, kv_cache_precision=precision)))
-    ]
+    precisions = _PRECISIONS if hardware.profile.resource_name else _PRECISIONS[:1]
+    found = (
+        (one, resize(model, checkpoint, hardware, shape, replace(wants, kv_cache_precision=one), link))
+        for one in precisions
+    )
+    sized = [(precision, one) for precision, one in found if one is not None]
     native = model.architecture.context_length
     for length in lengths(model, planned):
         for precision, one in sized:
@@ -61,12 +69,19 @@ def context_rows(
 
 
 def resize(
-    model: Model, checkpoint: Checkpoint, hardware: Hardware, shape: GroupShape, wants: Wants
+    model: Model,
+    checkpoint: Checkpoint,
+    hardware: Hardware,
+    shape: GroupShape,
+    wants: Wants,
+    link: Link | None,
 ) -> Sized | None:
     """The layout's sizes with other wants; None where it does not fit or vLLM has no such cache."""
     capacity = hardware.memory_bytes
     try:
-        found = size(model, checkpoint, hardware.profile, capacity, hardware.gpus_per_node, shape, wants)
+        found = size(
+            model, checkpoint, hardware.profile, capacity, hardware.gpus_per_node, shape, wants, link
+        )
     except ValueError:
         return None
     return None if isinstance(found, Shortage) else found

@@ -11,6 +11,7 @@ from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.cli.errors import UsageError
 from moe_operator.cli.manifest import read_text
 from moe_operator.planner.facts import Inventory, NodeFacts, SiteNames
+from moe_operator.planner.synthetic_nodes import fabric_labels, fabric_resources
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,36 @@ def usual(spec: ModelDeploymentSpec, catalog: Catalog) -> Nodes:
     wanted = spec.hardware.accelerators or [spec.hardware.accelerator or ""]
     profiles = [profile for name in wanted if (profile := catalog.accelerator(name)) is not None]
     selector = dict(spec.pod_template.node_selector)
-    nodes = tuple(usual_node(profile, spec.hardware.gpus_per_node, selector) for profile in profiles)
+    pinned, fabric = spec.hardware.gpus_per_node, spec.hardware.fabric
+    nodes = tuple(usual_node(profile, catalog, pinned, selector, fabric) for profile in profiles)
     return Nodes(Inventory(nodes), "the catalogue's usual nodes", assumed=True)
 
 
-def usual_node(profile: AcceleratorProfile, pinned: int | None, labels: Mapping[str, str]) -> NodeFacts:
-    """One node with the catalogue's number of GPUs, or more where more are pinned."""
+def usual_node(
+    profile: AcceleratorProfile,
+    catalog: Catalog,
+    pinned: int | None,
+    labels: Mapping[str, str],
+    fabric: str | None = None,
+) -> NodeFacts:
+    """One node with the catalogue's number of GPUs, or more where more are pinned, and the usual or named network."""
     carried = dict(labels)
     gpus: dict[str, int] = {}
+    adapters: dict[str, int] = {}
     if profile.resource_name is not None:
         key, values = profile.node_labels[0]
         carried[key] = values[0]
-        gpus[profile.resource_name] = max(profile.gpus_per_node, pinned or 0)
-    return NodeFacts(f"usual-{profile.name.lower()}", carried, gpus, allocatable=gpus)
+        count = gpus[profile.resource_name] = max(profile.gpus_per_node, pinned or 0)
+        carried |= fabric_labels(profile, 0, count)
+        adapters = fabric_resources(profile, count, catalog, fabric)
+    return NodeFacts(
+        f"usual-{profile.name.lower()}",
+        carried,
+        gpus,
+        allocatable=gpus | adapters,
+        clique=carried.get("nvidia.com/gpu.clique"),
+        rdma=adapters,
+    )
 
 
 def cluster_configured(environ: Mapping[str, str] = os.environ, home: Path | None = None) -> bool:

@@ -17,6 +17,7 @@ from moe_operator.planner.planning import plan as make_plan
 from moe_operator.planner.room import groups_with_room
 from moe_operator.planner.shape import GroupShape
 from moe_operator.planner.sizing import Sized
+from moe_operator.planner.transports import Transports
 from moe_operator.planner.wants import Wants, wants_of
 from moe_operator.resources.engine_args import Argument, explained_arguments
 from moe_operator.resources.group import render_revision
@@ -117,7 +118,7 @@ def make_report(
         revision=revision,
         arguments=explained_arguments(rendering),
         rendering=rendering,
-        room=groups_with_room(spec, hardware, nodes.inventory, shape_of(planned)),
+        room=groups_with_room(spec, hardware, nodes.inventory, shape_of(planned), planned.transport),
         sizes=None
         if model is None or planned.sizing is None
         else _sizes(deployment, planned, hardware, model, models, requests_per_second),
@@ -138,8 +139,10 @@ def _sizes(
     wants = wants_of(deployment.spec)
     checkpoint, _ = choose_checkpoint(model, deployment.spec.model, hardware.profile, models)
     shape = shape_of(plan)
-    sized = resize(model, checkpoint, hardware, shape, wants)
+    link = Transports(deployment.spec, hardware).link(shape)
     # The plan is made of the same.
+    assert not isinstance(link, Refusal)
+    sized = resize(model, checkpoint, hardware, shape, wants, link)
     assert sized is not None
     assert plan.sizing is not None
     context = plan.sizing.context_length
@@ -149,7 +152,7 @@ def _sizes(
         checkpoint=checkpoint,
         sized=sized,
         wants=wants,
-        contexts=tuple(context_rows(model, checkpoint, hardware, shape, wants, context)),
+        contexts=tuple(context_rows(model, checkpoint, hardware, shape, wants, link, context)),
         money=money(plan, wants, price),
         fleet=fleet(plan, wants, price, requests_per_second) if requests_per_second else None,
     )

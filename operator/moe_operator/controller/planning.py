@@ -156,7 +156,7 @@ class Planning:
         if hardware is None or resource is None:
             return None
         shape = GroupShape(kept.tensor, kept.data, kept.gpus_per_pod)
-        groups = groups_with_room(deployment.spec, hardware, inventory, shape)
+        groups = groups_with_room(deployment.spec, hardware, inventory, shape, kept.transport)
         if groups is None:
             return None
         free = sum(inventory.free(node).get(resource, 0) for node in hardware.nodes)

@@ -1,11 +1,13 @@
 """What one layout holds and moves in a step, for the roofline."""
 
+from moe_operator.catalog.fabrics import Backend, Sends
 from moe_operator.catalog.models.architecture import Architecture, Component
 from moe_operator.catalog.models.catalog import Checkpoint, Model
 from moe_operator.catalog.profile import AcceleratorProfile
 from moe_operator.planner.arithmetic import token_seconds
 from moe_operator.planner.kv_cache import KvCacheLayout
 from moe_operator.planner.kv_layers import PageKind
+from moe_operator.planner.link import Link
 from moe_operator.planner.roofline import Load, Speeds
 from moe_operator.planner.shape import GroupShape
 from moe_operator.planner.wants import Wants
@@ -21,23 +23,28 @@ def load_of(
     weights: GpuWeights,
     layout: KvCacheLayout,
     wants: Wants,
+    link: Link,
+    backend: Backend | None,
 ) -> Load:
     """The load of one layout with requests of the usual length."""
     architecture = model.architecture
+    each = speeds(profile, architecture, checkpoint)
     # Of the input embedding a step reads single rows, unless it is the output head too.
     lookup = 0 if architecture.tied_embeddings else 2 * architecture.vocabulary * architecture.hidden
     vision = sum(size for (part, _), size in stored.by_split.items() if part is Component.VISION)
     average = wants.input_tokens + wants.output_tokens // 2
     return Load(
-        speeds=speeds(profile, architecture, checkpoint),
+        speeds=each,
         tensor=shape.tensor,
         data=shape.data,
         expert_parallel=architecture.is_moe and shape.width > 1,
-        leaves_domain=shape.width > max(profile.nvlink_domain, 1),
+        exchange_bandwidth=each.link if link.bandwidth is None else link.bandwidth,
+        exchange_latency=link.latency,
         routed_bytes=weights.routed_experts,
         other_bytes=max(0, weights.other - (lookup + vision) // shape.tensor),
         context=average,
         kv_bytes_per_sequence=_read_per_step(layout, average),
+        sparse_dispatch=backend is not None and backend.sends is Sends.CHOSEN,
     )
 
 

@@ -42,9 +42,6 @@ NCCL_PAIR = 342 * MIB
 NCCL_NODE = 392 * MIB
 NCCL_BEYOND_NODE = 640 * MIB
 
-#: DeepEP's buffer per GPU in high-throughput mode (`VLLM_DEEPEP_BUFFER_SIZE_MB`, vLLM 0.32).
-DEEPEP_BUFFER = 1024 * MIB
-
 #: Bytes of an activation's element: bfloat16.
 _ELEMENT = 2
 #: Copies of the hidden state alive at the peak of a layer: residual, normalised input, attention output, and the
@@ -122,12 +119,13 @@ def buffer_bytes(
     *,
     width: int,
     gpus_per_node: int,
-    deepep: bool,
+    exchange: int,
     held_expert_bytes: int,
     balanced: bool,
 ) -> int:
     """Memory of the engine that neither weights nor activations are.
 
+    `exchange`: what its all-to-all backend keeps (`exchange.exchange_bytes`).
     `held_expert_bytes`: one layer's routed experts on this GPU; `balanced` (EPLB) keeps as much again to move
     experts while it serves.
     """
@@ -139,8 +137,7 @@ def buffer_bytes(
         total += NCCL_NODE
     elif width == 2:
         total += NCCL_PAIR
-    if deepep:
-        total += DEEPEP_BUFFER
+    total += exchange
     if balanced:
         total += held_expert_bytes
     return total

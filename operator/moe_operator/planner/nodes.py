@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from moe_operator.api import reasons
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog, is_divided
+from moe_operator.catalog.fabrics import FabricCatalog, load_fabrics
 from moe_operator.planner.inventory import Inventory, NodeFacts
 from moe_operator.planner.node_object import memory_contradicts
 from moe_operator.planner.plan import Refusal
@@ -24,6 +25,10 @@ class Hardware:
     """Memory of one GPU in MiB: the least that these nodes say, else the catalogue's; None on `cpu`."""
     nodes: tuple[NodeFacts, ...] = ()
     """The accelerator's nodes with at least so many GPUs; empty where nodes could not be read or are yet to come."""
+    fabrics: FabricCatalog = field(default_factory=load_fabrics, compare=False)
+    """What is known of networks at this site."""
+    wanted_fabric: str | None = None
+    """As `hardware.fabric` says."""
 
     @property
     def memory_bytes(self) -> int | None:
@@ -38,6 +43,16 @@ def hardware_options(
 
     With a pinned `gpusPerNode` nodes may be yet to come. Where nodes cannot be read, every wanted one is an option.
     """
+    found = _options(spec, inventory, catalog)
+    if isinstance(found, Refusal):
+        return found
+    wanted = spec.hardware.fabric
+    return tuple(replace(one, fabrics=catalog.fabrics, wanted_fabric=wanted) for one in found)
+
+
+def _options(
+    spec: ModelDeploymentSpec, inventory: Inventory, catalog: Catalog
+) -> tuple[Hardware, ...] | Refusal:
     profiles = _wanted(spec, catalog)
     if isinstance(profiles, Refusal):
         return profiles

@@ -12,15 +12,18 @@ from moe_operator.api import reasons
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import Goal, ModelDeploymentSpec
 from moe_operator.catalog.accelerators import Catalog
+from moe_operator.catalog.fabrics import Reach
 from moe_operator.catalog.models.catalog import Checkpoint, Model, ModelCatalog, load_models
 from moe_operator.planner.checkpoints import CheckpointError, choose_checkpoint, override_dtype
+from moe_operator.planner.fabric import Choice
 from moe_operator.planner.inventory import Inventory
 from moe_operator.planner.nodes import Hardware, hardware_options
-from moe_operator.planner.plan import Plan, Refusal, Sizing
+from moe_operator.planner.plan import Plan, Refusal, Sizing, Transport
 from moe_operator.planner.refusals import does_not_fit, no_such_context, unusable_shapes
 from moe_operator.planner.room import groups_with_room
 from moe_operator.planner.shape import GroupShape, given_shape, possible_shapes
 from moe_operator.planner.sizing import Shortage, Sized, size
+from moe_operator.planner.transports import Transports
 from moe_operator.planner.usable import no_engine, unusable
 from moe_operator.planner.wants import Wants, WantsError, wants_of
 
@@ -59,8 +62,22 @@ def _unsized(spec: ModelDeploymentSpec, hardware: Hardware) -> Plan | Refusal:
     shape = given_shape(spec, hardware)
     if isinstance(shape, Refusal):
         return shape
+    transports = Transports(spec, hardware)
+    link = transports.link(shape)
+    if isinstance(link, Refusal):
+        return link
+    # Of a model that nobody described it is not known whether it has experts: as for one that has.
+    backend = link.backend(None, balanced=False) if link is not None and shape.data > 1 else None
+    notes = transports.notes(shape, backend, None)
     note = f"not sized: the catalogue has no model {spec.model.name!r}; give its config.json with model.configFrom"
-    return _plan_of(hardware, shape, shape.width > 1, (*hardware.notes, note), None)
+    return _plan_of(
+        hardware,
+        shape,
+        shape.width > 1,
+        (*hardware.notes, *notes, note),
+        None,
+        transports.transport(shape, backend),
+    )
 
 
 def _sized_plan(
@@ -71,7 +88,7 @@ def _sized_plan(
     models: ModelCatalog,
     wants: Wants,
 ) -> Plan | Refusal:
-    fitting: list[tuple[Hardware, Sized, tuple[str, ...]]] = []
+    fitting: list[tuple[Hardware, Sized, tuple[str, ...], bool]] = []
     refusal: Refusal | None = None
     for hardware in options:
         if why := no_engine(model.architecture, hardware.profile):
@@ -83,19 +100,23 @@ def _sized_plan(
         except CheckpointError as error:
             refusal = refusal or Refusal(reasons.INVALID_SPEC, str(error))
             continue
-        found = best_layout(spec, hardware, model, checkpoint, wants)
+        transports = Transports(spec, hardware)
+        found = best_layout(spec, hardware, model, checkpoint, wants, transports)
         if isinstance(found, Refusal):
             refusal = refusal or found
             continue
-        fitting.append((hardware, found, notes))
-        if groups_with_room(spec, hardware, inventory, found.shape) != 0:
+        transport = transports.transport(found.shape, found.backend)
+        room = groups_with_room(spec, hardware, inventory, found.shape, transport) != 0
+        fitting.append(
+            (hardware, found, (*notes, *transports.notes(found.shape, found.backend, found)), room)
+        )
+        if room:
             break
     if not fitting:
         assert refusal is not None  # there is at least one option
         return refusal
     # Without room anywhere the first that fits waits for it.
-    last_has_room = groups_with_room(spec, fitting[-1][0], inventory, fitting[-1][1].shape) != 0
-    hardware, sized, notes = fitting[-1] if last_has_room else fitting[0]
+    hardware, sized, notes, _ = fitting[-1] if fitting[-1][3] else fitting[0]
     passed = [option.profile.name for option in options[: options.index(hardware)]]
     if passed:
         why = f"{hardware.profile.name} was taken as {', '.join(passed)} cannot hold the model or has no room"
@@ -106,13 +127,20 @@ def _sized_plan(
         model.architecture.is_moe and sized.shape.width > 1,
         (*hardware.notes, *notes, *_remarks(sized, wants)),
         _sizing(sized, wants),
+        Transports(spec, hardware).transport(sized.shape, sized.backend),
     )
 
 
 def best_layout(
-    spec: ModelDeploymentSpec, hardware: Hardware, model: Model, checkpoint: Checkpoint, wants: Wants
+    spec: ModelDeploymentSpec,
+    hardware: Hardware,
+    model: Model,
+    checkpoint: Checkpoint,
+    wants: Wants,
+    transports: Transports | None = None,
 ) -> Sized | Refusal:
     """The best layout on this hardware by the spec's goal, or why none fits."""
+    transports = transports or Transports(spec, hardware)
     architecture = model.architecture
     if wants.context_length is not None and (refused := no_such_context(model, wants.context_length)):
         return refused
@@ -127,16 +155,24 @@ def best_layout(
     capacity = hardware.memory_bytes
     sized: list[Sized] = []
     short: list[Shortage] = []
-    reach = _natural_reach(spec, hardware)
+    unlinked: Refusal | None = None
+    reach = _natural_reach(hardware, transports)
     for width, alike in groupby(usable, key=lambda shape: shape.width):
         best = min(sized, key=lambda one: _rank(one, wants.goal)) if sized else None
         beyond = best is not None and width > reach
         if best is not None and beyond and not _starved(best, width, hardware, wants.goal):
             break
-        found = [
-            size(model, checkpoint, hardware.profile, capacity, hardware.gpus_per_node, shape, wants)
-            for shape in alike
-        ]
+        found: list[Sized | Shortage] = []
+        for shape in alike:
+            link = transports.link(shape)
+            if isinstance(link, Refusal):
+                unlinked = unlinked or link
+                continue
+            found.append(
+                size(
+                    model, checkpoint, hardware.profile, capacity, hardware.gpus_per_node, shape, wants, link
+                )
+            )
         fit = [one for one in found if isinstance(one, Sized)]
         if best is not None and beyond:
             fit = [one for one in fit if _per_gpu(one) >= _PAYS * _per_gpu(best)]
@@ -144,6 +180,8 @@ def best_layout(
                 break
         sized += fit
         short += [one for one in found if isinstance(one, Shortage)]
+    if not sized and unlinked is not None:
+        return unlinked
     if not sized:
         return does_not_fit(spec, hardware, model, checkpoint, wants, short)
     return min(sized, key=lambda one: _rank(one, wants.goal))
@@ -173,11 +211,15 @@ def _rank(sized: Sized, goal: Goal) -> tuple[float, ...]:
     return (late, round(per_gpu, 9), sized.shape.width, sized.shape.tensor)
 
 
-def _natural_reach(spec: ModelDeploymentSpec, hardware: Hardware) -> int:
+def _natural_reach(hardware: Hardware, transports: Transports) -> int:
     """The widest group that is proposed while a narrower one fits: a node, or an NVLink domain of several, of
     which four nodes' worth is enough for the widest expert parallelism that pays."""
     node = hardware.gpus_per_node
-    return max(node, min(hardware.profile.nvlink_domain, 4 * node))
+    for nodes in (4, 2):
+        choice = transports.choice(GroupShape(1, nodes * node, node))
+        if isinstance(choice, Choice) and choice.profile.reach is Reach.DOMAIN:
+            return max(node, min(hardware.profile.nvlink_domain, nodes * node))
+    return node
 
 
 def _remarks(sized: Sized, wants: Wants) -> Iterable[str]:
@@ -202,6 +244,7 @@ def _plan_of(
     expert_parallel: bool,
     notes: tuple[str, ...],
     sizing: Sizing | None,
+    transport: Transport | None,
 ) -> Plan:
     return Plan(
         accelerator=hardware.profile.name,
@@ -214,6 +257,7 @@ def _plan_of(
         gpus_per_pod=shape.gpus_per_pod,
         notes=notes,
         sizing=sizing,
+        transport=transport,
     )
 
 

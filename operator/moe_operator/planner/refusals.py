@@ -12,6 +12,7 @@ from moe_operator.planner.nodes import Hardware
 from moe_operator.planner.plan import Lift, Refusal
 from moe_operator.planner.shape import GroupShape, possible_shapes
 from moe_operator.planner.sizing import Limit, Shortage, Sized, size
+from moe_operator.planner.transports import Transports
 from moe_operator.planner.usable import unusable
 from moe_operator.planner.wants import Wants
 
@@ -133,11 +134,16 @@ def _wider(spec: ModelDeploymentSpec, hardware: Hardware) -> Iterator[tuple[Lift
 def _fits(
     spec: ModelDeploymentSpec, hardware: Hardware, model: Model, checkpoint: Checkpoint, wants: Wants
 ) -> bool:
-    capacity = hardware.memory_bytes
+    capacity, transports = hardware.memory_bytes, Transports(spec, hardware)
     for shape in possible_shapes(spec, hardware, whole_rank=not model.architecture.is_moe):
         if unusable(model.architecture, checkpoint, shape):
             continue
-        found = size(model, checkpoint, hardware.profile, capacity, hardware.gpus_per_node, shape, wants)
+        link = transports.link(shape)
+        if isinstance(link, Refusal):
+            continue
+        found = size(
+            model, checkpoint, hardware.profile, capacity, hardware.gpus_per_node, shape, wants, link
+        )
         if isinstance(found, Sized):
             return True
     return False

@@ -17,11 +17,8 @@ MEMORY_EFFICIENCY = 0.75
 ATTENTION_EFFICIENCY = 0.4
 #: Share of a link's bandwidth that all-to-all and all-reduce reach.
 LINK_EFFICIENCY = 0.6
-#: Seconds that one collective takes however small: within an NVLink domain, and over the network.
+#: Seconds that one collective takes within a node, however small.
 LINK_LATENCY = 15e-6
-NETWORK_LATENCY = 60e-6
-#: Bytes per second and GPU of the network between NVLink domains: one 400 Gbit/s adapter per GPU.
-NETWORK_BANDWIDTH = 50e9
 #: Seconds per step for scheduling and sampling, per layer for the launches within a CUDA graph, and per sequence of a
 #: rank for what its process does in Python and for sampling.
 STEP_OVERHEAD = 1e-3
@@ -53,8 +50,10 @@ class Load:
     tensor: int
     data: int
     expert_parallel: bool
-    leaves_domain: bool
-    """The group spans more than one NVLink domain: experts are reached over the network."""
+    exchange_bandwidth: float
+    """Bytes per second and GPU of what experts are reached over: NVLink, or the network between nodes."""
+    exchange_latency: float
+    """Seconds of one collective over it, however small."""
     routed_bytes: int
     """Routed experts on one GPU."""
     other_bytes: int
@@ -64,8 +63,8 @@ class Load:
     kv_bytes_per_sequence: int
     """Read on one GPU in a step for a sequence of average length, recurrent state read and written."""
     sparse_dispatch: bool = False
-    """Tokens are sent to the GPUs of their experts only (DeepEP and the like); without, as by vLLM's default
-    (allgather and reduce-scatter), to all GPUs of the group."""
+    """Tokens are sent to the GPUs of their experts only (FlashInfer's all-to-all, DeepEP and the like); without, as by
+    vLLM's default (allgather and reduce-scatter), to all GPUs of the group."""
 
 
 @dataclass(frozen=True)
@@ -190,21 +189,29 @@ def busiest(
 
 def _communication(architecture: Architecture, load: Load) -> tuple[float, float]:
     """Seconds of a step, and more per sequence."""
-    fixed = per_sequence = 0.0
-    hidden = architecture.hidden
-    link = load.speeds.link * LINK_EFFICIENCY
+    fixed, per_sequence = _exchange(architecture, load)
     if load.tensor > 1:
         # Two all-reduces a layer, each moving about two copies of the activations.
+        link = load.speeds.link * LINK_EFFICIENCY
         fixed += architecture.layers * 2 * LINK_LATENCY
-        per_sequence += architecture.layers * 2 * (hidden * 2 * 2) / link
-    experts = architecture.experts
-    if experts is not None and load.expert_parallel and load.data > 1:
-        # There in 8 bits, and back in 16.
-        width = load.tensor * load.data
-        copies = min(experts.active, width) if load.sparse_dispatch else width - 1
-        bandwidth, latency = link, LINK_LATENCY
-        if load.leaves_domain:
-            bandwidth, latency = NETWORK_BANDWIDTH * LINK_EFFICIENCY, NETWORK_LATENCY
-        fixed += experts.layers * 2 * latency
-        per_sequence += experts.layers * copies * hidden * 3 / load.tensor / bandwidth
+        per_sequence += architecture.layers * 2 * (architecture.hidden * 2 * 2) / link
     return fixed, per_sequence
+
+
+def exchange_seconds(architecture: Architecture, load: Load, sequences: int) -> float:
+    """Seconds of all-to-all in a step that gives each of `sequences` per rank one token."""
+    fixed, per_sequence = _exchange(architecture, load)
+    return fixed + sequences * per_sequence
+
+
+def _exchange(architecture: Architecture, load: Load) -> tuple[float, float]:
+    """Seconds of a step's all-to-all, and more per sequence."""
+    experts = architecture.experts
+    if experts is None or not load.expert_parallel or load.data == 1:
+        return 0.0, 0.0
+    # There in 8 bits, and back in 16.
+    width = load.tensor * load.data
+    copies = min(experts.active, width) if load.sparse_dispatch else width - 1
+    bandwidth = load.exchange_bandwidth * LINK_EFFICIENCY
+    fixed = experts.layers * 2 * load.exchange_latency
+    return fixed, experts.layers * copies * architecture.hidden * 3 / load.tensor / bandwidth

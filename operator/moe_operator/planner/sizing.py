@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
+from moe_operator.catalog.fabrics import Backend
 from moe_operator.catalog.models.architecture import Architecture, Section
 from moe_operator.catalog.models.catalog import Checkpoint, Model
 from moe_operator.catalog.profile import AcceleratorProfile
 from moe_operator.planner.balance import Placement, can_balance, placement
+from moe_operator.planner.exchange import exchange_bytes
 from moe_operator.planner.identity import ByIdentity
 from moe_operator.planner.kv_backend import attention_backend, platform_of
 from moe_operator.planner.kv_cache import KvCacheLayout, KvSettings, kv_cache_layout
+from moe_operator.planner.link import Link, usual_link
 from moe_operator.planner.load import load_of
 from moe_operator.planner.memory import (
     EngineSizes,
@@ -87,6 +90,8 @@ class Sized:
     """Whether the estimate meets both latencies."""
     load: Load
     """What the estimate was made of."""
+    backend: Backend | None = None
+    """Of the all-to-all; None for a group that has none."""
 
     @property
     def sections(self) -> tuple[Section, ...]:
@@ -113,15 +118,20 @@ def size(
     gpus_per_node: int,
     shape: GroupShape,
     wants: Wants,
+    link: Link | None = None,
 ) -> Sized | Shortage:
     """Size one layout on GPUs of `capacity` bytes; None on `cpu`, where the KV cache has a size of its own.
 
-    Remembered: an operator plans the same few again and again.
+    `link`: what the group's GPUs reach each other over; None: what is usual. Remembered: an operator plans the same
+    few again and again.
 
     Raises:
         ValueError: heads or caches that vLLM cannot divide over the GPUs of a rank.
     """
-    return _size(ByIdentity(model), checkpoint, ByIdentity(profile), capacity, gpus_per_node, shape, wants)
+    link = link or usual_link(profile, shape, gpus_per_node)
+    return _size(
+        ByIdentity(model), checkpoint, ByIdentity(profile), capacity, gpus_per_node, shape, wants, link
+    )
 
 
 def forget() -> None:
@@ -138,6 +148,7 @@ def _size(
     gpus_per_node: int,
     shape: GroupShape,
     wants: Wants,
+    link: Link,
 ) -> Sized | Shortage:
     model, profile = model_key.value, profile_key.value
     architecture = model.architecture
@@ -155,26 +166,38 @@ def _size(
         expert_parallel=expert_parallel,
         redundant=placed.redundant,
     )
-    buffers = buffer_bytes(
-        architecture,
-        width=shape.width,
-        gpus_per_node=gpus_per_node,
-        deepep=False,
-        held_expert_bytes=placed.per_gpu * stored.one_expert(),
-        balanced=placed.balanced,
-    )
+    precision = checkpoint.precision.value
+    backend = None
+    if expert_parallel and shape.data > 1:
+        backend = link.backend(precision, balanced=placed.balanced)
     cache_dtype = _cache_dtype(checkpoint, wants)
 
     def budget(engine: EngineSizes) -> MemoryBudget:
         activations = activation_bytes(
             architecture, engine, tensor=shape.tensor, data=shape.data, expert_parallel=expert_parallel
         )
+        exchange = exchange_bytes(
+            architecture,
+            backend,
+            width=shape.width,
+            tokens=engine.max_batched_tokens,
+            precision=precision,
+            network=link.network,
+        )
+        buffers = buffer_bytes(
+            architecture,
+            width=shape.width,
+            gpus_per_node=gpus_per_node,
+            exchange=exchange,
+            held_expert_bytes=placed.per_gpu * stored.one_expert(),
+            balanced=placed.balanced,
+        )
         if capacity is None:
             return host_budget(weights, wants.host_kv_cache, activations=activations, buffers=buffers)
         return memory_budget(capacity, weights, engine, activations=activations, buffers=buffers)
 
     context: int | Shortage
-    for sizes in _sizes(architecture, shape, capacity, wants, expert_parallel):
+    for sizes in _sizes(architecture, shape, capacity, wants, expert_parallel, backend):
         layout = _kv_layout(model, checkpoint, profile, shape, cache_dtype, sizes.max_batched_tokens)
         memory = budget(sizes)
         context = _context(architecture, layout, memory, shape, checkpoint, wants)
@@ -189,11 +212,16 @@ def _size(
         sizes = EngineSizes(sizes.max_batched_tokens, concurrency, sizes.utilization)
         memory = budget(sizes)
         concurrency = max(1, int(layout.concurrency(memory.kv_cache, usual)))
-    load = load_of(model, checkpoint, profile, shape, stored, weights, layout, wants)
+    load = load_of(model, checkpoint, profile, shape, stored, weights, layout, wants, link, backend)
     serving = Serving(architecture, load, wants.input_tokens, wants.output_tokens)
+    most = min(concurrency, sizes.max_sequences)
+    if backend is not None and backend.tokens_per_step:
+        # Prompts and answers share so small a step: of each request's tokens one is its answer's next.
+        share = wants.output_tokens / (wants.input_tokens + wants.output_tokens)
+        most = max(1, min(most, int(sizes.max_batched_tokens * share)))
     best, meets = busiest(
         serving,
-        min(concurrency, sizes.max_sequences),
+        most,
         wants.time_to_first_token,
         wants.time_per_output_token,
     )
@@ -211,6 +239,7 @@ def _size(
         throughput=best,
         meets=meets,
         load=load,
+        backend=backend,
     )
 
 
@@ -224,6 +253,7 @@ def _sizes(
     capacity: int | None,
     wants: Wants,
     expert_parallel: bool,
+    backend: Backend | None,
 ) -> Iterator[EngineSizes]:
     """What the engine may be told, the most tokens of a step first: what is asked for, else those that keep
     activations small. The last needs least memory."""
@@ -231,7 +261,10 @@ def _sizes(
         tokens = wants.max_batched_tokens or HOST_BATCHED_TOKENS
         yield EngineSizes(tokens, min(wants.max_sequences or HOST_SEQUENCES, tokens), 0)
         return
-    choices = (wants.max_batched_tokens,) if wants.max_batched_tokens else BATCHED_TOKENS
+    bound = backend.tokens_per_step if backend is not None else None
+    choices = (
+        (wants.max_batched_tokens,) if wants.max_batched_tokens else (bound,) if bound else BATCHED_TOKENS
+    )
     share = round(wants.utilization * 100) if wants.utilization else utilization_percent(capacity)
     for tokens in choices:
         sizes = EngineSizes(tokens, min(wants.max_sequences or MOST_SEQUENCES, tokens), share)

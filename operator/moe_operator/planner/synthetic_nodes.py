@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog
+from moe_operator.catalog.fabric import Count
 from moe_operator.planner.object_shapes import InventoryError
 
 
@@ -34,6 +35,9 @@ class _Entry(BaseModel):
     resources: dict[str, str | int] = Field(default_factory=dict)
     """What a node offers beside its GPUs, such as network adapters: {rdma/ib: 8}."""
     taints: list[_Taint] = Field(default_factory=list)
+    fabric: str | None = None
+    """Network between them, by its name in the catalogue; what is usual by default, where `resources`
+    says nothing. `tcp`: none but the pod network."""
 
 
 class _Description(BaseModel):
@@ -67,13 +71,16 @@ def synthetic_nodes(data: Mapping[str, Any], where: str, catalog: Catalog) -> li
             )
         if profile.resource_name is None and (entry.gpus or entry.memory_mib):
             raise InventoryError(f"{path}: {profile.name} has no GPUs: leave gpus and memoryMib out")
+        if entry.fabric is not None and catalog.fabrics.fabric(entry.fabric) is None:
+            known = ", ".join(catalog.fabrics.names())
+            raise InventoryError(f"{path}.fabric: the catalogue has no {entry.fabric[:60]!r}; it has {known}")
         for _ in range(entry.count):
             number = numbers[profile.name] = numbers.get(profile.name, -1) + 1
-            made.append(_node(profile, entry, number))
+            made.append(_node(profile, entry, number, catalog))
     return made
 
 
-def _node(profile: AcceleratorProfile, entry: _Entry, number: int) -> dict[str, Any]:
+def _node(profile: AcceleratorProfile, entry: _Entry, number: int, catalog: Catalog) -> dict[str, Any]:
     name = f"{profile.name.lower()}-{number}"
     labels = {"kubernetes.io/hostname": name, "kubernetes.io/arch": profile.architecture}
     capacity = {resource: str(amount) for resource, amount in entry.resources.items()}
@@ -82,9 +89,10 @@ def _node(profile: AcceleratorProfile, entry: _Entry, number: int) -> dict[str, 
         key, values = profile.node_labels[0]
         labels[key] = values[0]
         capacity[profile.resource_name] = str(gpus)
-        if profile.nvlink_domain > profile.gpus_per_node:
-            domain = number // max(1, profile.nvlink_domain // gpus)
-            labels["nvidia.com/gpu.clique"] = f"{profile.name.lower()}-domain-{domain}.0"
+        labels |= fabric_labels(profile, number, gpus)
+        if entry.fabric is not None or not entry.resources:
+            adapters = fabric_resources(profile, gpus, catalog, entry.fabric)
+            capacity |= {name: str(count) for name, count in adapters.items()}
     if entry.memory_mib:
         key, value = _memory_label(profile, entry.memory_mib)
         labels[key] = value
@@ -95,6 +103,34 @@ def _node(profile: AcceleratorProfile, entry: _Entry, number: int) -> dict[str, 
         "spec": {"taints": [taint.model_dump() for taint in entry.taints]} if entry.taints else {},
         "status": {"capacity": capacity},
     }
+
+
+def fabric_labels(profile: AcceleratorProfile, number: int, gpus: int) -> dict[str, str]:
+    """The label of an NVLink domain over several nodes, for the node of this number."""
+    if profile.nvlink_domain <= profile.gpus_per_node:
+        return {}
+    domain = number // max(1, profile.nvlink_domain // gpus)
+    return {"nvidia.com/gpu.clique": f"{profile.name.lower()}-domain-{domain}.0"}
+
+
+#: Servers of GPUs with NVLink or xGMI usually have an adapter for each of them.
+_USUAL_FABRIC = "infiniband"
+
+
+def fabric_resources(
+    profile: AcceleratorProfile, gpus: int, catalog: Catalog, name: str | None = None
+) -> dict[str, int]:
+    """What a node offers of a fabric's adapters; without a name, of the usual one."""
+    if name is None and not profile.gpus_per_node >= profile.nvlink_domain > 1:
+        return {}
+    fabric = catalog.fabrics.fabric(name or _USUAL_FABRIC)
+    resource = fabric.named_resource if fabric is not None else None
+    if fabric is None or resource is None:
+        return {}
+    kind = fabric.resource(resource)
+    if kind is None or kind.count is Count.ONE:
+        return {resource: 1}
+    return {resource: kind.per_node or gpus}
 
 
 def _memory_label(profile: AcceleratorProfile, mib: int) -> tuple[str, str]:

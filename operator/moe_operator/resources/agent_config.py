@@ -70,6 +70,8 @@ def agent_parts(deployment_name: str) -> PodParts:
             {"name": "PYTHONPATH", "value": MOUNT_PATH},
             {"name": "MOE_AGENT_DIR", "value": STATE_PATH},
             {"name": "MOE_AGENT_VERIFIER", "valueFrom": {"fieldRef": {"fieldPath": _VERIFIER_FIELD}}},
+            # The pod's own emptyDir is there: what an engine that crashed left in it may be removed.
+            {"name": "MOE_AGENT_SHM", "value": "/dev/shm"},
         ),
         volumes=(
             {

@@ -7,16 +7,16 @@ container.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import AgentMode
-from moe_operator.catalog.accelerators import AcceleratorProfile
 from moe_operator.planner.plan import Plan, Sizing
 from moe_operator.resources.agent_config import agent_arguments
+from moe_operator.resources.fabric import fabric_flags
 from moe_operator.resources.rendering import Rendering
 
 #: Seconds that an engine told to stop gives the requests it still has. Its default, 0, aborts them at once.
@@ -101,7 +101,7 @@ def explained_arguments(rendering: Rendering) -> tuple[Argument, ...]:
             "requests in flight have so many seconds when the pod is told to stop; without it they are aborted",
         ),
         *_agent_arguments(engine.agent),
-        *_named_arguments(plan, rendering.profile, engine.args),
+        *_named_arguments(rendering),
     )
 
 
@@ -196,12 +196,14 @@ def _agent_arguments(mode: AgentMode) -> Iterator[Argument]:
         yield from (Argument(flag, value, "the operator's agent") for flag, value in agent_arguments())
 
 
-def _named_arguments(plan: Plan, profile: AcceleratorProfile, users: Mapping[str, str]) -> Iterator[Argument]:
+def _named_arguments(rendering: Rendering) -> Iterator[Argument]:
     """Flags that a user may override by name."""
-    flags = {one.flag: one for one in _plan_arguments(plan.sizing)}
+    profile = rendering.profile
+    flags = {one.flag: one for one in _plan_arguments(rendering.plan.sizing)}
+    flags |= {name: Argument(name, value, why, joined=True) for name, value, why in fabric_flags(rendering)}
     for name, value in profile.args:
         flags[name] = Argument(name, value or None, f"what {profile.name} needs", joined=True)
-    for name, value in users.items():
+    for name, value in rendering.deployment.spec.engine.args.items():
         plain = name.replace("_", "-")
         # vLLM takes `--no-x` for a switch: it takes the place of the switch itself.
         flags.pop(plain, None)

@@ -8,6 +8,7 @@ from moe_operator.resources import agent_config
 from moe_operator.resources.affinity import affinity
 from moe_operator.resources.engine_args import SHUTDOWN_TIMEOUT, engine_arguments
 from moe_operator.resources.hardening import engine_context, hardened, pod_context
+from moe_operator.resources.fabric import fabric_parts, shared_memory_mib
 from moe_operator.resources.pod_parts import PodParts, together
 from moe_operator.resources.probes import readiness_probe, startup_probe
 from moe_operator.resources.rendering import Rendering
@@ -48,6 +49,7 @@ def _parts(rendering: Rendering) -> list[PodParts]:
         *([agent_config.agent_parts(rendering.deployment.name)] if agent else []),
         _accelerator(rendering),
         _api_key(rendering),
+        fabric_parts(rendering),
         _user(rendering),
     ]
 
@@ -76,8 +78,9 @@ def _engine_parts() -> PodParts:
 
 
 def _shared_memory(rendering: Rendering) -> PodParts:
-    """An emptyDir of its own: it goes with the pod, so what a crash left in it never fills the next engine's."""
-    size = f"{rendering.profile.shared_memory_mib}Mi"
+    """An emptyDir of its own. It goes with the pod, but not with a container that is restarted in place: what its
+    engine left there the agent removes (`agent/shared_memory.py`); without the agent it stays until the pod goes."""
+    size = f"{shared_memory_mib(rendering)}Mi"
     return PodParts(
         volumes=({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}},),
         mounts=({"name": "shm", "mountPath": "/dev/shm"},),
