@@ -9,6 +9,7 @@ from collections.abc import Callable
 import render_manifests
 from moe_operator.api import crd
 from moe_operator.api import reference as api_reference
+from moe_operator.catalog import fabrics_reference
 from moe_operator.catalog import reference as accelerators_reference
 from moe_operator.planner import reference as planner_reference
 from moe_operator.runtime import metrics_reference
@@ -17,6 +18,7 @@ _PAGES: dict[str, Callable[[], str]] = {
     crd.FILE: crd.render,
     api_reference.FILE: api_reference.render,
     accelerators_reference.FILE: accelerators_reference.render,
+    fabrics_reference.FILE: fabrics_reference.render,
     planner_reference.FILE: planner_reference.render,
     "docs/reference/metrics.md": metrics_reference.render,
 }

@@ -178,6 +178,8 @@ def _seen(config: Any) -> dict[str, Any]:
         "external": parallel.data_parallel_external_lb,
         "hybrid": parallel.data_parallel_hybrid_lb,
         "experts": parallel.enable_expert_parallel,
+        "exchange": parallel.all2all_backend,
+        "halves": parallel.enable_dbo,
         "balanced": parallel.enable_eplb,
         "redundant": parallel.eplb_config.num_redundant_experts,
         "context": model.max_model_len,

@@ -10,6 +10,7 @@ from factories.deployments import model_deployment, rendering
 from factories.platforms import platforms
 from loopback.published_configs import config_json, quantization_config, write_checkpoint
 from moe_operator.catalog.accelerators import AcceleratorProfile, load_catalog
+from moe_operator.catalog.fabrics import Reach
 from moe_operator.catalog.models.catalog import load_models
 from moe_operator.catalog.models.model import Model
 from moe_operator.planner.inventory import Inventory
@@ -71,9 +72,10 @@ def argument_table(folder: Path) -> Table:
     """Plans everything and writes a directory per distinct config.json below `folder`."""
     made = _Maker(folder)
     table = Table([])
-    for profile, nodes, model, spec in _combinations():
+    for profile, nodes, model, spec, more in (*_combinations(), *_over_networks()):
+        hardware = {"accelerator": profile.name, **more.get("hardware", {})}
         deployment = model_deployment(
-            model={"name": model.name, **spec}, hardware={"accelerator": profile.name}
+            model={"name": model.name, **spec}, hardware=hardware, engine=more.get("engine", {})
         )
         planned = plan(deployment, nodes, load_catalog())
         if not isinstance(planned, Plan):
@@ -81,7 +83,7 @@ def argument_table(folder: Path) -> Table:
             continue
         table.plans += 1
         table.models.add(model.name)
-        name = " ".join((profile.name, model.name, *(f"{key}={value}" for key, value in spec.items())))
+        name = " ".join((profile.name, model.name, *(f"{key}={value}" for key, value in (spec | more).items())))
         made.add(name, rendering(deployment, planned), model)
     for platform in platforms():
         report = platform.report()
@@ -123,8 +125,11 @@ class _Maker:
         return self.found.setdefault((case.arguments, platform, capability, made.gpus_per_pod), case).name
 
 
-def _combinations() -> Iterator[tuple[AcceleratorProfile, Inventory, Model, dict[str, Any]]]:
-    """(accelerator, nodes, model, what the spec says of the model)."""
+_Combination = tuple[AcceleratorProfile, Inventory, Model, dict[str, Any], dict[str, Any]]
+
+
+def _combinations() -> Iterator[_Combination]:
+    """(accelerator, nodes, model, what the spec says of the model, and of hardware and engine)."""
     catalog, models = load_catalog(), load_models()
     for accelerator in catalog.names():
         profile = catalog.accelerator(accelerator)
@@ -134,11 +139,38 @@ def _combinations() -> Iterator[tuple[AcceleratorProfile, Inventory, Model, dict
             model = models.find(name)
             assert model is not None
             for precision in model.precisions():
-                yield profile, nodes, model, {"precision": precision.value}
+                yield profile, nodes, model, {"precision": precision.value}, {}
             if accelerator == _ROOMY:
-                yield profile, nodes, model, {"kvCachePrecision": "fp8"}
+                yield profile, nodes, model, {"kvCachePrecision": "fp8"}, {}
                 if model.stretch:
-                    yield profile, nodes, model, {"contextLength": model.stretch.up_to}
+                    yield profile, nodes, model, {"contextLength": model.stretch.up_to}, {}
+
+
+#: Accelerator, GPUs of a group over several of its nodes.
+_WIDE = (("GB200", 16), ("H200", 16), ("MI300X", 16))
+
+
+def _over_networks() -> Iterator[_Combination]:
+    """Groups over every fabric with every all-to-all that it may have, chosen or asked for."""
+    catalog, model = load_catalog(), load_models().find("deepseek-ai/DeepSeek-R1")
+    assert model is not None
+    for name, width in _WIDE:
+        profile = catalog.accelerator(name)
+        assert profile is not None
+        for fabric in catalog.fabrics.profiles():
+            if fabric.reach is Reach.NODE or not fabric.suits(profile.resource_name):
+                continue
+            nodes = read_inventory(
+                f"{{nodes: [{{accelerator: {name}, count: {_NODES}, fabric: {fabric.name}}}]}}", catalog
+            )
+            hardware = {"gpusPerGroup": width, "fabric": fabric.name}
+            for precision in model.precisions():
+                yield profile, nodes, model, {"precision": precision.value}, {"hardware": hardware}
+            for backend in catalog.fabrics.backends():
+                # MoonEP takes unquantised models only, of which there is none of this size.
+                if backend.name != "moonep":
+                    asked = {"args": {"all2all-backend": backend.name}}
+                    yield profile, nodes, model, {}, {"hardware": hardware, "engine": asked}
 
 
 def _platform(profile: AcceleratorProfile) -> tuple[str, int]:

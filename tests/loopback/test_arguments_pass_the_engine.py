@@ -14,8 +14,10 @@ import pytest
 from engine.install import environment
 from factories.platforms import platforms
 from loopback.argument_cases import Case, Table, argument_table
+from moe_operator.catalog.fabrics import load_fabrics
 from moe_operator.catalog.models.architecture import LatentCache
 from moe_operator.catalog.models.catalog import load_models
+from moe_operator.planner.plan import Plan
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -30,6 +32,8 @@ _SLIPS = {
     "unknown key of the balancer": (['--eplb-config={"num_redundant_expert":1}'], "parser ended"),
     "unknown kind of input": (['--limit-mm-per-prompt={"image":"many"}'], "limit_mm_per_prompt"),
     "longer than the model": (["--max-model-len=99999999"], "max_model_len"),
+    "no such all-to-all": (["--all2all-backend=deepp"], "parser ended"),
+    "halves over what cannot be halved": (["--enable-dbo"], "Microbatching currently only supports"),
     "heads that do not divide": (["--tensor-parallel-size=7"], "divisible"),
     "two modes of balancing": (["--data-parallel-rank=0", "--data-parallel-hybrid-lb"], "balancing"),
     "copies without balancing": (['--eplb-config={"num_redundant_experts":1}'], "EPLB"),
@@ -102,8 +106,18 @@ def _meant(case: Case) -> dict[str, Any]:
         **({"cache": sizing.kv_cache_dtype} if sizing.kv_cache_dtype != "auto" else {}),
         **({"utilization": sizing.utilization / 100} if sizing.utilization else {}),
         **({"dtype": sizing.dtype} if sizing.dtype else {}),
+        **_exchange(plan),
         "images": json.loads(sizing.multimodal) if sizing.multimodal else {},
     }
+
+
+def _exchange(plan: Plan) -> dict[str, Any]:
+    """The all-to-all; vLLM knows nothing of it on a CPU."""
+    transport = plan.transport
+    if transport is None or transport.all2all is None:
+        return {}
+    microbatches = transport.all2all in ("deepep_low_latency", "deepep_high_throughput", "nixl_ep")
+    return {"exchange": transport.all2all, "halves": microbatches and plan.pods_per_group > 1}
 
 
 def _takes_prompts_whole(case: Case) -> bool:
@@ -128,6 +142,15 @@ def test_vllm_makes_of_every_list_what_the_plan_meant(read: _Read) -> None:
         if wrong and "error" not in answer:
             differing[case.name] = wrong
     assert differing == {}
+
+
+def test_every_all_to_all_is_among_them(read: _Read) -> None:
+    """One that nobody asked vLLM about may be one that it does not know."""
+    seen = {case.plan.transport.all2all for case in read.table.cases if case.plan.transport}
+    names = {backend.name for backend in load_fabrics().backends()}
+    assert names - seen <= {"moonep"}
+    fabrics = {case.plan.transport.fabric for case in read.table.cases if case.plan.transport}
+    assert fabrics == set(load_fabrics().names())
 
 
 def test_no_model_of_the_catalogue_is_left_out(read: _Read) -> None:

@@ -46,6 +46,11 @@ class Versions:
     since: Version | None = None
     before: Version | None = None
 
+    def __str__(self) -> str:
+        """` since 0.27.0`, ` before 0.30.0`, or nothing for all."""
+        bounds = (("since", self.since), ("before", self.before))
+        return "".join(f" {word} {'.'.join(map(str, at))}" for word, at in bounds if at is not None)
+
     def hold(self, version: Version | None) -> bool:
         """An unknown version is only within no bounds at all."""
         if version is None:

@@ -122,8 +122,8 @@ def _on_nodes(profile: FabricProfile, hardware: Hardware, pods: int, gpus_per_po
     nodes = dict(offers)[found]
     resource = profile.resource(found)
     assert resource is not None
-    least = min(node.allocatable[found] for node in nodes)
-    count = resource.per_pod(gpus_per_pod, hardware.gpus_per_node, least)
+    gpus = hardware.profile.resource_name or ""
+    count = min(resource.per_pod(gpus_per_pod, n.gpus[gpus], n.allocatable[found]) for n in nodes)
     return Choice(profile, found, count, _near(profile, nodes, pods))
 
 
@@ -147,7 +147,7 @@ def _unseen(profile: FabricProfile, hardware: Hardware, gpus_per_pod: int) -> Ch
         if hardware.wanted_fabric != profile.name or profile.named_resource is None:
             return None
         resource: FabricResource | None = profile.resource(profile.named_resource)
-        count = resource.per_pod(gpus_per_pod, hardware.gpus_per_node, None) if resource else 1
+        count = resource.per_pod(gpus_per_pod, hardware.profile.gpus_per_node, None) if resource else 1
         return Choice(profile, profile.named_resource, count, seen=False)
     domain = profile.node_label if profile.domain is Domain.REQUIRED else None
     return Choice(profile, domain=domain, seen=False)

@@ -176,6 +176,9 @@ class Transports:
             said += ", assumed as there are no nodes to read"
         if backend is not None and sized is not None:
             said += f"; {_share(sized)}"
+        if profile.capabilities:
+            added = ", ".join(one.name for one in profile.capabilities)
+            said += f"; pods get {added}, which the baseline Pod Security Standard refuses"
         if profile.reach is Reach.NETWORK and not profile.resources:
             said += f"; {self._without_rdma(profile.name, sized)}"
         return said
