@@ -62,6 +62,8 @@ class Table:
     plans: int = 0
     refused: int = 0
     """Combinations that do not fit or that the accelerator cannot run."""
+    fabrics: set[str] = field(default_factory=set)
+    """That groups were planned over. Lists may be the same over several."""
     models: set[str] = field(default_factory=set)
     """That were planned at least once. Those with the same config.json share lists."""
     examples: dict[str, str] = field(default_factory=dict)
@@ -83,6 +85,7 @@ def argument_table(folder: Path) -> Table:
             continue
         table.plans += 1
         table.models.add(model.name)
+        table.fabrics |= {planned.transport.fabric} if planned.transport else set()
         name = " ".join((profile.name, model.name, *(f"{key}={value}" for key, value in (spec | more).items())))
         made.add(name, rendering(deployment, planned), model)
     for platform in platforms():

@@ -24,6 +24,7 @@ from moe_operator.planner.plan import Plan, Refusal, plan_to_data
 from moe_operator.planner.planning import best_layout, plan
 from moe_operator.planner.shape import GroupShape
 from moe_operator.planner.sizing import Sized, loaded_sections, size
+from moe_operator.planner.transports import Transports
 from moe_operator.planner.usable import unusable
 from moe_operator.planner.wants import Wants, wants_of
 
@@ -171,7 +172,11 @@ def test_more_memory_makes_no_plan_worse(wanted: dict[str, Any], mib: int, more:
     spec, model, checkpoint, wants = _asked(wanted)
     profile = CATALOG.accelerator(spec.hardware.accelerator or "")
     assert profile is not None
-    same = size(model, checkpoint, profile, (mib + more) * MIB, profile.gpus_per_node, small.shape, wants)
+    link = Transports(spec, Hardware(profile, profile.gpus_per_node, ())).link(small.shape)
+    assert not isinstance(link, Refusal)
+    same = size(
+        model, checkpoint, profile, (mib + more) * MIB, profile.gpus_per_node, small.shape, wants, link
+    )
     assert isinstance(same, Sized)
     assert same.context_length >= small.context_length
     assert same.concurrency >= small.concurrency
