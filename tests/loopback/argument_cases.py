@@ -86,7 +86,9 @@ def argument_table(folder: Path) -> Table:
         table.plans += 1
         table.models.add(model.name)
         table.fabrics |= {planned.transport.fabric} if planned.transport else set()
-        name = " ".join((profile.name, model.name, *(f"{key}={value}" for key, value in (spec | more).items())))
+        name = " ".join(
+            (profile.name, model.name, *(f"{key}={value}" for key, value in (spec | more).items()))
+        )
         made.add(name, rendering(deployment, planned), model)
     for platform in platforms():
         report = platform.report()

@@ -107,6 +107,7 @@ def test_a_group_wider_than_any_clique_takes_the_network() -> None:
     ("rdma", "transport"),
     [
         (IB, ("infiniband", "rdma/ib", 1)),
+        ({"rdma/ib": "1k"}, ("infiniband", "rdma/ib", 1)),
         ({"rdma/hca_shared_devices_a": "63"}, ("infiniband", "rdma/hca_shared_devices_a", 1)),
         ({"nvidia.com/hostdev": "8"}, ("infiniband", "nvidia.com/hostdev", 8)),
         ({"rdma/roce_gdr": "100"}, ("roce", "rdma/roce_gdr", 1)),

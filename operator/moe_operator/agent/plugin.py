@@ -16,7 +16,13 @@ def register() -> None:
     """
     if not termination.install():
         _log.info("No termination log to write to: the causes of failures are in the container's log alone.")
-    for part in (phases.install, shared_memory.apply, cpu_expert_parallel.apply, cpu_fork.apply, cpu_waiting.apply):
+    for part in (
+        phases.install,
+        shared_memory.apply,
+        cpu_expert_parallel.apply,
+        cpu_fork.apply,
+        cpu_waiting.apply,
+    ):
         try:
             part()
         except Exception:

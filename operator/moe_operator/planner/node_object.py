@@ -174,12 +174,15 @@ def _unlike_slices(node: NodeFacts, slices: SliceGpus, catalog: Catalog) -> Iter
 
 
 def _devices(amounts: Mapping[str, Any]) -> dict[str, int]:
-    return {name: count for name, amount in amounts.items() if "/" in name and (count := _count(amount)) > 0}
+    return {name: count for name, amount in amounts.items() if "/" in name and (count := _count(name, amount))}
 
 
-def _count(amount: object) -> int:
-    """A whole number of devices; 0 for what is none (no node has thousands of GPUs)."""
-    return int(str(amount)) if _DIGITS.fullmatch(str(amount)) else 0
+def _count(name: str, amount: object) -> int:
+    """A whole number of devices; 0 for what is none. Shared adapters are counted in slots, of which there may be `1k`;
+    no node has thousands of GPUs."""
+    if name.endswith("/gpu"):
+        return int(str(amount)) if _DIGITS.fullmatch(str(amount)) else 0
+    return whole(amount) or 0
 
 
 def _memory(labels: Mapping[str, str]) -> int | None:

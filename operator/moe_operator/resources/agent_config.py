@@ -88,6 +88,7 @@ def agent_parts(deployment_name: str) -> PodParts:
             "PYTHONPATH": "where vLLM finds the operator's agent",
             "MOE_AGENT_DIR": "what the agent's processes share",
             "MOE_AGENT_VERIFIER": "the agent knows the operator by it",
+            "MOE_AGENT_SHM": "the agent removes what an engine that crashed left there",
             MOUNT_PATH: "the operator's agent, from its ConfigMap",
             STATE_PATH: "requests in flight and the drain flag, shared by the pod's processes",
         },

@@ -33,7 +33,18 @@ def fabric_parts(rendering: Rendering) -> PodParts:
             **dict(profile.huge_pages),
         },
         capabilities=tuple(one.name for one in capabilities(rendering, transport, profile)),
+        reasons=_reasons(rendering, transport, profile),
     )
+
+
+def _reasons(rendering: Rendering, transport: Transport, profile: FabricProfile) -> dict[str, str]:
+    found = {one.name: f"{one.reason} ({one.reads or 'the site'})" for one in profile.env}
+    found |= {one.name: one.reason for one in capabilities(rendering, transport, profile)}
+    found |= dict.fromkeys((name for name, _ in profile.huge_pages), f"pages of {profile.name}'s adapters")
+    found[_QUEUE_DEPTH] = "two entries for each token of a step and two more, which DeepEP's kernels assert"
+    if transport.rdma_resource is not None:
+        found[transport.rdma_resource] = f"the node's adapters: {profile.about}"
+    return found
 
 
 def fabric_of(rendering: Rendering, transport: Transport) -> FabricProfile:
