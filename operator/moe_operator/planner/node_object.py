@@ -174,7 +174,9 @@ def _unlike_slices(node: NodeFacts, slices: SliceGpus, catalog: Catalog) -> Iter
 
 
 def _devices(amounts: Mapping[str, Any]) -> dict[str, int]:
-    return {name: count for name, amount in amounts.items() if "/" in name and (count := _count(name, amount))}
+    return {
+        name: count for name, amount in amounts.items() if "/" in name and (count := _count(name, amount))
+    }
 
 
 def _count(name: str, amount: object) -> int:
