@@ -265,6 +265,14 @@ def test_an_image_of_which_nothing_is_known_gets_what_works_everywhere() -> None
     assert any("is not known to have deepep_v2" in note for note in found.notes)
 
 
+def test_what_needs_rights_is_not_chosen_for_engines_without_them() -> None:
+    nodes, config = gpu_nodes("H200", 4, rdma=IB), "fabrics: {infiniband: {gpuInitiated: Available}}"
+    found = _plan(nodes, R1, config, **_on("H200", 16), engine={"podSecurity": "Restricted"})
+    assert _transport(found).all2all == "allgather_reducescatter"
+    assert any("needs SYS_RAWIO, which engine.podSecurity Restricted does not give" in n for n in found.notes)
+    assert any("the nodes must let them lock memory" in note for note in found.notes)
+
+
 def test_adapters_on_experts_go_with_the_default_only() -> None:
     nodes = gpu_nodes("GB200", 18, 4, labels=_clique("1"))
     found = _plan(nodes, precision="nvfp4", **_on("GB200", 16), engine={"args": {"enable-lora": ""}})

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from moe_operator.api import names, reasons
-from moe_operator.api.spec import ModelDeploymentSpec
+from moe_operator.api.spec import ModelDeploymentSpec, PodSecurityProfile
 from moe_operator.catalog.fabric import Domain, GpuInitiated
 from moe_operator.catalog.fabrics import DEFAULT_BACKEND, Backend, Candidate, Reach, Sends
 from moe_operator.catalog.images import ImageTable, Known, Use, load_images
@@ -115,11 +115,21 @@ class Transports:
                 "GPUs must drive the adapters themselves, which no label shows: where the nodes' drivers allow it"
                 f" (IBGDA), say fabrics.{choice.profile.name}.gpuInitiated: Available in the operator's configuration"
             )
+        own = [
+            one.name
+            for one in backend.capabilities
+            if not one.architectures or profile.architecture in one.architectures
+        ]
+        if own and self._restricted():
+            return f"it needs {', '.join(own)}, which engine.podSecurity Restricted does not give"
         if backend.component and self._images.contains(self._image, backend.component) is not Known.YES:
             known = self._images.contains(self._image, backend.component)
             has = "lacks" if known is Known.NO else "is not known to have"
             return f"image {self._image} {has} {backend.component}; if it has, set engine.args.{_FLAG}"
         return None
+
+    def _restricted(self) -> bool:
+        return self._spec.engine.pod_security is PodSecurityProfile.RESTRICTED
 
     def _adapters_loaded(self) -> bool:
         return any(name.replace("_", "-") == "enable-lora" for name in self._spec.engine.args)
@@ -178,7 +188,11 @@ class Transports:
             said += f"; {_share(sized)}"
         if profile.capabilities:
             added = ", ".join(one.name for one in profile.capabilities)
-            said += f"; pods get {added}, which the baseline Pod Security Standard refuses"
+            said += (
+                f"; engines that do not run as root have no {added}: the nodes must let them lock memory"
+                if self._restricted()
+                else f"; pods get {added}, which the baseline Pod Security Standard refuses"
+            )
         if profile.reach is Reach.NETWORK and not profile.resources:
             said += f"; {self._without_rdma(profile.name, sized)}"
         return said
