@@ -165,6 +165,41 @@ def test_a_lost_tray_leads_to_a_rack_that_has_both() -> None:
     play(scenario, nodes=0)
 
 
+def test_a_successor_waits_for_the_trays_of_its_predecessor() -> None:
+    """Lost: minutes, on a single free tray elsewhere, taken because the old group's pods took seconds to end."""
+
+    async def scenario(h: Harness) -> None:
+        _rack(h, "r0", 1)
+        _rack(h, "r1", 2)
+        h.apply(_wanted())
+        await h.serve()
+        h.world.crash_engine("tiny-g0-0-1", "RuntimeError: CUDA error")
+        await h.until(lambda: _cause(h).get("reason") == reasons.ENGINE_EXITED, 30)
+        took = await h.serve(within=120)
+        assert took < h.world.settings.start_seconds + 30
+        assert list(_racks(h).values()) == [{"r1"}]
+        assert h.status()["recovery"]["failures"] == 1
+
+    play(scenario, nodes=0)
+
+
+def test_a_rollout_in_a_full_rack_takes_the_place_of_what_goes() -> None:
+    async def scenario(h: Harness) -> None:
+        _rack(h, "r0", 1)
+        _rack(h, "r1", 4)
+        rollout = {"maxSurge": 0, "maxUnavailable": 1, "drainDeadline": "10s"}
+        h.apply(_wanted(2, rollout=rollout))
+        await h.serve(2)
+        before = {g["metadata"]["uid"] for g in h.groups()}
+        h.edit(engine={"args": {"max-num-seqs": "64"}})
+        await h.until(lambda: not before & {g["metadata"]["uid"] for g in h.groups()}, 400)
+        await h.serve(2)
+        assert list(_racks(h).values()) == [{"r1"}, {"r1"}]
+        assert not _cause(h), "no group was begun where it could not end"
+
+    play(scenario, nodes=0)
+
+
 def test_without_a_rack_that_takes_a_group_it_waits_and_the_status_counts_what_is_missing() -> None:
     """Lost: the difference between "no GPUs" and "one tray short in the best rack"."""
 

@@ -43,10 +43,15 @@ class Placing:
         need = self._need(revision)
         if need is None or _queued(revision) or (need.pods > 1 and need.domain is None):
             return Placement()
-        present = await self._census.present()
-        # From here to the promise nothing is awaited: two groups never count on the same nodes.
-        fleet = self._fleet(deployment, revision, need, present)
-        return fleet.place(_values(avoided(ledger, now), need.domain))
+        avoid = _values(avoided(ledger, now), need.domain)
+        # After the last look nothing is awaited up to the promise: two groups never count on the same nodes.
+        place = self._fleet(deployment, revision, need, await self._census.present()).place(avoid)
+        leaving = self._on_their_way_out()
+        if place == Placement() and leaving:
+            # A predecessor's pods are ending: without a domain the group would begin on whatever tray is free.
+            present = await self._census.present(leaving)
+            place = self._fleet(deployment, revision, need, present).place(avoid)
+        return place
 
     @contextmanager
     def promise(
@@ -109,6 +114,21 @@ class Placing:
         fleet = self._fleet(deployment, revision, need, present, without=own)
         groups = fleet.groups()
         return None if groups is None else (groups, fleet.shortage())
+
+    def _on_their_way_out(self) -> set[str]:
+        """Uids of our pods that end within seconds: they, or the groups that they are of, are being deleted."""
+        staying = {
+            (lws["metadata"]["namespace"], lws["metadata"]["name"])
+            for lws in self._store.all(LEADER_WORKER_SET)
+            if not lws["metadata"].get("deletionTimestamp")
+        }
+        pods = (pod["metadata"] for pod in self._store.all(POD))
+        return {
+            meta["uid"]
+            for meta in pods
+            if meta.get("deletionTimestamp")
+            or (meta["namespace"], (meta.get("labels") or {}).get(names.LABEL_GROUP)) not in staying
+        }
 
     def _of_unfinished(self, key: Key) -> set[str]:
         """Uids of the pods of groups that lack nodes for others of theirs."""
