@@ -205,6 +205,19 @@ def test_told_to_stop_says_so_and_keeps_what_there_is(
     assert run(*fetch_arguments(cache, hub.url)).code == 0
 
 
+def test_told_to_stop_while_the_hub_is_silent(hub: HubServer, tmp_path: Path) -> None:
+    """A stop that comes too late is a SIGKILL, and the next pod on another node waits for a dead one's lease."""
+    hub.plan("/revision/main", Fault(hold_at=0))
+    process = start(*fetch_arguments(tmp_path, hub.url))
+    assert hub.holding.wait(20)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    done = ended(process)
+    assert time.monotonic() - began < 10
+    assert (done.code, done.outcome["reason"]) == (143, "Interrupted")
+    assert not list((tmp_path / ".moe-operator").glob("*.lease"))
+
+
 def test_a_waiting_process_says_so_and_takes_over_from_a_dead_one(
     hub: HubServer, big: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ Imports nothing of the operator but the weights package: it runs as an init cont
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,8 @@ from moe_operator.weights.fetch import PATIENCE, Fetch, Request
 from moe_operator.weights.folder import unusable
 from moe_operator.weights.progress import Outcome, Progress
 
+_STOPS_WITHIN = 3.0
+"""Seconds after a signal: well within a pod's grace, so that the lease is given back before SIGKILL."""
 _UNITS = {
     "": 1,
     "Ki": 2**10,
@@ -39,13 +42,44 @@ def main(arguments: Sequence[str]) -> int:
     os.umask(0o002)
     if given.action == "list":
         return _list(given)
-    stop = threading.Event()
+    run = _Run(Path(given.message_file) if given.message_file else None)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    progress = Progress()
-    outcome = _fetch(given, progress, stop) if given.action == "fetch" else _verify(given, progress, stop)
-    progress.end(outcome, Path(given.message_file) if given.message_file else None)
-    return EXIT_CODES[outcome.reason]
+        signal.signal(number, run.interrupt)
+    return run.end(_fetch(given, run) if given.action == "fetch" else _verify(given, run))
+
+
+class _Run:
+    """One run, which ends once: by its outcome, or by a signal that it could not heed in time."""
+
+    def __init__(self, message_file: Path | None) -> None:
+        self.progress, self.stop = Progress(), threading.Event()
+        self.fetch: Fetch | None = None
+        self._message_file = message_file
+        self._ended = threading.Lock()
+
+    def interrupt(self, *_: object) -> None:
+        """Tell the work to stop; end the process if it sits in a silent connection."""
+        self.stop.set()
+        watch = threading.Timer(_STOPS_WITHIN, self._force)
+        watch.daemon = True
+        watch.start()
+
+    def end(self, outcome: Outcome) -> int:
+        """Say the outcome, unless the process is being ended."""
+        self._ended.acquire()
+        self.progress.end(outcome, self._message_file)
+        return EXIT_CODES[outcome.reason]
+
+    def _force(self) -> None:
+        if not self._ended.acquire(blocking=False):
+            return
+        outcome = Outcome(Reason.INTERRUPTED, "told to stop", "")
+        with contextlib.suppress(OSError):
+            if self.fetch is not None:
+                self.fetch.let_go()
+                outcome = self.fetch.interrupted()
+        self.progress.end(outcome, self._message_file)
+        end(EXIT_CODES[Reason.INTERRUPTED])
 
 
 def end(code: int) -> None:
@@ -55,7 +89,7 @@ def end(code: int) -> None:
     os._exit(code)
 
 
-def _fetch(given: argparse.Namespace, progress: Progress, stop: threading.Event) -> Outcome:
+def _fetch(given: argparse.Namespace, run: _Run) -> Outcome:
     request = Request(
         source=given.source,
         cache=Path(given.cache),
@@ -66,18 +100,19 @@ def _fetch(given: argparse.Namespace, progress: Progress, stop: threading.Event)
         include=tuple(given.include),
         patience=given.patience,
     )
-    return Fetch(request, progress, stop).run()
+    run.fetch = Fetch(request, run.progress, run.stop)
+    return run.fetch.run()
 
 
-def _verify(given: argparse.Namespace, progress: Progress, stop: threading.Event) -> Outcome:
+def _verify(given: argparse.Namespace, run: _Run) -> Outcome:
     from moe_operator.weights.inspection import verify
 
     def go_on() -> None:
-        if stop.is_set():
+        if run.stop.is_set():
             raise InterruptedFetchError
 
     try:
-        return verify(Path(given.cache), given.entry, progress, go_on)
+        return verify(Path(given.cache), given.entry, run.progress, go_on)
     except FetchError as error:
         return Outcome(error.reason, error.message, given.entry)
     except InterruptedFetchError:

@@ -67,9 +67,7 @@ class Fetch:
             self._entry = self._cache.entry(name)
             state = self._complete(self._entry, address)
         except InterruptedFetchError:
-            return self._ended(
-                Reason.INTERRUPTED, "told to stop; what is there is kept, and the next run goes on"
-            )
+            return self.interrupted()
         except FetchError as error:
             return self._ended(error.reason, error.message)
         except OSError as error:
@@ -80,6 +78,12 @@ class Fetch:
             self.let_go()
         size = state.total_bytes
         return Outcome(Reason.COMPLETE, f"{len(state.files)} files", name, state.commit, size)
+
+    def interrupted(self) -> Outcome:
+        """How a run ends that was told to stop."""
+        return self._ended(
+            Reason.INTERRUPTED, "told to stop; what is there is kept, and the next run goes on"
+        )
 
     def let_go(self) -> None:
         """Give the lease back, so that a successor need not wait."""

@@ -155,7 +155,9 @@ def _write(descriptor: int, token: str, beats: int) -> None:
     text = json.dumps({"token": token, "host": socket.gethostname(), "kernel": _kernel(), "beats": beats})
     # Never shorter than before: the counter only grows.
     os.pwrite(descriptor, text.encode(), 0)
-    os.fsync(descriptor)
+    # Any close makes NFS send what was written, so that other nodes see it. Not fsync: on a local disk that could wait
+    # for gigabytes of the model to be written first, and a beat that waits counts as missed.
+    os.close(os.dup(descriptor))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
