@@ -1,5 +1,6 @@
 """The real process with exactly the chart's rights. A missing one shows weeks later, as a group nobody replaces."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -60,7 +61,7 @@ def place() -> Iterator[str]:
     kubectl("delete", "namespace", name, "--wait=false")
 
 
-async def start(place: str, folder: Path, *settings: str) -> Replica:
+async def start(place: str, folder: Path, *settings: str, key: str = "") -> Replica:
     """Install the chart without pods, and run the operator as its account."""
     options = [arg for setting in ("replicas=0", *settings) for arg in ("--set", setting)]
     helm("install", place, str(CHART), "-n", place, *options)
@@ -83,7 +84,7 @@ async def start(place: str, folder: Path, *settings: str) -> Replica:
         )
     )
     arguments = [f"--kubeconfig={kubeconfig}", f"--lease-name={account}"]
-    arguments.append(f"--agent-key-secret={account}-agent-key")
+    arguments.append(f"--agent-key-secret={key or f'{account}-agent-key'}")
     # The chart's own arguments say which namespaces; here the same values are given to the process.
     watched = [s.partition("=")[2].strip("{}") for s in settings if s.startswith("watch.namespaces")]
     return await Replica.start(place, "op", folder, *arguments, namespaces=watched)
@@ -136,6 +137,16 @@ async def test_the_charts_rights_are_enough_for_a_whole_life_and_no_call_is_refu
             operator.log.read_text()
         )
         assert not operator.said("may not be")
+    finally:
+        await operator.kill()
+
+
+async def test_a_key_that_may_not_be_read_ends_the_operator_with_a_word(place: str, tmp_path: Path) -> None:
+    """An operator without it would let anyone drain every group that it makes, and nobody would notice."""
+    operator = await start(place, tmp_path, key="of-somebody-else")
+    try:
+        assert await asyncio.wait_for(operator.process.wait(), 90) == 1
+        assert operator.said(f"cannot use Secret {place}/of-somebody-else"), operator.log.read_text()
     finally:
         await operator.kill()
 

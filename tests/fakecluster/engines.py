@@ -35,6 +35,8 @@ class Engine:
     node: str
     restarts: int
     agent: bool
+    verifier: str
+    """What its agent knows the operator by; empty: anyone may drain it."""
     started_at: float
     state: State = State.WAITING
     hung: bool = False

@@ -26,6 +26,7 @@ from moe_operator.controller.kube import (
     POD,
     Obj,
 )
+from moe_operator.resources.agent_token import KEY_BYTES
 
 NAMESPACE, NAME = "serving", "tiny"
 USER = "kubectl"
@@ -63,6 +64,9 @@ class Harness:
     config: OperatorConfig | None = None
     """The site's configuration, of operators that start from now on; None: of a site that says nothing."""
 
+    key: bytes = bytes(KEY_BYTES)
+    """By which operators that start from now on prove themselves to agents."""
+
     def __post_init__(self) -> None:
         self.invariants = Invariants(self.world, lambda: any(o.leads for o in self.operators))
         self._supervisors: list[asyncio.Task[None]] = []
@@ -90,6 +94,7 @@ class Harness:
             seed=self.seed * 1000 + number,
             elected=elected,
             config=self.config,
+            key=self.key,
         )
         self.operators.append(operator)
         operator.start()

@@ -151,6 +151,7 @@ class Kubelets(Controller):
                 node=live["spec"]["nodeName"],
                 restarts=known.restarts,
                 agent=(probe.get("httpGet") or {}).get("path") == "/moe/v1/ready",
+                verifier=(live["metadata"].get("annotations") or {}).get(names.ANNOTATION_AGENT_VERIFIER, ""),
                 started_at=self.server.clock(),
             )
         )

@@ -14,9 +14,11 @@ from fakecluster.telemetry import MemoryCollector
 from fakecluster.watch import Feed
 from fakecluster.world import World
 from moe_operator.catalog.operator_config import OperatorConfig, default_config
+from moe_operator.controller.agent_tokens import AgentTokens
 from moe_operator.controller.kube import EVENT, LEASE, Kind, Obj
 from moe_operator.controller.reconcile import Reconciler
 from moe_operator.controller.store import Key, Store
+from moe_operator.resources.agent_token import KEY_BYTES
 from moe_operator.runtime.capabilities import LeaderWorkerSetCheck
 from moe_operator.runtime.events import EventPoster
 from moe_operator.runtime.fence import FencedClient
@@ -73,6 +75,7 @@ class Operator:
         workers: int = 4,
         elected: bool = True,
         config: OperatorConfig | None = None,
+        key: bytes = bytes(KEY_BYTES),
     ) -> None:
         """`elected`: whether it waits for the lease; without, it works as one that has not noticed its loss."""
         loop = asyncio.get_running_loop()
@@ -124,6 +127,8 @@ class Operator:
         )
         collector = MemoryCollector(world.engines, lambda: targets(self.store), self.queue.add, loop.time)
         self._collector = collector
+        tokens = AgentTokens()
+        tokens.use(key)
         self.reconciler = Reconciler(
             fenced,
             self.store,
@@ -134,6 +139,7 @@ class Operator:
             leader_worker_set=LeaderWorkerSetCheck(self.client, loop.time),
             enqueue=self.queue.add,
             clock=world.clock,
+            tokens=tokens,
         )
         self._workers = Workers(
             self.queue, self.reconciler.reconcile, count=workers, jitter=draw, observer=self.counting

@@ -8,6 +8,7 @@ from fakecluster.controller import Controller, Key, Timers
 from fakecluster.engines import Engines, State
 from fakecluster.objects import is_deleting, is_true, labels_of
 from moe_operator.controller.kube import POD, SERVICE
+from moe_operator.resources.agent_token import verifier_of
 from moe_operator.telemetry.engine import CanaryResult
 
 #: Seconds that one canary takes.
@@ -108,6 +109,8 @@ class MemoryEngineClient:
         await asyncio.sleep(0.01)
         engine = self._engines.at(host)
         if engine is None or not self._engines.reachable(engine.node):
+            return False
+        if engine.verifier and verifier_of(token or "") != engine.verifier:
             return False
         engine.draining = True
         self.drained.append(engine.pod)
