@@ -82,6 +82,18 @@ def test_an_engine_that_finds_its_weights_in_the_pod_reaches_nothing_outside() -
     ]
 
 
+def test_a_container_that_fetches_before_the_engine_reaches_the_hub() -> None:
+    """The engine is offline, and would wait for ever for weights that cannot come."""
+    deployment = model_deployment(model={"name": "m", "source": "pvc://models/m"})
+    revision = revision_of(deployment, group_plan())
+    revision.template["leaderWorkerTemplate"]["workerTemplate"]["spec"]["initContainers"] = [
+        {"name": "fetch"}
+    ]
+    found = build_network_policy(deployment, revision, read_config(DENY))
+    assert found is not None
+    assert {"ports": [{"protocol": "TCP", "port": 443}]} in found["spec"]["egress"]
+
+
 def test_names_are_asked_only_where_the_site_says() -> None:
     text = DENY + "\nnetwork: {dns: [{ipBlock: {cidr: 10.96.0.10/32}}]}"
     assert spec_of(text)["egress"][1]["to"] == [{"ipBlock": {"cidr": "10.96.0.10/32"}}]

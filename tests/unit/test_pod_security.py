@@ -78,14 +78,15 @@ def test_engines_are_baseline_and_restricted_when_asked() -> None:
 def test_a_restricted_engine_has_a_place_for_all_that_it_writes() -> None:
     """The file system is read-only: a cache in the image's folders ends the engine in its first seconds."""
     spec = pod_template(rendering(model_deployment(engine=RESTRICTED), group_plan()))["spec"]
-    assert spec["securityContext"] == {
-        "seccompProfile": {"type": "RuntimeDefault"},
+    engine = spec["containers"][0]
+    assert engine["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
         "runAsNonRoot": True,
         "runAsUser": 2000,
         "runAsGroup": 0,
     }
-    engine = spec["containers"][0]
-    assert engine["securityContext"]["readOnlyRootFilesystem"] is True
     writable = {m["mountPath"] for m in engine["volumeMounts"] if not m.get("readOnly")}
     assert {"/tmp", "/dev/shm", CACHE_PATH} <= writable
     env = {e["name"]: e.get("value", "") for e in engine["env"]}
@@ -98,7 +99,7 @@ def test_the_user_can_be_one_of_the_namespaces_own_range() -> None:
     """OpenShift gives each namespace a range of users and refuses others."""
     deployment = model_deployment(engine={**RESTRICTED, "runAsUser": 1000540000})
     spec = pod_template(rendering(deployment, group_plan()))["spec"]
-    assert spec["securityContext"]["runAsUser"] == 1000540000
+    assert spec["containers"][0]["securityContext"]["runAsUser"] == 1000540000
 
 
 def test_capabilities_of_a_fabric_go_only_to_engines_that_can_use_them() -> None:

@@ -194,8 +194,8 @@ class EngineSpec(ApiModel):
     fabric needs. `Restricted`: not as root, without any capability, on a read-only file system, as the Pod Security
     Standard of that name asks; RDMA then needs nodes that do not limit locked memory."""
     run_as_user: Annotated[int, Field(ge=1, le=4_294_967_294)] | None = None
-    """User of the pods with `podSecurity: Restricted`; default 2000, which vLLM's images have. On OpenShift one of the
-    namespace's range. Always of group 0, which must be able to read the weights."""
+    """User of the engine with `podSecurity: Restricted`; default 2000, which vLLM's images have. On OpenShift one of
+    the namespace's range. Always of group 0, which must be able to read the weights."""
     agent: AgentMode = AgentMode.ENABLED
     """`Enabled`: the operator's agent runs inside the engine; it drains connections, reports the cause of a
     crash and answers the readiness probe. `Disabled`: the engine as it comes."""

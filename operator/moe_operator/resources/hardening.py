@@ -40,18 +40,8 @@ def hardened(engine: EngineSpec, cache: str) -> PodParts:
     )
 
 
-def pod_context(engine: EngineSpec) -> dict[str, object]:
-    """`securityContext` of the pod."""
-    seccomp: dict[str, object] = {"seccompProfile": {"type": "RuntimeDefault"}}
-    if not is_restricted(engine):
-        # Not runAsNonRoot: vLLM's default images start as root, and a kubelet would refuse them.
-        return seccomp
-    user = engine.run_as_user or _USER
-    return {**seccomp, "runAsNonRoot": True, "runAsUser": user, "runAsGroup": _GROUP}
-
-
 def engine_context(engine: EngineSpec, capabilities: tuple[str, ...]) -> dict[str, object]:
-    """`securityContext` of the engine's container.
+    """`securityContext` of the engine's container. Other containers of the pod say for themselves whom they run as.
 
     Capabilities that a fabric asks for are left out where the engine does not run as root: they would have no effect
     there (Kubernetes has no ambient capabilities, KEP-2763), and locked memory has to come from the node's limits.
@@ -62,7 +52,11 @@ def engine_context(engine: EngineSpec, capabilities: tuple[str, ...]) -> dict[st
             "allowPrivilegeEscalation": False,
             "capabilities": dropped,
             "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "runAsUser": engine.run_as_user or _USER,
+            "runAsGroup": _GROUP,
         }
     if capabilities:
         dropped["add"] = list(capabilities)
+    # Not runAsNonRoot: vLLM's default images start as root, and a kubelet would refuse them.
     return {"allowPrivilegeEscalation": False, "capabilities": dropped}

@@ -46,7 +46,7 @@ def build_network_policy(
         spec["ingress"] = [{"from": [own]}, _clients(deployment, config.network)]
     if deny:
         spec["policyTypes"].append("Egress")
-        spec["egress"] = [{"to": [own]}, _dns(config.network), *_hub(deployment, revision)]
+        spec["egress"] = [{"to": [own]}, _dns(config.network), *_hub(revision)]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -76,9 +76,10 @@ def _dns(network: Network) -> dict[str, Any]:
     return {"to": list(network.dns), **rule} if network.dns else rule
 
 
-def _hub(deployment: ModelDeployment, revision: Revision) -> list[dict[str, Any]]:
-    """HTTPS to anywhere for engines that fetch their weights themselves: the hub's addresses change. Engines that find
-    them in the pod are told so, and need none."""
-    if _OFFLINE in engine_container(revision.template).get("env", ()):
+def _hub(revision: Revision) -> list[dict[str, Any]]:
+    """HTTPS to anywhere for pods that fetch their weights themselves, in the engine or in a container before it: the
+    hub's addresses change. Engines that find them in the pod are told so, and need none."""
+    pod = revision.template["leaderWorkerTemplate"]["workerTemplate"]["spec"]
+    if _OFFLINE in engine_container(revision.template).get("env", ()) and not pod.get("initContainers"):
         return []
     return [{"ports": [{"protocol": "TCP", "port": 443}]}]

@@ -8,7 +8,7 @@ from moe_operator.resources import agent_config
 from moe_operator.resources.affinity import affinity
 from moe_operator.resources.engine_args import SHUTDOWN_TIMEOUT, engine_arguments
 from moe_operator.resources.fabric import fabric_parts, shared_memory_mib
-from moe_operator.resources.hardening import engine_context, hardened, pod_context
+from moe_operator.resources.hardening import engine_context, hardened
 from moe_operator.resources.pod_parts import PodParts, together
 from moe_operator.resources.probes import readiness_probe, startup_probe
 from moe_operator.resources.rendering import Rendering
@@ -151,7 +151,7 @@ def _pod_spec(rendering: Rendering, parts: PodParts) -> dict[str, Any]:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": SHUTDOWN_TIMEOUT + _SHUTDOWN_MARGIN,
-        "securityContext": pod_context(deployment.spec.engine),
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "initContainers": list(parts.init_containers),
         "containers": [_engine(rendering, parts), *user.containers],
         "resourceClaims": list(parts.claims),
