@@ -15,7 +15,7 @@ from harness.kubectl import CommandError, apply, helm, kubectl
 from harness.wait import wait_for
 from moe_operator.catalog.operator_config import read_config
 from moe_operator.catalog.policy import PodSecurityLevel
-from moe_operator.cli import operator as operator_command
+from moe_operator.cli import run_command as operator_command
 from moe_operator.resources.group import build_group
 from moe_operator.resources.hardening import engine_context
 from moe_operator.resources.pod_security import pod_security
