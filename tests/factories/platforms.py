@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_operator.cli import kubectl_moe
+from moe_operator.cli.places import places
 from moe_operator.cli.plan_inputs import Inputs, read_inputs, report_of
 from moe_operator.cli.plan_report import PlanReport
 from moe_operator.cli.rendered import rendered_objects
@@ -40,7 +41,11 @@ class Platform:
 
     def objects(self, namespace: str | None = None) -> list[dict[str, Any]]:
         """All that the operator would make of it, its record included."""
-        return rendered_objects(self.report(namespace), placed=namespace is not None, revision=True)
+        inputs = self.inputs(namespace)
+        report = report_of(inputs)
+        assert isinstance(report, PlanReport), report
+        where = places(report, inputs.site.catalog, 1)
+        return rendered_objects(report, where, placed=inputs.placed, revision=True)
 
 
 def platforms() -> list[Platform]:

@@ -133,6 +133,21 @@ def test_of_an_applied_deployment_the_objects_are_its_own() -> None:
         assert made["metadata"]["ownerReferences"][0]["uid"] == UID
 
 
+def test_groups_are_put_where_the_operator_would_put_them(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is reviewed names the nodes or the rack; without nodes nothing is made up."""
+    small = _written(tmp_path, plan_manifest("openai/gpt-oss-120b", hardware={"gpusPerGroup": 4}))
+    nodes = tmp_path / "nodes.yaml"
+    nodes.write_text("nodes: [{accelerator: B200, count: 2}]")
+    options = ["-f", small, "--inventory", str(nodes), "--groups", "5"]
+    groups = [d for d in _documents(_out(capsys, *options)) if d["kind"] == "LeaderWorkerSet"]
+    where = [group["metadata"]["annotations"].get(names.ANNOTATION_NODE) for group in groups]
+    assert where == ["b200-0", "b200-0", "b200-1", "b200-1", None], "one node is filled before the next"
+    for group in _documents(_out(capsys, "-f", small)):
+        assert names.ANNOTATION_NODE not in group["metadata"].get("annotations", {})
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -5,6 +5,7 @@ import sys
 
 from moe_operator.cli.data_text import data_text
 from moe_operator.cli.errors import UsageError
+from moe_operator.cli.places import places
 from moe_operator.cli.plan_inputs import add_source, read_inputs, report_of
 from moe_operator.cli.rendered import rendered_objects, rendered_text
 from moe_operator.planner.plan import Refusal
@@ -39,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     if isinstance(report, list):
         _refuse(report)
         return 1
-    objects = rendered_objects(report, arguments.groups, placed=inputs.placed, revision=arguments.revision)
+    where = places(report, inputs.site.catalog, arguments.groups)
+    objects = rendered_objects(report, where, placed=inputs.placed, revision=arguments.revision)
     if arguments.output == "json":
         print(data_text({"apiVersion": "v1", "kind": "List", "items": objects}, "json"))
     else:

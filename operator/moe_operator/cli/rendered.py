@@ -1,6 +1,6 @@
 """The objects that the operator would make of a plan, in the order in which it does, each with what it is for. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from moe_operator.api import names
@@ -8,6 +8,7 @@ from moe_operator.cli.data_text import data_text
 from moe_operator.cli.manifest import NOT_APPLIED
 from moe_operator.cli.plan_report import PlanReport
 from moe_operator.cli.yaml_comments import Path, as_comment, commented
+from moe_operator.planner.placement import Placement
 from moe_operator.planner.plan import Plan
 from moe_operator.resources.children import build_children
 from moe_operator.resources.group import build_group
@@ -55,9 +56,14 @@ _ENGINE_REASONS: dict[Path, str] = {
 
 
 def rendered_objects(
-    report: PlanReport, groups: int = 1, *, placed: bool = False, revision: bool = False
+    report: PlanReport,
+    groups: int | Sequence[Placement] = 1,
+    *,
+    placed: bool = False,
+    revision: bool = False,
 ) -> list[Object]:
-    """What is applied, then the groups. `revision`: with the record that the operator keeps of it.
+    """What is applied, then the groups: so many, or one for each place. `revision`: with the record that the operator
+    keeps of it.
 
     `placed`: the manifest says its namespace; else the objects say none either. Of a deployment that is not applied
     there is no owner to refer to: the garbage collector would delete them at once.
@@ -66,7 +72,8 @@ def rendered_objects(
     objects = build_children(deployment, rendered, report.site)
     if revision:
         objects.append(build_revision(deployment, rendered))
-    objects += [build_group(deployment, rendered, slot) for slot in range(groups)]
+    places = [Placement()] * groups if isinstance(groups, int) else groups
+    objects += [build_group(deployment, rendered, slot, placement=place) for slot, place in enumerate(places)]
     return [_of(obj, placed=placed, applied=deployment.uid != NOT_APPLIED) for obj in objects]
 
 
@@ -87,7 +94,8 @@ def rendered_text(report: PlanReport, objects: list[Object], *, explain: bool = 
         text = data_text(obj, "yaml")
         if explain and obj["kind"] == "LeaderWorkerSet":
             text = commented(text, dict(_reasons(report, obj)))
-        parts.append(f"---\n# {obj['kind']}: {_purpose(obj, report.plan)}\n{text}")
+        heading = as_comment(f"{obj['kind']}: {_purpose(obj, report.plan)}")
+        parts.append("\n".join(["---", *heading, text]))
     return "\n".join(parts)
 
 
@@ -109,7 +117,10 @@ def _heading(report: PlanReport) -> str:
 
 def _purpose(obj: Object, plan: Plan) -> str:
     if obj["kind"] == "LeaderWorkerSet":
-        return f"one group, {_layout(plan)}; others differ in the name"
+        return (
+            f"one group, {_layout(plan)}; others differ in name and place. The operator adds to its pods"
+            f" {names.ANNOTATION_AGENT_VERIFIER}, by which its agents know it"
+        )
     return PURPOSES[obj["kind"]]
 
 

@@ -19,6 +19,7 @@ from moe_operator.controller.observed import GroupFacts
 from moe_operator.controller.store import Key, Store, owner_key
 from moe_operator.planner.placement import Domain, Fleet, Holding, Need, Placement
 from moe_operator.planner.pod_requests import extended_requests
+from moe_operator.resources.place import devices_of, need_of, pod_spec
 from moe_operator.resources.revision import Revision
 
 _Name = tuple[str, str]
@@ -40,8 +41,8 @@ class Placing:
     ) -> Placement:
         """The place of a new group; an empty one where it should find its own: on the CPU, where nodes or pods may not
         be read, where nothing has room, and behind a queue, which may let it in much later."""
-        need = self._need(revision)
-        if need is None or _queued(revision) or (need.pods > 1 and need.domain is None):
+        need = need_of(revision, self._catalog)
+        if need is None:
             return Placement()
         avoid = _values(avoided(ledger, now), need.domain)
         # After the last look nothing is awaited up to the promise: two groups never count on the same nodes.
@@ -143,14 +144,7 @@ class Placing:
         }
 
     def _need(self, revision: Revision) -> Need | None:
-        """None for a plan without devices."""
-        plan = revision.plan
-        profile = self._catalog.accelerator(plan.accelerator)
-        if profile is None or profile.resource_name is None:
-            return None
-        devices = extended_requests(_pod_spec(revision)) | {profile.resource_name: plan.gpus_per_pod}
-        domain = plan.transport.domain if plan.transport is not None else None
-        return Need(plan.pods_per_group, plan.gpus_per_pod, profile.resource_name, devices, domain)
+        return devices_of(revision, self._catalog)
 
     def _fleet(
         self,
@@ -162,7 +156,7 @@ class Placing:
     ) -> Fleet:
         left_out = {(deployment.namespace, name) for name in without}
         holdings = self._holdings(deployment.key, need.resource, present, left_out)
-        return Fleet(need, _pod_spec(revision), present.inventory, holdings)
+        return Fleet(need, pod_spec(revision), present.inventory, holdings)
 
     def _holdings(self, key: Key, resource: str, present: Present, without: set[_Name]) -> list[Holding]:
         """What our groups hold and are about to hold. Of those `without`, only what they hold."""
@@ -217,16 +211,6 @@ def _of_group(
         domain=_domain(annotations.get(names.ANNOTATION_DOMAIN)),
         node=annotations.get(names.ANNOTATION_NODE),
     )
-
-
-def _pod_spec(revision: Revision) -> Obj:
-    spec: Obj = revision.template["leaderWorkerTemplate"]["workerTemplate"]["spec"]
-    return spec
-
-
-def _queued(revision: Revision) -> bool:
-    template = revision.template["leaderWorkerTemplate"]["workerTemplate"]
-    return names.ANNOTATION_QUEUE in (template["metadata"].get("annotations") or {})
 
 
 def _bound_to_domain(revision: Revision) -> bool:
