@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,14 @@ from cluster.runtime_helpers import (
     until,
 )
 from cluster.simulated_fleet import CLIQUE, SimulatedFleet
-from factories.deployments import group_plan, revision_of
 from moe_operator.api import names, reasons
-from moe_operator.api.deployment import parse
 from moe_operator.controller.kube import (
-    CONTROLLER_REVISION,
     LEADER_WORKER_SET,
     MODEL_DEPLOYMENT,
     NODE,
     POD,
     Obj,
 )
-from moe_operator.planner.plan import Transport
-from moe_operator.resources.revision import build_revision
 from moe_operator.runtime.kube_client import AioKubeClient
 
 pytestmark = pytest.mark.skipif(not HAS_CLUSTER, reason=NO_CLUSTER)
@@ -46,8 +40,8 @@ class World:
         self.fleet = fleet
 
     async def deploy(self, name: str, groups: int = 1, *, trays: int = 2, **spec: Any) -> None:
-        """Groups of so many whole trays, in one clique each, unless `spec` has another hardware."""
-        obj = await self.client.create(
+        """Groups of so many whole trays, which the planner puts on NVLink, unless `spec` has another hardware."""
+        await self.client.create(
             MODEL_DEPLOYMENT,
             {
                 "apiVersion": names.API_VERSION,
@@ -62,13 +56,6 @@ class World:
                 },
             },
         )
-        if "hardware" not in spec:
-            deployment = parse(obj)
-            transport = Transport("mnnvl", domain=CLIQUE, domain_required=True)
-            plan = replace(group_plan(trays, 4, accelerator="GB200"), transport=transport)
-            await self.client.create(
-                CONTROLLER_REVISION, build_revision(deployment, revision_of(deployment, plan))
-            )
 
     async def status(self, name: str) -> dict[str, Any]:
         found = await self.client.get(MODEL_DEPLOYMENT, self.namespace, name)
@@ -136,7 +123,7 @@ async def world() -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def operating(world: World, folder: Path) -> AsyncIterator[None]:
-    """The operator's process. Deployments are made before: their plans are."""
+    """The operator's process."""
     replica = await Replica.start(world.namespace, "placing", folder)
     try:
         await until(lambda: replica.said("leading as"), "the operator leads", 60)
