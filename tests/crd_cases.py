@@ -101,6 +101,28 @@ ACCEPTED: tuple[Case, ...] = (
     Case("no width, but parallelism", {"parallelism": {"tensor": 2, "data": 3}}),
     Case("weights on a claim", {"model": {"source": "pvc://weights/qwen/397b"}}),
     Case("weights from the hub", {"model": {"source": "hf://org/model", "revision": "main"}}),
+    Case(
+        "adapters",
+        {
+            "model": {
+                "adapters": [
+                    {
+                        "name": "law",
+                        "source": "hf://org/law",
+                        "rank": 64,
+                        "targetModules": ["q_proj", "o_proj"],
+                    },
+                    {"name": "team/sql", "source": "pvc://adapters/sql"},
+                ]
+            }
+        },
+    ),
+    Case("cache in 4 bits", {"model": {"kvCachePrecision": "nvfp4"}}),
+    Case("drafts", {"engine": {"speculation": {"method": "MTP", "tokens": 2}}}),
+    Case("drafts by flag", _arg("speculative-config", '{"method":"mtp","num_speculative_tokens":1}')),
+    Case("balanced experts", {"engine": {"expertBalancing": {"mode": "Enabled", "redundantExperts": 32}}}),
+    Case("experts that stay", {"engine": {"expertBalancing": {"mode": "Disabled"}}}),
+    Case("number of adapters in memory", _arg("max-loras", "2")),
     Case("a path as a name", {"model": {"name": "/models/mine", "servedName": "mine"}}),
     Case("no groups", {"scaling": {"mode": "External", "minGroups": 0}, "replicas": 0}),
     Case("advisory", {"scaling": {"mode": "Advisory", "maxGroups": 4}, "replicas": 3}),
@@ -180,6 +202,42 @@ REFUSED: tuple[Case, ...] = (
     Case("no model", {"model": ABSENT}, "model"),
     Case("no model name", {"model": {"name": ABSENT}}, "name"),
     Case("no hardware", {"hardware": ABSENT}, "hardware"),
+    Case(
+        "adapter with the model's name",
+        {"model": {"adapters": [{"name": "org/model", "source": "hf://org/law"}]}},
+        "other than the model's name and servedName",
+    ),
+    Case(
+        "adapter with the served name",
+        {"model": {"servedName": "law", "adapters": [{"name": "law", "source": "hf://org/law"}]}},
+        "other than the model's name and servedName",
+    ),
+    Case(
+        "two adapters of one name",
+        {"model": {"adapters": [{"name": "a", "source": "hf://o/a"}, {"name": "a", "source": "hf://o/b"}]}},
+        "adapters",
+    ),
+    Case(
+        "adapter from elsewhere",
+        {"model": {"adapters": [{"name": "a", "source": "https://example.com/a"}]}},
+        "source",
+    ),
+    Case(
+        "rank of an adapter",
+        {"model": {"adapters": [{"name": "a", "source": "hf://o/a", "rank": 513}]}},
+        "rank",
+    ),
+    Case("adapters by flag", _arg("lora-modules", "a=o/a"), "use spec.model.adapters"),
+    Case("modules of adapters by flag", _arg("lora_target_modules", "q_proj"), "use spec.model.adapters"),
+    Case("cache in 3 bits", {"model": {"kvCachePrecision": "int3"}}, "kvCachePrecision"),
+    Case("drafts without a method", {"engine": {"speculation": {"tokens": 2}}}, "tokens needs a method"),
+    Case("too many drafts", {"engine": {"speculation": {"method": "MTP", "tokens": 9}}}, "tokens"),
+    Case("drafts by magic", {"engine": {"speculation": {"method": "Magic"}}}, "method"),
+    Case(
+        "copies without balancing",
+        {"engine": {"expertBalancing": {"mode": "Disabled", "redundantExperts": 8}}},
+        "leave them out where mode is Disabled",
+    ),
     Case("model name like a flag", {"model": {"name": "--host"}}, "model.name"),
     Case("model name with a blank", {"model": {"name": "a b"}}, "model.name"),
     Case("served name like a flag", {"model": {"servedName": "-x"}}, "model.servedName"),

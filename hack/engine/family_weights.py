@@ -43,8 +43,37 @@ def write(config: dict[str, Any], folder: Path, seed: int) -> None:
             filled.add(tensor.data_ptr())
             _fill(name, tensor, source)
     model.to(getattr(torch, config["dtype"])).save_pretrained(folder)
+    if config.get("num_nextn_predict_layers") or config.get("mtp_num_hidden_layers"):
+        _add_prediction(folder, config, source)
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **config}, indent=1) + "\n")
+
+
+def _add_prediction(folder: Path, config: dict[str, Any], source: Any) -> None:
+    """One prediction layer, which transformers leaves out: the last layer's weights, behind what joins a hidden state
+    with the next token's embedding."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    hidden, last = config["hidden_size"], f"model.layers.{config['num_hidden_layers'] - 1}."
+    kind = next(iter(weights.values())).dtype
+    own = "mtp_num_hidden_layers" in config
+    layer = "mtp.layers.0." if own else f"model.layers.{config['num_hidden_layers']}."
+    for name in [name for name in weights if name.startswith(last)]:
+        weights[layer + name.removeprefix(last)] = weights[name].clone()
+    joined = torch.empty(hidden, 2 * hidden).normal_(0.0, 1 / math.sqrt(2 * hidden), generator=source)
+    weights["mtp.fc.weight" if own else f"{layer}eh_proj.weight"] = joined.to(kind)
+    # Qwen's norms multiply by one more than their weight.
+    if own:
+        norms = {f"mtp.{n}.weight": 0.0 for n in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden")}
+    else:
+        norms = {f"{layer}{n}.weight": 1.0 for n in ("enorm", "hnorm", "shared_head.norm")}
+        weights[f"{layer}embed_tokens.weight"] = weights["model.embed_tokens.weight"].clone()
+        weights[f"{layer}shared_head.head.weight"] = weights["lm_head.weight"].clone()
+    for name, value in norms.items():
+        weights[name] = torch.full((hidden,), value, dtype=kind)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _fill(name: str, tensor: Any, source: Any) -> None:

@@ -178,6 +178,41 @@ FAMILIES = (
 )
 
 
+#: With a layer that drafts (multi-token prediction): full attention with experts, and recurrent states. Not of latent
+#: attention, whose kernels for CPUs answer otherwise when several tokens of a request are computed at once.
+PREDICTING = (
+    Family(
+        "glm4-moe-mtp",
+        "Glm4MoeForCausalLM",
+        "glm4_moe",
+        {
+            "intermediate_size": 256,
+            "moe_intermediate_size": 64,
+            "n_routed_experts": 8,
+            "n_shared_experts": 1,
+            "num_experts_per_tok": 2,
+            "n_group": 1,
+            "topk_group": 1,
+            "first_k_dense_replace": 1,
+            "norm_topk_prob": True,
+            "routed_scaling_factor": 1.0,
+            "use_qk_norm": True,
+            "attention_bias": False,
+            "partial_rotary_factor": 0.5,
+            "num_nextn_predict_layers": 1,
+        },
+    ),
+    Family(
+        "qwen3-5-mtp",
+        "Qwen3_5ForCausalLM",
+        "qwen3_5_text",
+        {**_QWEN3_5, "intermediate_size": 256, "mtp_num_hidden_layers": 1},
+        precision="bf16",
+        experts=False,
+    ),
+)
+
+
 def family_model(family: Family, say: Callable[[str], None] = lambda message: None, seed: int = 0) -> Path:
     """Return the folder of this family's model, making it first if it is not in the cache.
 

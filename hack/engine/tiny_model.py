@@ -65,7 +65,7 @@ def write_model(folder: Path, seed: int) -> None:
     )
     _write_json(folder / "tokenizer.json", _tokenizer())
     _write_json(folder / "tokenizer_config.json", _tokenizer_config())
-    _write_safetensors(folder / "model.safetensors", _weights(random.Random(seed)))
+    write_safetensors(folder / "model.safetensors", _weights(random.Random(seed)))
 
 
 def _config() -> dict[str, object]:
@@ -202,8 +202,9 @@ def _weights(source: random.Random) -> Iterator[tuple[str, tuple[int, ...], arra
     yield name, shape, head
 
 
-def _write_safetensors(path: Path, tensors: Iterator[tuple[str, tuple[int, ...], array[float]]]) -> None:
-    """Safetensors: the header's length as 8 bytes, the header as JSON, then the values, little-endian."""
+def write_safetensors(path: Path, tensors: Iterator[tuple[str, tuple[int, ...], array[float]]]) -> None:
+    """Write (name, shape, values) as safetensors of float32: the header's length as 8 bytes, the header as JSON, then
+    the values, little-endian."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     body = bytearray()
     for name, shape, values in tensors:

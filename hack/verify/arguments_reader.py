@@ -147,7 +147,8 @@ def _reader() -> Callable[[list[str], bool], dict[str, Any]]:
         if args.reasoning_parser:
             ReasoningParserManager.get_reasoning_parser(args.reasoning_parser)
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
-        return _seen(config) | ({"rotary": rotary_embedding(config)} if rope else {})
+        served = {"served": [[one.name, one.path] for one in args.lora_modules or ()]}
+        return _seen(config) | served | ({"rotary": rotary_embedding(config)} if rope else {})
 
     return read
 
@@ -186,6 +187,15 @@ def _seen(config: Any) -> dict[str, Any]:
         "sequences": config.scheduler_config.max_num_seqs,
         "tokens": config.scheduler_config.max_num_batched_tokens,
         "cache": config.cache_config.cache_dtype,
+        "prefixes": config.cache_config.enable_prefix_caching,
+        "drafted": config.num_speculative_tokens,
+        "drafts": config.speculative_config.method if config.speculative_config else None,
+        "filtered": parallel.enable_ep_weight_filter,
+        "balancing": [parallel.eplb_config.window_size, parallel.eplb_config.step_interval],
+        "adapters": [config.lora_config.max_loras, config.lora_config.max_lora_rank]
+        if config.lora_config
+        else None,
+        "changed": config.lora_config.target_modules if config.lora_config else None,
         "utilization": config.cache_config.gpu_memory_utilization,
         "quantization": model.quantization,
         "architecture": model.architecture,

@@ -80,6 +80,24 @@ def _cases() -> list[Case]:
             context_length=1048576,
             kv_bytes=80 * 2**30,
         ),
+        Case("deepseek-v3.2", block_size=64, cache_dtype="nvfp4_ds_mla"),
+        Case("deepseek-v3.2", block_size=64, cache_dtype="nvfp4_ds_mla", tensor=8, speculative_tokens=1),
+        Case("glm-5.2", block_size=64, cache_dtype="nvfp4_ds_mla"),
+        *(
+            Case(model, cache_dtype="nvfp4", tensor=tensor)
+            for model in (
+                "qwen3-30b",
+                "qwen3.5-397b",
+                "qwen3-next-80b",
+                "gpt-oss-120b",
+                "glm-4.5",
+                "minimax-m2",
+            )
+            for tensor in (1, 4)
+        ),
+        Case("qwen3.5-397b", cache_dtype="nvfp4", speculative_tokens=1, context_length=262144),
+        Case("glm-4.5", cache_dtype="nvfp4", speculative_tokens=2),
+        Case("llama-4-scout", cache_dtype="nvfp4"),
         Case("gpt-oss-120b", max_batched_tokens=8192, context_length=131072),
         Case("gpt-oss-120b", max_batched_tokens=8192, context_length=1000),
         Case("llama-4-scout", context_length=1048576, kv_bytes=80 * 2**30),

@@ -7,6 +7,8 @@ of each. See `verify.kv_cache`.
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.machinery
 import json
 import os
 import sys
@@ -153,11 +155,37 @@ def _build(config: Any) -> None:
         lambda kv_cache_spec=None: [MultipleOf(16)]
     )
     _allow_sparse_attention()
+    if config.cache_config.cache_dtype == "nvfp4":
+        CPUAttentionBackend.customize_spec = _flashinfer().customize_spec
     with torch.device("meta"):
         initialize_model(vllm_config=config)
         if config.speculative_config is not None:
             draft = config.speculative_config.draft_model_config
             initialize_model(vllm_config=config, model_config=draft, prefix="draft")
+
+
+def _flashinfer() -> Any:
+    """vLLM's FlashInfer backend, which packs NVFP4. FlashInfer itself is only imported by it, and never run here."""
+
+    class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+        def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+            if name.partition(".")[0] != "flashinfer":
+                return None
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+
+        def exec_module(self, module: Any) -> None:
+            def attribute(name: str) -> Any:
+                if name.startswith("__"):
+                    raise AttributeError(name)
+                return type(name, (), {})
+
+            module.__getattr__ = attribute
+
+    if not any(type(finder).__name__ == Absent.__name__ for finder in sys.meta_path):
+        sys.meta_path.insert(0, Absent())
+    from vllm.v1.attention.backends.flashinfer import FlashInferBackend
+
+    return FlashInferBackend
 
 
 def _allow_sparse_attention() -> None:

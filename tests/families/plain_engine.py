@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,12 +19,15 @@ _ADDRESS = "127.0.0.1"
 
 
 @contextmanager
-def plain_engine(model: Path, served: str, *, dtype: str, context_length: int) -> Iterator[str]:
-    """The base URL of one ready engine without expert parallelism; it is ended afterwards."""
+def plain_engine(
+    model: Path, served: str, *, dtype: str, context_length: int, arguments: Sequence[str] = ()
+) -> Iterator[str]:
+    """The base URL of one ready engine without expert parallelism; it is ended afterwards. `arguments`: further
+    ones."""
     port = _free_port()
     command = [str(vllm_command()), "serve", str(model), "--served-model-name", served]
     command += ["--host", _ADDRESS, "--port", str(port), "--dtype", dtype, "--seed", "0"]
-    command += ["--enforce-eager", "--max-model-len", str(context_length), "--max-num-seqs", "8"]
+    command += ["--enforce-eager", "--max-model-len", str(context_length), "--max-num-seqs", "8", *arguments]
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",

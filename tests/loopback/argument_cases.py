@@ -24,6 +24,8 @@ from moe_operator.resources.rendering import Rendering
 _NODES = 16
 #: Where the cases besides the plain table are planned: the roomiest GPUs.
 _ROOMY = "B300"
+#: Where the engine's features are planned, for the first model of each architecture.
+_WITH_FEATURES = (_ROOMY, "H200", "MI355X")
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,32 @@ class _Maker:
         return self.found.setdefault((case.arguments, platform, capability, made.gpus_per_pod), case).name
 
 
+#: What may be asked of the engine besides serving the model.
+_FEATURES: tuple[dict[str, Any], ...] = (
+    {"speculation": {"method": "MTP"}},
+    {"speculation": {"method": "MTP", "tokens": 3}},
+    {"expertBalancing": {"mode": "Enabled"}},
+    {"expertBalancing": {"mode": "Disabled"}},
+    {
+        "speculation": {"method": "MTP"},
+        "expertBalancing": {"mode": "Enabled", "window": 200, "interval": 500},
+    },
+    {"args": {"speculative-config": '{"method":"ngram","num_speculative_tokens":4,"prompt_lookup_max":4}'}},
+    {"args": {"no-enable-prefix-caching": ""}},
+)
+_ADAPTERS: list[dict[str, Any]] = [
+    {"name": "law", "source": "hf://org/law", "rank": 20},
+    {"name": "sql", "source": "pvc://adapters/sql"},
+]
+
+
 _Combination = tuple[AcceleratorProfile, Inventory, Model, dict[str, Any], dict[str, Any]]
 
 
 def _combinations() -> Iterator[_Combination]:
     """(accelerator, nodes, model, what the spec says of the model, and of hardware and engine)."""
     catalog, models = load_catalog(), load_models()
+    seen: set[tuple[str, str]] = set()
     for accelerator in catalog.names():
         profile = catalog.accelerator(accelerator)
         assert profile is not None
@@ -149,6 +171,10 @@ def _combinations() -> Iterator[_Combination]:
                 yield profile, nodes, model, {"kvCachePrecision": "fp8"}, {}
                 if model.stretch:
                     yield profile, nodes, model, {"contextLength": model.stretch.up_to}, {}
+            architecture = model.architecture.name
+            if accelerator in _WITH_FEATURES and (accelerator, architecture) not in seen:
+                seen.add((accelerator, architecture))
+                yield from ((profile, nodes, model, spec, {"engine": engine}) for spec, engine in _features())
 
 
 #: Accelerator, GPUs of a group over several of its nodes.
@@ -176,6 +202,14 @@ def _over_networks() -> Iterator[_Combination]:
                 if backend.name != "moonep":
                     asked = {"args": {"all2all-backend": backend.name}}
                     yield profile, nodes, model, {}, {"hardware": hardware, "engine": asked}
+
+
+def _features() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """(what the spec says of the model, and hardware and engine), of each feature."""
+    yield {"kvCachePrecision": "nvfp4"}, {}
+    yield from (({}, engine) for engine in _FEATURES)
+    yield {"adapters": _ADAPTERS}, {}
+    yield {"adapters": [{**one, "targetModules": ["q_proj", "o_proj"]} for one in _ADAPTERS]}, {}
 
 
 def _platform(profile: AcceleratorProfile) -> tuple[str, int]:

@@ -36,6 +36,11 @@ _SLIPS = {
     "halves over what cannot be halved": (["--enable-dbo"], "Microbatching currently only supports"),
     "heads that do not divide": (["--tensor-parallel-size=7"], "divisible"),
     "two modes of balancing": (["--data-parallel-rank=0", "--data-parallel-hybrid-lb"], "balancing"),
+    "unknown method of drafts": (
+        ['--speculative-config={"method":"mpt","num_speculative_tokens":1}'],
+        "method",
+    ),
+    "unknown rank of adapters": (["--enable-lora", "--max-lora-rank=20"], "parser ended"),
     "copies without balancing": (['--eplb-config={"num_redundant_experts":1}'], "EPLB"),
 }
 
@@ -103,6 +108,12 @@ def _meant(case: Case) -> dict[str, Any]:
         "context": sizing.context_length,
         "sequences": sizing.max_sequences,
         **({} if _takes_prompts_whole(case) else {"tokens": sizing.max_batched_tokens}),
+        "filtered": plan.expert_parallel and sizing.experts_apart and not sizing.balanced,
+        "drafted": sizing.speculative_tokens,
+        **({"drafts": sizing.speculation} if sizing.speculation else {}),
+        **({"balancing": [sizing.balancing_window, sizing.balancing_interval]} if sizing.balanced else {}),
+        **({"prefixes": sizing.prefix_caching} if sizing.utilization else {}),
+        "adapters": [sizing.adapter_slots, sizing.adapter_rank] if sizing.adapter_slots else None,
         **({"cache": sizing.kv_cache_dtype} if sizing.kv_cache_dtype != "auto" else {}),
         **({"utilization": sizing.utilization / 100} if sizing.utilization else {}),
         **({"dtype": sizing.dtype} if sizing.dtype else {}),
@@ -177,6 +188,17 @@ def test_a_stretched_model_rotates_by_yarn(read: _Read) -> None:
         told = json.loads(sizing.hf_overrides or "")
         rope = told.get("text_config", told)["rope_parameters"]
         assert rotary["theta"] == rope["rope_theta"], case.name
+
+
+def test_adapters_are_served_by_their_names(read: _Read) -> None:
+    """A list that vLLM reads otherwise gives clients the plain model, or another's adapter."""
+    with_adapters = [case for case in read.table.cases if case.plan.sizing and case.plan.sizing.adapter_slots]
+    assert with_adapters
+    for case in with_adapters:
+        answer = read.answers[case.name]
+        assert answer["served"] == [["law", "org/law"], ["sql", "/adapters/adapters/sql"]], case.name
+        narrow = "--lora-target-modules" in case.arguments
+        assert answer["changed"] == (["o_proj", "q_proj"] if narrow else None), case.name
 
 
 @pytest.mark.parametrize("slip", _SLIPS)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from factories.deployments import model_deployment
 from moe_operator.api.spec import Goal, ModelDeploymentSpec
 from moe_operator.catalog.accelerators import load_catalog
+from moe_operator.catalog.models.architecture import Component, Section
 from moe_operator.catalog.models.catalog import Checkpoint, Model, load_models
-from moe_operator.catalog.models.storage import checkpoint_bytes
+from moe_operator.catalog.models.storage import checkpoint_bytes, tensor_bytes
 from moe_operator.planner.checkpoints import choose_checkpoint
 from moe_operator.planner.inventory import Inventory
 from moe_operator.planner.memory import MIB
@@ -63,6 +64,18 @@ UNBOUNDED = 4 * 2**20
 
 
 @st.composite
+def features(draw: st.DrawFn, model: Model) -> dict[str, Any]:
+    """What the engine does besides, as far as some checkpoint of the model can."""
+    found: dict[str, Any] = {}
+    drafts = model.architecture.mtp_layers and not any(Section.MTP in c.without for c in model.checkpoints)
+    if drafts and draw(st.integers(0, 2)) == 0:
+        found["speculation"] = {"method": "MTP", "tokens": draw(st.sampled_from([1, 2, 4]))}
+    if draw(st.integers(0, 4)) == 0:
+        found["expertBalancing"] = {"mode": "Disabled"}
+    return found
+
+
+@st.composite
 def specs(draw: st.DrawFn) -> dict[str, Any]:
     """A spec in camelCase. Some ask for what cannot be."""
     model = MODELS.find(draw(st.sampled_from(NAMES)))
@@ -82,6 +95,11 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
         wanted["model"]["contextLength"] = min(context, model.architecture.context_length)
     if draw(st.booleans()):
         wanted["hardware"]["gpusPerGroup"] = draw(st.sampled_from([1, 2, 4, 8, 16]))
+    if engine := draw(features(model)):
+        wanted["engine"] = engine
+    if draw(st.integers(0, 4)) == 0:
+        rank = draw(st.sampled_from([8, 16, 64]))
+        wanted["model"]["adapters"] = [{"name": "law", "source": "hf://org/law", "rank": rank}]
     parallelism: dict[str, int] = {}
     if draw(st.integers(0, 2)) == 0:
         parallelism["tensor"] = draw(st.sampled_from([1, 2, 4, 8]))
@@ -135,7 +153,8 @@ def test_every_gpu_holds_its_parts_and_one_longest_request(wanted: dict[str, Any
     assert layout.request_blocks(sized.context_length) <= layout.blocks(memory.kv_cache) - 1
     assert 0 < sized.context_length <= max(sized.model.architecture.context_length, 1)
     assert 1 <= sized.throughput.sequences_per_rank <= sized.sizes.max_sequences
-    assert sized.sizes.max_sequences <= sized.sizes.max_batched_tokens
+    assert sized.sizes.max_sequences * (1 + sized.sizes.drafted) <= sized.sizes.max_batched_tokens
+    assert (memory.weights.adapters > 0) == (sized.features.adapters is not None)
     if "contextLength" in wanted["model"]:
         assert sized.context_length == wanted["model"]["contextLength"]
     if "gpusPerGroup" in wanted["hardware"]:
@@ -149,8 +168,14 @@ def test_the_group_holds_all_that_the_checkpoint_has(wanted: dict[str, Any], mib
     sized = _layout(wanted, mib)
     assume(isinstance(sized, Sized))
     assert isinstance(sized, Sized)
-    loaded = frozenset(loaded_sections(sized.model, sized.checkpoint))
+    loaded = frozenset(loaded_sections(sized.model, sized.checkpoint, sized.features))
     whole = checkpoint_bytes(sized.model, sized.checkpoint, loaded)
+    # The prediction layers' copies of the embedding are dropped as they are loaded.
+    whole -= sum(
+        tensor_bytes(tensor, sized.checkpoint, sized.checkpoint.dtype(sized.model.architecture))
+        for tensor in sized.model.architecture.of(Section.MTP)
+        if Section.MTP in loaded and tensor.component is Component.EMBEDDINGS
+    )
     assert sized.memory.weights.total * sized.shape.width >= whole
 
 

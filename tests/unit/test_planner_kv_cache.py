@@ -183,8 +183,8 @@ def test_heads_that_gpus_cannot_share_are_refused() -> None:
 
 def test_unknown_cache_precision_is_refused() -> None:
     """A guess would promise twice the context, or half of it."""
-    with pytest.raises(ValueError, match="'nvfp4' cannot be sized"):
-        kv_cache_layout(_architecture(_attention(4, 8, 128)), _settings(cache_dtype="nvfp4"), with_mtp=False)
+    with pytest.raises(ValueError, match="'fp6' cannot be sized"):
+        kv_cache_layout(_architecture(_attention(4, 8, 128)), _settings(cache_dtype="fp6"), with_mtp=False)
 
 
 @pytest.mark.parametrize(

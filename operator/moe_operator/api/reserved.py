@@ -31,6 +31,9 @@ ARGUMENTS: tuple[Reserved, ...] = (
     Reserved("use spec.model.contextLength", ("max-model-len",)),
     Reserved("use spec.model.precision", ("dtype",)),
     Reserved("use spec.model.kvCachePrecision", ("kv-cache-dtype",)),
+    Reserved(
+        "use spec.model.adapters, for which the plan makes room", ("lora-modules", "lora-target-modules")
+    ),
     Reserved("use spec.parallelism.tensor", ("tensor-parallel-size",), short=("tp",)),
     Reserved(
         "use spec.hardware.gpusPerGroup, or spec.parallelism.data",
@@ -106,6 +109,7 @@ MOUNT_PATHS: tuple[Reserved, ...] = (
             "/dev/shm",
             "/dev/termination-log",
             "/models",
+            "/adapters",
             "/opt/moe-agent",
             "/run/moe-agent",
             "/var/cache/moe-operator",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from moe_operator.api import names, reasons, reserved
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.features import BalancingMode, SpeculationMethod
 from moe_operator.api.reserved import Reserved
 from moe_operator.api.spec import AgentMode, ModelDeploymentSpec, PodSecurityProfile
 
@@ -82,6 +83,11 @@ def _product(spec: ModelDeploymentSpec) -> bool:
     return width is None or tensor is None or data is None or tensor * data == width
 
 
+def _adapters_told_apart(spec: ModelDeploymentSpec) -> bool:
+    given = [adapter.name for adapter in spec.model.adapters]
+    return len(set(given)) == len(given) and not {spec.model.name, spec.model.served_name} & set(given)
+
+
 def _divides(width: int | None, part: int | None) -> bool:
     return width is None or part is None or width % part == 0
 
@@ -140,6 +146,32 @@ _PLAIN = (
         "parallelism.data must divide hardware.gpusPerGroup: every rank has as many GPUs",
         lambda s: _divides(s.hardware.gpus_per_group, s.parallelism.data),
         reasons.INVALID_LAYOUT,
+    ),
+    _on_spec(
+        "spec.model",
+        "!has(self.adapters) || self.adapters.all(a, a.name != self.name"
+        " && (!has(self.servedName) || a.name != self.servedName))",
+        "model.adapters: every adapter needs a name of its own, other than the model's name and servedName:"
+        " clients choose by it",
+        _adapters_told_apart,
+    ),
+    _on_spec(
+        "spec.engine",
+        "!has(self.speculation) || !has(self.speculation.tokens) || self.speculation.method != 'Off'",
+        "engine.speculation.tokens needs a method: set engine.speculation.method to MTP",
+        lambda s: (
+            s.engine.speculation.tokens is None or s.engine.speculation.method is not SpeculationMethod.OFF
+        ),
+    ),
+    _on_spec(
+        "spec.engine",
+        "!has(self.expertBalancing) || !has(self.expertBalancing.redundantExperts)"
+        " || self.expertBalancing.mode != 'Disabled'",
+        "engine.expertBalancing.redundantExperts are copies for the balancer: leave them out where mode is Disabled",
+        lambda s: (
+            s.engine.expert_balancing.redundant_experts is None
+            or s.engine.expert_balancing.mode is not BalancingMode.DISABLED
+        ),
     ),
     _on_spec(
         "spec.scaling",

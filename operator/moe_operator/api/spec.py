@@ -21,6 +21,7 @@ from moe_operator.api.base import (
     NamedObject,
     Quantity,
 )
+from moe_operator.api.features import AdapterSpec, ExpertBalancingSpec, SpeculationSpec
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
@@ -91,11 +92,14 @@ class ModelSpec(ApiModel):
     """Precision of the weights: `bf16`, `fp16`, `fp32`, `fp8`, `nvfp4`, `mxfp4` or `int4`. For a model of the
     catalogue it chooses the checkpoint; default: the publisher's own, the smallest of 8 bits or more that the
     GPUs compute in. 4 bits only where the model comes so, or when asked for."""
-    kv_cache_precision: Annotated[str, Field(pattern=r"^(auto|fp8)$", max_length=8)] | None = None
-    """Precision of the KV cache: `fp8`, or `auto` for the model's; default: what the checkpoint was calibrated
-    for, else `auto`."""
+    kv_cache_precision: Annotated[str, Field(pattern=r"^(auto|fp8|nvfp4)$", max_length=8)] | None = None
+    """Precision of the KV cache: `fp8`, `nvfp4` where the GPUs and the model's attention have kernels for it, or
+    `auto` for the model's; default: what the checkpoint was calibrated for, else `auto`."""
     config_from: ConfigSource | None = None
     """The model's `config.json`, for a model that the catalogue does not know: with it the group is sized."""
+    adapters: Annotated[list[AdapterSpec], Field(max_length=32), NAMED_ITEMS] = Field(default_factory=list)
+    """LoRA adapters that are served beside the model. All of them are kept in GPU memory, for which the plan makes
+    room; `engine.args` `max-loras` keeps fewer there at a time."""
 
 
 class HardwareSpec(ApiModel):
@@ -199,6 +203,10 @@ class EngineSpec(ApiModel):
     agent: AgentMode = AgentMode.ENABLED
     """`Enabled`: the operator's agent runs inside the engine; it drains connections, reports the cause of a
     crash and answers the readiness probe. `Disabled`: the engine as it comes."""
+    speculation: SpeculationSpec = SpeculationSpec()
+    """Speculative decoding."""
+    expert_balancing: ExpertBalancingSpec = ExpertBalancingSpec()
+    """Whether experts get copies and are moved while a group serves."""
 
 
 class PodTemplateSpec(ApiModel):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from moe_operator.catalog.models.catalog import Checkpoint, Model
+from moe_operator.planner.kv_precision import PRECISIONS, precisions_on
 from moe_operator.planner.link import Link
 from moe_operator.planner.nodes import Hardware
 from moe_operator.planner.shape import GroupShape
@@ -12,7 +13,6 @@ from moe_operator.planner.wants import Wants
 
 #: Lengths that people ask about, beside the model's own.
 USUAL_LENGTHS = (8192, 32768, 131072)
-_PRECISIONS = ("auto", "fp8")
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,9 @@ def context_rows(
     planned: int,
 ) -> Iterator[ContextRow]:
     """Every length in every precision of the KV cache that the engine has on this hardware, lengths first."""
-    precisions = _PRECISIONS if hardware.profile.resource_name else _PRECISIONS[:1]
     found = (
         (one, resize(model, checkpoint, hardware, shape, replace(wants, kv_cache_precision=one), link))
-        for one in precisions
+        for one in _precisions(model, hardware)
     )
     sized = [(precision, one) for precision, one in found if one is not None]
     native = model.architecture.context_length
@@ -66,6 +65,13 @@ def context_rows(
                 _requests(one, length),
                 length > native,
             )
+
+
+def _precisions(model: Model, hardware: Hardware) -> tuple[str, ...]:
+    """Those of which the hardware makes the most: a laptop's cache is not what limits it."""
+    if hardware.profile.resource_name is None:
+        return PRECISIONS[:1]
+    return precisions_on(model.architecture, hardware.profile)
 
 
 def resize(

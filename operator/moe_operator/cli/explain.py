@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from moe_operator.cli.plan_report import PlanReport, Sizes
 from moe_operator.cli.tables import table
-from moe_operator.cli.units import gib
+from moe_operator.cli.units import count, gib
 from moe_operator.planner import memory
 from moe_operator.planner.memory import MIB
 
@@ -63,11 +63,20 @@ def memory_figures(report: PlanReport, sizes: Sizes) -> Iterator[Explained]:
         gib(weights.other),
         f"attention, embeddings, norms, shared experts: over the rank's {sized.shape.tensor} GPUs where divisible",
     )
+    if weights.adapters:
+        yield Explained(
+            "adapters",
+            "adapters",
+            gib(weights.adapters),
+            f"matrices of rank {sizing.adapter_rank} beside every layer that may change, for"
+            f" {count(sizing.adapter_slots, 'adapter')} at a time",
+        )
     yield Explained(
         "activations",
         "activations",
         gib(sizing.activation_bytes),
-        f"peak of a step of {sizing.max_batched_tokens} tokens, or logits of {sizing.max_sequences} requests",
+        f"peak of a step of {sizing.max_batched_tokens} tokens, or logits of {sizing.max_sequences} requests"
+        + (f" with {sizing.speculative_tokens} drafted each" if sizing.speculative_tokens else ""),
     )
     yield from _buffers(report, sizes)
     if report.profile.resource_name:
@@ -109,9 +118,17 @@ def _buffers(report: PlanReport, sizes: Sizes) -> Iterator[Explained]:
     yield Explained(
         "cudaGraphs",
         "CUDA graphs",
-        gib(memory.CUDA_GRAPHS + graphs),
-        f"{gib(memory.CUDA_GRAPHS)} and {memory.CUDA_GRAPHS_PER_UNIT // MIB} MiB per 1024 hidden units and 100 layers",
+        gib((memory.CUDA_GRAPHS + graphs) * (2 if sizing.adapter_slots else 1)),
+        f"{gib(memory.CUDA_GRAPHS)} and {memory.CUDA_GRAPHS_PER_UNIT // MIB} MiB per 1024 hidden units and 100 layers"
+        + (", once with adapters and once without" if sizing.adapter_slots else ""),
     )
+    if sizing.speculative_tokens:
+        yield Explained(
+            "draftGraphs",
+            "CUDA graphs of drafts (constant)",
+            gib(memory.DRAFT_GRAPHS),
+            "the layers that draft are captured by themselves",
+        )
     if width > 1:
         node = report.hardware.gpus_per_node
         size = (

@@ -8,15 +8,15 @@ import copy
 from typing import Any
 
 from moe_operator.cli.plan_report import PlanReport
-from moe_operator.planner.plan import Sizing
+from moe_operator.planner.kv_precision import PRECISIONS, precision_of
+from moe_operator.planner.plan import Plan, Sizing
 
 #: Flags of the plan that users may set. A switch has no value.
 _FLAGS = (
     "gpu-memory-utilization",
     "max-num-seqs",
     "max-num-batched-tokens",
-    "enable-eplb",
-    "eplb-config",
+    "enable-prefix-caching",
     "enable-auto-tool-choice",
     "tool-call-parser",
     "reasoning-parser",
@@ -57,14 +57,32 @@ def locked_manifest(obj: dict[str, Any], report: PlanReport) -> dict[str, Any]:
     if plan.sizing is not None:
         _lock_model(spec["model"], plan.sizing)
         _lock_flags(spec, report)
+        _lock_features(spec["engine"], plan)
     return locked
 
 
 def _lock_model(model: dict[str, Any], sizing: Sizing) -> None:
     model["precision"] = sizing.precision
     model["contextLength"] = sizing.context_length
-    if sizing.kv_cache_dtype in ("auto", "fp8"):
-        model["kvCachePrecision"] = sizing.kv_cache_dtype
+    precision = precision_of(sizing.kv_cache_dtype)
+    if precision in PRECISIONS:
+        model["kvCachePrecision"] = precision
+
+
+def _lock_features(engine: dict[str, Any], plan: Plan) -> None:
+    """Where experts are and what is drafted, unless `engine.args` has it."""
+    sizing = plan.sizing
+    assert sizing is not None
+    given = {name.replace("_", "-").partition(".")[0] for name in engine["args"]}
+    if plan.expert_parallel and not given & {"enable-eplb", "no-enable-eplb", "eplb-config"}:
+        balancing = engine["expertBalancing"] = dict(engine.get("expertBalancing") or {})
+        balancing["mode"] = "Enabled" if sizing.balanced else "Disabled"
+        if sizing.balanced:
+            balancing["redundantExperts"] = sizing.redundant_experts
+        else:
+            balancing.pop("redundantExperts", None)
+    if sizing.speculation:
+        engine["speculation"] = {**engine["speculation"], "tokens": sizing.speculative_tokens}
 
 
 def _lock_flags(spec: dict[str, Any], report: PlanReport) -> None:

@@ -123,6 +123,7 @@ def _memory(sizing: Sizing | None, sizes: Sizes | None) -> dict[str, Any] | None
         "weightBytes": sizing.weight_bytes,
         "routedExpertBytes": weights.routed_experts,
         "redundantExpertBytes": weights.redundant_experts,
+        "adapterBytes": weights.adapters,
         "otherWeightBytes": weights.other,
         "kvCacheBytes": sizing.kv_cache_bytes,
         "activationBytes": sizing.activation_bytes,
@@ -145,6 +146,8 @@ def _kv_cache(sizing: Sizing | None, data: int) -> dict[str, Any] | None:
         "contextLength": sizing.context_length,
         "maxSequences": sizing.max_sequences,
         "maxBatchedTokens": sizing.max_batched_tokens,
+        "prefixCaching": sizing.prefix_caching,
+        "draftedTokens": sizing.speculative_tokens,
     }
 
 

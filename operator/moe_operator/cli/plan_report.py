@@ -19,7 +19,8 @@ from moe_operator.planner.shape import GroupShape
 from moe_operator.planner.sizing import Sized
 from moe_operator.planner.transports import Transports
 from moe_operator.planner.wants import Wants, wants_of
-from moe_operator.resources.engine_args import Argument, explained_arguments
+from moe_operator.resources.argument import Argument
+from moe_operator.resources.engine_args import explained_arguments
 from moe_operator.resources.group import render_revision
 from moe_operator.resources.pod_security import PodSecurity, template_security
 from moe_operator.resources.rendering import Rendering

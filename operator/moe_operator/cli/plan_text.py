@@ -64,6 +64,14 @@ def _header(report: PlanReport) -> Iterator[str]:
         spread += f", {sizing.redundant_experts} copies of busy ones"
     if sizes is None or sizes.model.architecture.is_moe:
         yield f"  experts    {spread}"
+    if sizing is not None and sizing.speculative_tokens:
+        drafts = count(sizing.speculative_tokens, "token")
+        yield f"  drafts     {drafts} a step{' by prediction layers (MTP)' if sizing.speculation else ''}"
+    if sizing is not None and sizing.adapter_slots:
+        yield (
+            f"  adapters   {sizing.adapter_slots} at a time of rank {sizing.adapter_rank}:"
+            f" {gib(sizing.adapter_bytes)} of each GPU"
+        )
     if sizing is not None:
         own = sizing.native_context
         what = "the model's own" if sizing.context_length == own else f"of the model's {own}"

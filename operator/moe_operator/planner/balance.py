@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from moe_operator.api.features import BalancingMode
 from moe_operator.catalog.models.architecture import Architecture
+from moe_operator.planner.features import AUTO, Balancing
 from moe_operator.planner.kv_backend import Platform
 
 #: From this width on, one expert more per GPU pays for its memory: with few experts per GPU the busiest GPU is what
@@ -62,18 +64,40 @@ def can_balance(architecture: Architecture, formats: Iterable[str], platform: Pl
     )
 
 
-def placement(architecture: Architecture, width: int, *, movable: bool) -> Placement:
+def placement(architecture: Architecture, width: int, *, movable: bool, asked: Balancing = AUTO) -> Placement:
     """One of each expert per group; copies where they make the number divisible, or where the group is wide.
 
-    `movable`: see `can_balance`. Without it vLLM takes uneven numbers: the first GPUs hold one expert more.
+    `movable`: see `can_balance`. Without it vLLM takes uneven numbers: the first GPUs hold one expert more. What is
+    `asked` goes before all of that; `uneven` says where it cannot be.
     """
     experts = architecture.experts
     if experts is None:
         return Placement(0, 0, balanced=False, even=True)
-    if width == 1 or not movable:
+    off = asked.mode is BalancingMode.DISABLED or (asked.mode is BalancingMode.AUTO and asked.redundant == 0)
+    if width == 1 or not movable or off:
         return Placement(-(-experts.count // width), 0, balanced=False, even=experts.count % width == 0)
-    redundant = -experts.count % width
-    if redundant == 0 and width >= BALANCED_FROM:
-        redundant = width
+    redundant = asked.redundant
+    if redundant is None:
+        redundant = -experts.count % width
+        if redundant == 0 and width >= BALANCED_FROM:
+            redundant = width
     total = experts.count + redundant
-    return Placement(total // width, redundant, balanced=redundant > 0, even=True)
+    balanced = redundant > 0 or asked.mode is BalancingMode.ENABLED
+    return Placement(-(-total // width), redundant, balanced=balanced, even=total % width == 0)
+
+
+def uneven(architecture: Architecture, width: int, asked: Balancing) -> str | None:
+    """Why experts cannot be balanced as asked over so many GPUs, or None. vLLM says it only as it loads the model."""
+    experts = architecture.experts
+    if experts is None or asked.mode is not BalancingMode.ENABLED:
+        return None
+    if width == 1:
+        return "experts are balanced over several GPUs, and a group of one has nowhere to move them"
+    total = experts.count + (asked.redundant or 0)
+    if asked.redundant is None or total % width == 0:
+        return None
+    fitting = -experts.count % width
+    return (
+        f"{experts.count} experts and {asked.redundant} copies do not divide over {width} GPUs: set"
+        f" engine.expertBalancing.redundantExperts to {fitting}, {fitting + width} or another {width} more"
+    )

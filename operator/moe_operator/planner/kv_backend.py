@@ -28,6 +28,12 @@ def platform_of(profile: AcceleratorProfile) -> Platform:
     return Platform.ROCM if profile.resource_name.startswith("amd.com/") else Platform.CUDA
 
 
+def compute_capability(profile: AcceleratorProfile) -> int:
+    """NVIDIA's compute capability before the dot; 0 for others (`gfx942`)."""
+    digits = (profile.compute_capability or "").partition(".")[0]
+    return int(digits) if digits.isdigit() else 0
+
+
 @dataclass(frozen=True, slots=True)
 class AttentionBackend:
     """What the layout needs to know of a backend."""

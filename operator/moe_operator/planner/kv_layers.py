@@ -20,9 +20,13 @@ _DTYPE_BYTES = {
     "fp8_e5m2": 1,
 }
 PACKED_LATENT = "fp8_ds_mla"
-# FlashMLA's packed token of sparse MLA: 512 FP8 latents, four FP32 scales, 64 BF16 rotary values.
-_PACKED_LATENT_BYTES = 656
+# FlashMLA's packed tokens of sparse MLA. FP8: 512 latents, four FP32 scales, 64 BF16 rotary values. NVFP4: 512 FP4
+# latents with an FP8 scale per 16, 64 FP8 rotary values.
+_PACKED_LATENT_BYTES = {PACKED_LATENT: 656, "nvfp4_ds_mla": 352}
 _PACKED_LATENT_SIZES = (512, 64)
+# FlashInfer's NVFP4 keys and values: FP4 elements, and one FP8 scale per so many.
+_NVFP4 = "nvfp4"
+_NVFP4_GROUP = 16
 # vLLM quantises indexer keys in groups of so many elements, with one FP32 scale each.
 _INDEXER_GROUP = 128
 
@@ -79,7 +83,7 @@ class PageSettings:
         """
         name = self.model_dtype if dtype == "auto" else dtype
         if name not in _DTYPE_BYTES:
-            known = ", ".join(["auto", *_DTYPE_BYTES, PACKED_LATENT])
+            known = ", ".join(["auto", *_DTYPE_BYTES, _NVFP4, *_PACKED_LATENT_BYTES])
             raise ValueError(f"the KV cache of precision {name!r} cannot be sized; known are {known}")
         return _DTYPE_BYTES[name]
 
@@ -151,17 +155,23 @@ def _token_bytes(cache: AttentionCache, settings: PageSettings) -> int:
             f"{heads} key/value heads cannot be divided over {gpus} GPUs of a rank, nor copied evenly;"
             " one number must divide the other"
         )
-    width = cache.head_size + cache.value_head_size
-    return max(1, heads // gpus) * width * settings.element_bytes(settings.cache_dtype)
+    held = max(1, heads // gpus)
+    if settings.cache_dtype == _NVFP4:
+        sizes = (cache.head_size, cache.value_head_size)
+        return held * sum(size // 2 + size // _NVFP4_GROUP for size in sizes)
+    return held * (cache.head_size + cache.value_head_size) * settings.element_bytes(settings.cache_dtype)
 
 
 def _latent_bytes(cache: LatentCache, settings: PageSettings) -> int:
     """One token in one layer, the same on every GPU of a rank."""
-    if settings.cache_dtype != PACKED_LATENT:
+    packed = _PACKED_LATENT_BYTES.get(settings.cache_dtype)
+    if packed is None:
         return (cache.latent_size + cache.rope_size) * settings.element_bytes(settings.cache_dtype)
     if (cache.latent_size, cache.rope_size) != _PACKED_LATENT_SIZES or not cache.indexer_size:
-        raise ValueError(f"{PACKED_LATENT} is a format of sparse MLA with latents of 512 + 64 elements only")
-    return _PACKED_LATENT_BYTES
+        raise ValueError(
+            f"{settings.cache_dtype} is a format of sparse MLA with latents of 512 + 64 elements only"
+        )
+    return packed
 
 
 def _state_bytes(cache: StateCache, settings: PageSettings) -> int:

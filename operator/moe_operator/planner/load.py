@@ -45,6 +45,7 @@ def load_of(
         context=average,
         kv_bytes_per_sequence=_read_per_step(layout, average),
         sparse_dispatch=backend is not None and backend.sends is Sends.CHOSEN,
+        drafted=wants.features.drafted(architecture) if wants.features.own_drafts else 0,
     )
 
 

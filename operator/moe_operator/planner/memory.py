@@ -36,6 +36,10 @@ CUDA_GRAPHS = 1 * GIB
 #: And per 1024 hidden units and 100 layers, as each graph keeps its own workspaces.
 CUDA_GRAPHS_PER_UNIT = 128 * MIB
 
+#: And those of the layers that draft (speculative decoding), which vLLM captures by themselves at the same sizes: a
+#: layer or a few of the model's many.
+DRAFT_GRAPHS = 256 * MIB
+
 #: NCCL's channels and buffers by GPUs that one communicator spans, from aiconfigurator's systems files: 342 MiB
 #: for 2, 392 MiB for 4 to 8; more nodes add connections.
 NCCL_PAIR = 342 * MIB
@@ -83,6 +87,8 @@ class EngineSizes:
     max_sequences: int
     utilization: int
     """Percent of the GPU's memory that vLLM takes."""
+    drafted: int = 0
+    """Tokens that are drafted for each request in a step, and checked with the one that is certain."""
 
 
 def utilization_percent(capacity: int) -> int:
@@ -110,7 +116,7 @@ def activation_bytes(
         chosen = math.ceil(gathered * experts.active / (tensor * data))
         per_choice = _FFN_COPIES * experts.intermediate + hidden
         feed_forward = gathered * hidden * _ELEMENT * 2 + chosen * per_choice * _ELEMENT
-    logits = sizes.max_sequences * architecture.vocabulary * _LOGIT
+    logits = sizes.max_sequences * (1 + sizes.drafted) * architecture.vocabulary * _LOGIT
     return max(peak + feed_forward, logits)
 
 
@@ -122,15 +128,19 @@ def buffer_bytes(
     exchange: int,
     held_expert_bytes: int,
     balanced: bool,
+    drafted: int = 0,
+    adapters: bool = False,
 ) -> int:
     """Memory of the engine that neither weights nor activations are.
 
     `exchange`: what its all-to-all backend keeps (`exchange.exchange_bytes`).
     `held_expert_bytes`: one layer's routed experts on this GPU; `balanced` (EPLB) keeps as much again to move
-    experts while it serves.
+    experts while it serves. `drafted`: tokens of speculative decoding; `adapters`: with LoRA vLLM captures each graph
+    twice, for batches with and without (`cudagraph_specialize_lora`).
     """
-    total = ENGINE_FIXED + CUDA_GRAPHS
-    total += math.ceil(CUDA_GRAPHS_PER_UNIT * architecture.hidden * architecture.layers / (1024 * 100))
+    graphs = CUDA_GRAPHS
+    graphs += math.ceil(CUDA_GRAPHS_PER_UNIT * architecture.hidden * architecture.layers / (1024 * 100))
+    total = ENGINE_FIXED + graphs * (2 if adapters else 1) + (DRAFT_GRAPHS if drafted else 0)
     if width > gpus_per_node:
         total += NCCL_BEYOND_NODE
     elif width > 2:

@@ -57,6 +57,24 @@ class Sizing:
     """`--limit-mm-per-prompt` as JSON; None for a model of text."""
     hf_overrides: str | None = None
     """`--hf-overrides` as JSON, where the context is longer than the model's own."""
+    prefix_caching: bool | None = None
+    """Whether requests share the cache of what they begin alike with; None in plans of earlier versions."""
+    recurrent: bool = False
+    """Whether requests keep a recurrent state too (linear attention)."""
+    speculative_tokens: int = 0
+    """Drafted for each request in each step."""
+    speculation: str | None = None
+    """Method of `--speculative-config`; None: no drafts, or as `engine.args` asks for them."""
+    balancing_window: int = 1000
+    balancing_interval: int = 3000
+    """Steps that EPLB looks back, and between its moves."""
+    adapter_bytes: int = 0
+    """Room for LoRA adapters on one GPU; part of the weights."""
+    adapter_slots: int = 0
+    """Adapters in GPU memory at a time; 0: none are served."""
+    adapter_rank: int = 0
+    experts_apart: bool = False
+    """Whether the checkpoint holds each routed expert as tensors of its own."""
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,22 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import Goal, ModelDeploymentSpec
 from moe_operator.catalog.accelerators import Catalog
 from moe_operator.catalog.fabrics import Reach
+from moe_operator.catalog.models.architecture import Section, Split, StateCache
 from moe_operator.catalog.models.catalog import Checkpoint, Model, ModelCatalog, load_models
 from moe_operator.planner.checkpoints import CheckpointError, choose_checkpoint, override_dtype
 from moe_operator.planner.fabric import Choice
 from moe_operator.planner.inventory import Inventory
+from moe_operator.planner.memory import GIB
+from moe_operator.planner.misfits import impossible, misfit
 from moe_operator.planner.nodes import Hardware, hardware_options
 from moe_operator.planner.plan import Plan, Refusal, Sizing, Transport
 from moe_operator.planner.refusals import does_not_fit, no_such_context, unusable_shapes
+from moe_operator.planner.roofline import DRAFTS_RIGHT
 from moe_operator.planner.room import groups_with_room
 from moe_operator.planner.shape import GroupShape, given_shape, possible_shapes
 from moe_operator.planner.sizing import Shortage, Sized, size
 from moe_operator.planner.transports import Transports
-from moe_operator.planner.usable import no_engine, unusable
+from moe_operator.planner.usable import no_engine
 from moe_operator.planner.wants import Wants, WantsError, wants_of
 
 #: A group that spans more nodes than it must is slower and lost with any of them: it is taken where its estimate is
@@ -100,6 +104,9 @@ def _sized_plan(
         except CheckpointError as error:
             refusal = refusal or Refusal(reasons.INVALID_SPEC, str(error))
             continue
+        if why := impossible(model, checkpoint, hardware.profile, wants):
+            refusal = refusal or Refusal(reasons.INVALID_SPEC, why)
+            continue
         transports = Transports(spec, hardware)
         found = best_layout(spec, hardware, model, checkpoint, wants, transports)
         if isinstance(found, Refusal):
@@ -146,11 +153,11 @@ def best_layout(
         return refused
     explicit = given_shape(spec, hardware)
     shapes = list(possible_shapes(spec, hardware, whole_rank=not architecture.is_moe))
-    usable = [shape for shape in shapes if not unusable(architecture, checkpoint, shape)]
+    usable = [shape for shape in shapes if not misfit(architecture, checkpoint, shape, wants.features)]
     if not usable:
         if isinstance(explicit, Refusal) and not shapes:
             return explicit
-        return unusable_shapes(model, checkpoint, shapes)
+        return unusable_shapes(model, checkpoint, shapes, wants)
     # The KV cache of `cpu` is sized by itself; for GPUs without a known size there is nothing to plan with.
     capacity = hardware.memory_bytes
     sized: list[Sized] = []
@@ -234,8 +241,25 @@ def _remarks(sized: Sized, wants: Wants) -> Iterable[str]:
             f" {sized.throughput.time_to_first_token:.2f} s (wanted {wants.time_to_first_token:g}), per output token"
             f" {sized.throughput.time_per_output_token * 1000:.0f} ms (wanted {wants.time_per_output_token * 1000:g})"
         )
+        late = sized.throughput.time_per_output_token > wants.time_per_output_token
+        holds_drafts = sized.model.architecture.mtp_layers and Section.MTP not in sized.checkpoint.without
+        if late and holds_drafts and wants.features.drafts is None:
+            yield (
+                "the checkpoint holds prediction layers: engine.speculation.method MTP shortens the time per output"
+                " token where few requests run"
+            )
     if not sized.placement.even:
         yield "experts do not divide evenly over the group's GPUs: some hold one more"
+    drafts = wants.features.drafts
+    if drafts is not None and drafts.own_layers:
+        yield f"estimated with {DRAFTS_RIGHT:.0%} of the drafts right; how many are depends on the requests"
+    if drafts is not None and drafts.other_model:
+        yield (
+            f"the draft model {drafts.other_model} of engine.args is not sized: its weights and cache come out of the"
+            f" KV cache's {sized.memory.kv_cache / GIB:.1f} GiB"
+        )
+    if wants.features.adapters is not None and sized.model.architecture.is_moe:
+        yield "with adapters vLLM takes kernels for experts that are slower than its best: the estimate leaves that out"
 
 
 def _plan_of(
@@ -296,7 +320,31 @@ def _sizing(sized: Sized, wants: Wants) -> Sizing:
         reasoning_parser=model.parsers.reasoning,
         multimodal=json.dumps(dict(model.multimodal), separators=(",", ":")) if model.multimodal else None,
         hf_overrides=_overrides(model, sized.context_length),
+        prefix_caching=sized.features.shares_prefixes(
+            model.architecture, on_cpu=sized.sizes.utilization == 0
+        ),
+        recurrent=any(isinstance(cache, StateCache) for cache in model.architecture.caches),
+        speculative_tokens=sized.sizes.drafted,
+        speculation=_speculation(sized),
+        balancing_window=sized.features.balancing.window,
+        balancing_interval=sized.features.balancing.interval,
+        adapter_bytes=memory.weights.adapters,
+        adapter_slots=sized.features.adapters.slots if sized.features.adapters else 0,
+        adapter_rank=sized.features.adapters.rank if sized.features.adapters else 0,
+        experts_apart=_experts_apart(model),
     )
+
+
+def _speculation(sized: Sized) -> str | None:
+    """The method of drafts that the operator asks the engine for; None where `engine.args` does, or nobody."""
+    drafts = sized.features.drafts
+    return "mtp" if drafts is not None and not drafts.from_args else None
+
+
+def _experts_apart(model: Model) -> bool:
+    """Whether a checkpoint's routed experts are tensors of their own each, by the names of the published ones."""
+    routed = [t.name for t in model.architecture.of(Section.MAIN) if t.split is Split.EXPERTS]
+    return bool(routed) and all("{expert}" in name for name in routed)
 
 
 def _overrides(model: Model, context_length: int) -> str | None:

@@ -8,6 +8,7 @@ from moe_operator.catalog.models.architecture import RopeScaling
 from moe_operator.catalog.models.catalog import Checkpoint, Model
 from moe_operator.planner.checkpoints import runs_on
 from moe_operator.planner.memory import GIB
+from moe_operator.planner.misfits import impossible, misfit
 from moe_operator.planner.nodes import Hardware
 from moe_operator.planner.plan import Lift, Refusal
 from moe_operator.planner.shape import GroupShape, possible_shapes
@@ -73,12 +74,19 @@ def no_such_context(model: Model, wanted: int) -> Refusal | None:
     )
 
 
-def unusable_shapes(model: Model, checkpoint: Checkpoint, shapes: Sequence[GroupShape]) -> Refusal:
+def unusable_shapes(
+    model: Model, checkpoint: Checkpoint, shapes: Sequence[GroupShape], wants: Wants
+) -> Refusal:
     """Refuses a shape that vLLM cannot divide the model over, in the engine's terms."""
-    why = next(filter(None, (unusable(model.architecture, checkpoint, shape) for shape in shapes)), None)
-    divisors = [
-        n for n in (1, 2, 4, 8, 16) if not unusable(model.architecture, checkpoint, GroupShape(n, 1, n))
-    ]
+    architecture, features = model.architecture, wants.features
+    plain = [shape for shape in shapes if not unusable(architecture, checkpoint, shape)]
+    if plain:
+        # What is asked besides is what does not fit: said of a group that fills a node, where that is possible.
+        on_a_node = [shape for shape in plain if shape.pods == 1]
+        why = misfit(architecture, checkpoint, (on_a_node or plain)[-1], features)
+        return Refusal(reasons.INVALID_LAYOUT, f"{model.name}: {why}")
+    why = next(filter(None, (unusable(architecture, checkpoint, shape) for shape in shapes)), None)
+    divisors = [n for n in (1, 2, 4, 8, 16) if not unusable(architecture, checkpoint, GroupShape(n, 1, n))]
     dense = not model.architecture.is_moe
     message = why or (
         "a dense model's group is one rank, whose GPUs are on one node; more groups (scaling.minGroups) serve more"
@@ -106,7 +114,9 @@ def _lifts(
         found.append(Lift("model.contextLength", str(context)))
     for other in model.checkpoints:
         another = other.precision is not checkpoint.precision and other.repository is not None
-        if another and runs_on(other, hardware.profile) and _fits(spec, hardware, model, other, wants):
+        can = another and runs_on(other, hardware.profile)
+        can = can and impossible(model, other, hardware.profile, wants) is None
+        if can and _fits(spec, hardware, model, other, wants):
             found.append(Lift("model.precision", other.precision.value))
             break
     for lift, changed in _wider(spec, hardware):
@@ -136,7 +146,7 @@ def _fits(
 ) -> bool:
     capacity, transports = hardware.memory_bytes, Transports(spec, hardware)
     for shape in possible_shapes(spec, hardware, whole_rank=not model.architecture.is_moe):
-        if unusable(model.architecture, checkpoint, shape):
+        if misfit(model.architecture, checkpoint, shape, wants.features):
             continue
         link = transports.link(shape)
         if isinstance(link, Refusal):

@@ -9,11 +9,14 @@ from moe_operator.catalog.fabrics import Backend
 from moe_operator.catalog.models.architecture import Architecture, Section
 from moe_operator.catalog.models.catalog import Checkpoint, Model
 from moe_operator.catalog.profile import AcceleratorProfile
+from moe_operator.planner.adapters import adapter_bytes, changes_experts
 from moe_operator.planner.balance import Placement, can_balance, placement
 from moe_operator.planner.exchange import exchange_bytes
+from moe_operator.planner.features import NOTHING, Features
 from moe_operator.planner.identity import ByIdentity
-from moe_operator.planner.kv_backend import attention_backend, platform_of
+from moe_operator.planner.kv_backend import attention_backend, compute_capability, platform_of
 from moe_operator.planner.kv_cache import KvCacheLayout, KvSettings, kv_cache_layout
+from moe_operator.planner.kv_precision import cache_flag
 from moe_operator.planner.link import Link, usual_link
 from moe_operator.planner.load import load_of
 from moe_operator.planner.memory import (
@@ -92,19 +95,24 @@ class Sized:
     """What the estimate was made of."""
     backend: Backend | None = None
     """Of the all-to-all; None for a group that has none."""
+    features: Features = NOTHING
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        return loaded_sections(self.model, self.checkpoint)
+        return loaded_sections(self.model, self.checkpoint, self.features)
 
     def kv_tokens(self, request_tokens: int) -> int:
         """Tokens that the KV caches of the group hold in requests of that length."""
         return self.kv_layout.capacity_tokens(self.memory.kv_cache, request_tokens) * self.shape.data
 
 
-def loaded_sections(model: Model, checkpoint: Checkpoint) -> tuple[Section, ...]:
-    """What the engine loads: prediction layers only for speculative decoding, which the plan does not use."""
+def loaded_sections(
+    model: Model, checkpoint: Checkpoint, features: Features = NOTHING
+) -> tuple[Section, ...]:
+    """What the engine loads: prediction layers only for speculative decoding with them."""
     found = [Section.MAIN]
+    if features.own_drafts:
+        found.append(Section.MTP)
     if model.multimodal and Section.VISION not in checkpoint.without:
         found.append(Section.VISION)
     return tuple(found)
@@ -150,27 +158,35 @@ def _size(
     wants: Wants,
     link: Link,
 ) -> Sized | Shortage:
-    model, profile = model_key.value, profile_key.value
+    model, profile, features = model_key.value, profile_key.value, wants.features
     architecture = model.architecture
     expert_parallel = architecture.is_moe and shape.width > 1
-    stored = stored_weights(model, checkpoint, loaded_sections(model, checkpoint))
+    drafted = features.drafted(architecture)
+    stored = stored_weights(model, checkpoint, loaded_sections(model, checkpoint, features))
     placed = placement(
         architecture,
         shape.width,
-        movable=can_balance(architecture, stored.expert_formats, platform_of(profile)),
+        # Experts that are moved would leave their adapters behind.
+        movable=can_balance(architecture, stored.expert_formats, platform_of(profile))
+        and not (features.adapters and changes_experts(ByIdentity(architecture), features.adapters)),
+        asked=features.balancing,
     )
+    adapters = 0
+    if features.adapters is not None:
+        adapters = adapter_bytes(ByIdentity(architecture), features.adapters, shape.tensor, placed.per_gpu)
     weights = gpu_weights(
         stored,
         tensor=shape.tensor,
         data=shape.data,
         expert_parallel=expert_parallel,
         redundant=placed.redundant,
+        adapters=adapters,
     )
     precision = checkpoint.precision.value
     backend = None
     if expert_parallel and shape.data > 1:
         backend = link.backend(precision, balanced=placed.balanced)
-    cache_dtype = _cache_dtype(checkpoint, wants)
+    cache_dtype = cache_flag(architecture, wants.kv_cache_precision or checkpoint.kv_cache or "auto")
 
     def budget(engine: EngineSizes) -> MemoryBudget:
         activations = activation_bytes(
@@ -191,14 +207,16 @@ def _size(
             exchange=exchange,
             held_expert_bytes=placed.per_gpu * stored.one_expert(),
             balanced=placed.balanced,
+            drafted=drafted,
+            adapters=features.adapters is not None,
         )
         if capacity is None:
             return host_budget(weights, wants.host_kv_cache, activations=activations, buffers=buffers)
         return memory_budget(capacity, weights, engine, activations=activations, buffers=buffers)
 
     context: int | Shortage
-    for sizes in _sizes(architecture, shape, capacity, wants, expert_parallel, backend):
-        layout = _kv_layout(model, checkpoint, profile, shape, cache_dtype, sizes.max_batched_tokens)
+    for sizes in _sizes(architecture, shape, capacity, wants, expert_parallel, drafted, backend):
+        layout = _kv_layout(model, checkpoint, profile, shape, cache_dtype, sizes, features)
         memory = budget(sizes)
         context = _context(architecture, layout, memory, shape, checkpoint, wants)
         if not isinstance(context, Shortage):
@@ -209,7 +227,7 @@ def _size(
     concurrency = max(1, int(layout.concurrency(memory.kv_cache, usual)))
     if wants.max_sequences is None and concurrency < sizes.max_sequences:
         # Fewer rows of logits, so a little more cache; the number of requests stays.
-        sizes = EngineSizes(sizes.max_batched_tokens, concurrency, sizes.utilization)
+        sizes = EngineSizes(sizes.max_batched_tokens, concurrency, sizes.utilization, drafted)
         memory = budget(sizes)
         concurrency = max(1, int(layout.concurrency(memory.kv_cache, usual)))
     load = load_of(model, checkpoint, profile, shape, stored, weights, layout, wants, link, backend)
@@ -240,11 +258,8 @@ def _size(
         meets=meets,
         load=load,
         backend=backend,
+        features=features,
     )
-
-
-def _cache_dtype(checkpoint: Checkpoint, wants: Wants) -> str:
-    return wants.kv_cache_precision or checkpoint.kv_cache or "auto"
 
 
 def _sizes(
@@ -253,13 +268,15 @@ def _sizes(
     capacity: int | None,
     wants: Wants,
     expert_parallel: bool,
+    drafted: int,
     backend: Backend | None,
 ) -> Iterator[EngineSizes]:
     """What the engine may be told, the most tokens of a step first: what is asked for, else those that keep
-    activations small. The last needs least memory."""
+    activations small. The last needs least memory. All requests fit into one step, with what is drafted for them."""
     if capacity is None:
         tokens = wants.max_batched_tokens or HOST_BATCHED_TOKENS
-        yield EngineSizes(tokens, min(wants.max_sequences or HOST_SEQUENCES, tokens), 0)
+        most = max(1, tokens // (1 + drafted))
+        yield EngineSizes(tokens, min(wants.max_sequences or HOST_SEQUENCES, most), 0, drafted)
         return
     bound = backend.tokens_per_step if backend is not None else None
     choices = (
@@ -267,7 +284,8 @@ def _sizes(
     )
     share = round(wants.utilization * 100) if wants.utilization else utilization_percent(capacity)
     for tokens in choices:
-        sizes = EngineSizes(tokens, min(wants.max_sequences or MOST_SEQUENCES, tokens), share)
+        most = max(1, tokens // (1 + drafted))
+        sizes = EngineSizes(tokens, min(wants.max_sequences or MOST_SEQUENCES, most), share, drafted)
         needed = activation_bytes(
             architecture, sizes, tensor=shape.tensor, data=shape.data, expert_parallel=expert_parallel
         )
@@ -276,8 +294,10 @@ def _sizes(
 
 
 @lru_cache(maxsize=1024)
-def _cached_layout(architecture: ByIdentity[Architecture], settings: KvSettings) -> KvCacheLayout:
-    return kv_cache_layout(architecture.value, settings, with_mtp=False)
+def _cached_layout(
+    architecture: ByIdentity[Architecture], settings: KvSettings, with_mtp: bool
+) -> KvCacheLayout:
+    return kv_cache_layout(architecture.value, settings, with_mtp=with_mtp)
 
 
 def _kv_layout(
@@ -286,30 +306,25 @@ def _kv_layout(
     profile: AcceleratorProfile,
     shape: GroupShape,
     cache_dtype: str,
-    batched_tokens: int,
+    sizes: EngineSizes,
+    features: Features,
 ) -> KvCacheLayout:
     architecture = model.architecture
     backend = attention_backend(
-        architecture, platform_of(profile), cache_dtype, compute_capability=_major(profile)
+        architecture, platform_of(profile), cache_dtype, compute_capability=compute_capability(profile)
     )
     settings = KvSettings(
         tensor=shape.tensor,
         cache_dtype=backend.cache_dtype,
         model_dtype=checkpoint.dtype(architecture),
         block_size=backend.block_size,
-        prefix_caching=True,
-        speculative_tokens=0,
-        max_batched_tokens=batched_tokens,
+        prefix_caching=features.shares_prefixes(architecture, on_cpu=profile.resource_name is None),
+        speculative_tokens=sizes.drafted,
+        max_batched_tokens=sizes.max_batched_tokens,
         # Asynchronous scheduling has a second batch in flight; vLLM's CPU platform has none.
-        concurrent_batches=1 if profile.resource_name is None else 2,
+        concurrent_batches=2 if features.async_scheduling and profile.resource_name else 1,
     )
-    return _cached_layout(ByIdentity(architecture), settings)
-
-
-def _major(profile: AcceleratorProfile) -> int:
-    """NVIDIA's compute capability before the dot; 0 for others (`gfx942`)."""
-    digits = (profile.compute_capability or "").partition(".")[0]
-    return int(digits) if digits.isdigit() else 0
+    return _cached_layout(ByIdentity(architecture), settings, features.own_drafts)
 
 
 def _context(

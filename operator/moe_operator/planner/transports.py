@@ -67,6 +67,12 @@ class Transports:
         asked = self._asked()
         if isinstance(asked, Refusal):
             return asked
+        if asked is not None and self._adapters_loaded() and asked.name != DEFAULT_BACKEND:
+            return Refusal(
+                reasons.INVALID_LAYOUT,
+                f"engine.args.{_FLAG} is {asked.name}, but vLLM's LoRA adapters go with {DEFAULT_BACKEND} only where"
+                " experts are spread over ranks: leave it out, or serve without model.adapters",
+            )
         if asked is not None and _WIDE[asked.reach] < _WIDE[profile.reach]:
             return Refusal(
                 reasons.INVALID_LAYOUT,
@@ -132,7 +138,8 @@ class Transports:
         return self._spec.engine.pod_security is PodSecurityProfile.RESTRICTED
 
     def _adapters_loaded(self) -> bool:
-        return any(name.replace("_", "-") == "enable-lora" for name in self._spec.engine.args)
+        asked = any(name.replace("_", "-") == "enable-lora" for name in self._spec.engine.args)
+        return asked or bool(self._spec.model.adapters)
 
     def transport(self, shape: GroupShape, backend: Backend | None) -> Transport | None:
         """For the plan of a shape that was sized; None for a group that has nobody to talk to, and on `cpu`."""

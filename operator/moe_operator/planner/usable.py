@@ -10,7 +10,7 @@ from moe_operator.planner.kv_backend import Platform, platform_of
 from moe_operator.planner.shape import GroupShape
 
 #: Matrices whose inputs are divided over the GPUs of a rank (vLLM's `RowParallelLinear`).
-_INPUTS_DIVIDED = ("o_proj", "down_proj", "out_proj", "fc2", "linear_fc2", "wo_b")
+INPUTS_DIVIDED = ("o_proj", "down_proj", "out_proj", "fc2", "linear_fc2", "wo_b")
 #: Matrices whose outputs are divided, each for itself (`ColumnParallelLinear`). Those that vLLM merges (q, k and v;
 #: gate and up) may have slices of any size: it then skips the check.
 _OUTPUTS_DIVIDED = ("q_b_proj", "kv_b_proj", "fc1", "linear_fc1", "wq_b", "wo_a")
@@ -69,7 +69,7 @@ def _blocks(
         for scheme, _ in checkpoint.value.schemes(tensor):
             if scheme.precision is None:
                 continue
-            if name in _INPUTS_DIVIDED and scheme.block_cols:
+            if name in INPUTS_DIVIDED and scheme.block_cols:
                 entry = (name, tensor.component, tensor.cols, scheme.block_cols)
             elif name in _OUTPUTS_DIVIDED and scheme.block_rows > 1:
                 entry = (name, tensor.component, tensor.rows, scheme.block_rows)

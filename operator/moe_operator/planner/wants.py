@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from moe_operator.api.base import parse_duration
 from moe_operator.api.spec import Goal, ModelDeploymentSpec
+from moe_operator.planner.features import NOTHING, FeatureError, Features, features_of
 
 #: Planned for where the objective says nothing: what interactive use is commonly held to.
 TIME_TO_FIRST_TOKEN = 2.0
@@ -37,6 +38,8 @@ class Wants:
     """Bytes of a rank's KV cache on `cpu` (VLLM_CPU_KVCACHE_SPACE)."""
     assumed: tuple[str, ...]
     """The assumptions that were made, for people."""
+    features: Features = NOTHING
+    """What the engine is to do besides."""
 
     @property
     def request_tokens(self) -> int:
@@ -60,6 +63,10 @@ def wants_of(spec: ModelDeploymentSpec) -> Wants:
     if objective.input_tokens is None or objective.output_tokens is None:
         assumed.append(f"requests of {prompt} + {output} tokens")
     context = spec.model.context_length
+    try:
+        features = features_of(spec)
+    except FeatureError as error:
+        raise WantsError(str(error)) from None
     if context is not None and prompt + output > context:
         # A usual request cannot be longer than the longest.
         prompt, output = (
@@ -80,6 +87,7 @@ def wants_of(spec: ModelDeploymentSpec) -> Wants:
         utilization=_share(flags, "gpu-memory-utilization"),
         host_kv_cache=_host_kv_cache(spec),
         assumed=tuple(assumed),
+        features=features,
     )
 
 

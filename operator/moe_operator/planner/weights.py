@@ -54,6 +54,9 @@ def stored_weights(model: Model, checkpoint: Checkpoint, sections: tuple[Section
     absorbed = 0
     dtype = checkpoint.dtype(architecture)
     for tensor in architecture.of(*sections):
+        if tensor.section is Section.MTP and tensor.component is Component.EMBEDDINGS:
+            # vLLM drops the prediction layers' own copies for the model's as soon as both are loaded.
+            continue
         key = (tensor.component, tensor.split)
         sizes[key] = sizes.get(key, 0) + tensor_bytes(tensor, checkpoint, dtype)
         if tensor.split is Split.EXPERTS and tensor.linear:
@@ -81,16 +84,24 @@ class GpuWeights:
     """Copies of busy experts beyond one of each (EPLB)."""
     other: int
     """Attention with what it makes as it loads, shared experts, dense layers, router, embeddings, norms."""
+    adapters: int = 0
+    """Room for LoRA adapters, made before there are any."""
 
     @property
     def total(self) -> int:
-        return self.routed_experts + self.redundant_experts + self.other
+        return self.routed_experts + self.redundant_experts + self.other + self.adapters
 
 
 def gpu_weights(
-    stored: StoredWeights, *, tensor: int, data: int, expert_parallel: bool, redundant: int = 0
+    stored: StoredWeights,
+    *,
+    tensor: int,
+    data: int,
+    expert_parallel: bool,
+    redundant: int = 0,
+    adapters: int = 0,
 ) -> GpuWeights:
-    """What one GPU holds when a rank has `tensor` GPUs and the group `data` ranks.
+    """What one GPU holds when a rank has `tensor` GPUs and the group `data` ranks, with `adapters` bytes for LoRA.
 
     The fullest GPU counts: with `E mod width` left over, the first GPUs hold one expert more.
     """
@@ -117,4 +128,4 @@ def gpu_weights(
             other += math.ceil(size / min(tensor, stored.kv_heads))
         else:
             other += math.ceil(size / tensor)
-    return GpuWeights(routed, extra, other)
+    return GpuWeights(routed, extra, other, adapters)

@@ -6,17 +6,18 @@ which the kubelet puts in for `$(LWS_WORKER_INDEX)`: LeaderWorkerSet sets its va
 container.
 """
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import AgentMode
 from moe_operator.planner.plan import Plan, Sizing
+from moe_operator.resources.adapters import adapter_arguments
 from moe_operator.resources.agent_config import agent_arguments
+from moe_operator.resources.argument import Argument
 from moe_operator.resources.fabric import fabric_flags
+from moe_operator.resources.feature_args import feature_arguments, with_keys
 from moe_operator.resources.rendering import Rendering
 
 #: Seconds that an engine told to stop gives the requests it still has. Its default, 0, aborts them at once.
@@ -52,28 +53,6 @@ def balancing(plan: Plan) -> Balancing:
     return Balancing.EXTERNAL if plan.ranks_per_pod == 1 else Balancing.HYBRID
 
 
-@dataclass(frozen=True)
-class Argument:
-    """One flag of `vllm serve`; `flag` is empty for the model, which has none."""
-
-    flag: str
-    """Without dashes."""
-    value: str | None
-    """None for a bare flag."""
-    reason: str
-    """Why it has this value, for people."""
-    joined: bool = False
-    """Written `--flag=value`: one token, so that a value that begins with a dash is not taken for a flag."""
-
-    def tokens(self) -> list[str]:
-        """As on a command line."""
-        if not self.flag:
-            return [self.value or ""]
-        if self.value is None:
-            return [f"--{self.flag}"]
-        return [f"--{self.flag}={self.value}"] if self.joined else [f"--{self.flag}", self.value]
-
-
 def engine_arguments(rendering: Rendering) -> tuple[str, ...]:
     """What follows `vllm serve`."""
     return tuple(token for one in explained_arguments(rendering) for token in one.tokens())
@@ -100,6 +79,7 @@ def explained_arguments(rendering: Rendering) -> tuple[Argument, ...]:
             str(SHUTDOWN_TIMEOUT),
             "requests in flight have so many seconds when the pod is told to stop; without it they are aborted",
         ),
+        *adapter_arguments(model.adapters),
         *_agent_arguments(engine.agent),
         *_named_arguments(rendering),
     )
@@ -198,17 +178,19 @@ def _agent_arguments(mode: AgentMode) -> Iterator[Argument]:
 
 def _named_arguments(rendering: Rendering) -> Iterator[Argument]:
     """Flags that a user may override by name."""
-    profile = rendering.profile
-    flags = {one.flag: one for one in _plan_arguments(rendering.plan.sizing)}
+    profile, plan = rendering.profile, rendering.plan
+    users = rendering.deployment.spec.engine.args
+    flags = {one.flag: one for one in (*_plan_arguments(plan.sizing), *feature_arguments(plan, users))}
     flags |= {name: Argument(name, value, why, joined=True) for name, value, why in fabric_flags(rendering)}
     for name, value in profile.args:
         flags[name] = Argument(name, value or None, f"what {profile.name} needs", joined=True)
-    for name, value in rendering.deployment.spec.engine.args.items():
+    for name, value in users.items():
         plain = name.replace("_", "-")
         # vLLM takes `--no-x` for a switch: it takes the place of the switch itself.
         flags.pop(plain, None)
         flags.pop(plain.removeprefix("no-"), None)
         flags[name] = Argument(name, value or None, f"as engine.args.{name} says", joined=True)
+    flags = with_keys(flags)
     yield from (flags[name] for name in sorted(flags))
 
 
@@ -234,13 +216,6 @@ def _plan_arguments(sizing: Sizing | None) -> Iterator[Argument]:
     yield flag(
         "max-num-batched-tokens", sizing.max_batched_tokens, "tokens of one step; activations grow with it"
     )
-    if sizing.balanced:
-        yield flag("enable-eplb", None, "experts are moved to where they keep GPUs evenly busy")
-        yield flag(
-            "eplb-config",
-            json.dumps({"num_redundant_experts": sizing.redundant_experts}, separators=(",", ":")),
-            "copies of busy experts, so that the experts divide evenly over the group's GPUs",
-        )
     if sizing.hf_overrides:
         yield flag(
             "hf-overrides",

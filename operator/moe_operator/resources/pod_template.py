@@ -5,6 +5,7 @@ from typing import Any
 from moe_operator.api import names
 from moe_operator.api.spec import AgentMode
 from moe_operator.resources import agent_config
+from moe_operator.resources.adapters import adapter_parts
 from moe_operator.resources.affinity import affinity
 from moe_operator.resources.engine_args import SHUTDOWN_TIMEOUT, engine_arguments
 from moe_operator.resources.fabric import fabric_parts, shared_memory_mib
@@ -46,6 +47,7 @@ def _parts(rendering: Rendering) -> list[PodParts]:
         hardened(rendering.deployment.spec.engine, CACHE_PATH),
         _shared_memory(rendering),
         rendering.source.parts(),
+        adapter_parts(rendering.deployment.spec.model.adapters),
         *([agent_config.agent_parts(rendering.deployment.name)] if agent else []),
         _accelerator(rendering),
         _api_key(rendering),
