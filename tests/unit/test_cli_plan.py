@@ -144,7 +144,7 @@ def test_keys_of_the_data_are_stable() -> None:
     assert sorted(data) == [
         *("accelerator", "assumptions", "checkpoint", "contexts", "cost", "engineArguments", "estimate"),
         *("explanation", "image", "kvCache", "layout", "load", "memory", "model", "name", "namespace"),
-        *("nodes", "notes", "podSecurity", "provenance", "revision"),
+        *("nodes", "notes", "podSecurity", "provenance", "revision", "transport"),
     ]
     unsized = plan_data(report(plan_manifest("org/own")))
     assert set(data) - {"explanation"} == set(unsized)

@@ -95,3 +95,11 @@ def test_what_the_api_server_writes_is_left_out() -> None:
     assert "status" not in locked
     fresh = plan_manifest(QWEN)
     assert locked_manifest(fresh, report(fresh))["metadata"] == {"name": "qwen"}
+
+
+def test_the_network_and_the_all_to_all_are_written_out() -> None:
+    """Elsewhere nodes may show another network: the group must not change to it by itself."""
+    obj = plan_manifest(QWEN, "GB200", hardware={"gpusPerGroup": 16}, model={"precision": "nvfp4"})
+    spec = locked_manifest(obj, report(obj))["spec"]
+    assert spec["hardware"]["fabric"] == "mnnvl"
+    assert spec["engine"]["args"]["all2all-backend"] == "flashinfer_nvlink_one_sided"

@@ -58,6 +58,10 @@ class PlanStatus(ApiModel):
     """Ranks of a group."""
     expert_parallel: int
     """Over how many GPUs the experts are spread."""
+    fabric: str | None = None
+    """What the GPUs of a group reach each other over; absent for a group of one GPU, and on `cpu`."""
+    all_to_all: str | None = None
+    """How tokens get to the GPUs of their experts (`--all2all-backend`); absent where they need not."""
     precision: str | None = None
     """Precision of the weights."""
     context_length: int | None = None

@@ -21,6 +21,9 @@ _FLAGS = (
     "tool-call-parser",
     "reasoning-parser",
     "limit-mm-per-prompt",
+    "all2all-backend",
+    "enable-dbo",
+    "dbo-decode-token-threshold",
 )
 
 _SERVER_METADATA = (
@@ -53,6 +56,8 @@ def locked_manifest(obj: dict[str, Any], report: PlanReport) -> dict[str, Any]:
     hardware["accelerator"] = plan.accelerator
     hardware["gpusPerGroup"] = plan.width
     hardware["gpusPerNode"] = report.hardware.gpus_per_node
+    if plan.transport is not None and plan.pods_per_group > 1:
+        hardware["fabric"] = plan.transport.fabric
     spec["parallelism"] = {**(spec.get("parallelism") or {}), "tensor": plan.tensor, "data": plan.data}
     if plan.sizing is not None:
         _lock_model(spec["model"], plan.sizing)

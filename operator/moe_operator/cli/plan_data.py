@@ -6,7 +6,7 @@ from moe_operator.catalog.models.storage import checkpoint_bytes
 from moe_operator.cli.estimates import Fleet, Money
 from moe_operator.cli.explain import Explained, memory_figures, speed_constants
 from moe_operator.cli.plan_report import PlanReport, Sizes
-from moe_operator.planner.plan import Refusal, Sizing
+from moe_operator.planner.plan import Refusal, Sizing, Transport
 from moe_operator.resources.security_notes import security_notes
 
 
@@ -51,6 +51,7 @@ def plan_data(report: PlanReport, *, explain: bool = False) -> dict[str, Any]:
             "expertParallel": plan.expert_parallel,
             "redundantExperts": sizing.redundant_experts if sizing else None,
         },
+        "transport": _transport(plan.transport),
         "memory": _memory(sizing, sizes),
         "kvCache": _kv_cache(sizing, plan.data),
         "contexts": [
@@ -73,6 +74,20 @@ def plan_data(report: PlanReport, *, explain: bool = False) -> dict[str, Any]:
         "notes": [*plan.notes, *security_notes(report.deployment, report.revision)],
         "assumptions": list(sizes.wants.assumed) if sizes else [],
         **(_explained(report) if explain else {}),
+    }
+
+
+def _transport(transport: Transport | None) -> dict[str, Any] | None:
+    if transport is None:
+        return None
+    return {
+        "fabric": transport.fabric,
+        "allToAll": transport.all2all,
+        "rdmaResource": transport.rdma_resource,
+        "rdmaCount": transport.rdma_count,
+        "domain": transport.domain,
+        "domainRequired": transport.domain_required,
+        "computeDomain": transport.compute_domain,
     }
 
 

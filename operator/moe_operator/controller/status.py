@@ -122,6 +122,8 @@ def plan_status(deployment: ModelDeployment, revision: Revision) -> PlanStatus:
         tensor=plan.tensor,
         data=plan.data,
         expert_parallel=plan.width if plan.expert_parallel else 1,
+        fabric=plan.transport.fabric if plan.transport else None,
+        all_to_all=plan.transport.all2all if plan.transport else None,
         image=revision.image,
         **_sizes(deployment, plan.sizing),
     )
