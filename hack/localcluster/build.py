@@ -89,8 +89,26 @@ def _run_go(command: list[str], recipe: Recipe, log: Path, what: str, say: Say) 
         )
 
 
+def _fetch(go: Path, recipe: Recipe, module: str) -> None:
+    done = subprocess.run(
+        [str(go), "mod", "download", module],
+        cwd=recipe.module,
+        env=go_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise LocalClusterError(
+            f"module {module} could not be fetched: {done.stderr.strip()}; check GOPROXY and the network and try again."
+        )
+
+
 def _copy_assets(recipe: Recipe, go: Path, destination: Path) -> None:
     for module, inside, name in recipe.assets:
+        if not recipe.targets:
+            # No build has fetched it.
+            _fetch(go, recipe, module)
         found = subprocess.run(
             [str(go), "list", "-m", "-f", "{{.Dir}}", module],
             cwd=recipe.module,

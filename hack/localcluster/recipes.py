@@ -102,6 +102,19 @@ def scanners(hack: Path) -> Recipe:
     )
 
 
+def dra_driver(hack: Path) -> Recipe:
+    """The CRDs of NVIDIA's DRA driver for GPUs: nothing is compiled. Only tests that ask for them have them."""
+    return Recipe(
+        name="dra",
+        module=hack / "dra",
+        targets=(),
+        flags=(),
+        assets=(
+            ("sigs.k8s.io/dra-driver-nvidia-gpu", "deployments/helm/dra-driver-nvidia-gpu/crds", "crds"),
+        ),
+    )
+
+
 def source_files(module: Path) -> tuple[Path, ...]:
     """What a build depends on besides Go itself; go.sum pins the contents of everything else."""
     return (module / "go.mod", module / "go.sum", *sorted(module.glob("*.go")))

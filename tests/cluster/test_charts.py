@@ -46,6 +46,8 @@ USED = {
     "serviceaccounts": "get list watch create patch",
     "poddisruptionbudgets.policy": "get list watch create patch",
     "networkpolicies.networking.k8s.io": "get list watch create patch delete",
+    "resourceclaimtemplates.resource.k8s.io": "get list watch create patch delete",
+    "computedomains.resource.nvidia.com": "get list watch create patch delete",
     "events.events.k8s.io": "create patch",
 }
 # What it may read of the cluster's hardware.
@@ -53,6 +55,7 @@ NODES = {
     "nodes": "get list watch",
     "resourceslices.resource.k8s.io": "list",
     "resourceclaims.resource.k8s.io": "list",
+    "deviceclasses.resource.k8s.io": "get",
 }
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from cluster.replica import Replica
+from cluster.chart_rights import start
 from cluster.runtime_helpers import (
     HAS_CLUSTER,
     NO_CLUSTER,
-    configure,
     deployment,
     ensure_crd,
     new_client,
@@ -34,8 +32,6 @@ from moe_operator.controller.kube import (
 from moe_operator.runtime.kube_client import AioKubeClient
 
 pytestmark = pytest.mark.skipif(not HAS_CLUSTER, reason=NO_CLUSTER)
-
-CHART = Path(__file__).resolve().parents[2] / "charts" / "moe-operator"
 
 
 @pytest.fixture
@@ -59,35 +55,6 @@ def place() -> Iterator[str]:
     helm("uninstall", name, "-n", name, "--ignore-not-found")
     kubectl("delete", "node", name, "--wait=false")
     kubectl("delete", "namespace", name, "--wait=false")
-
-
-async def start(place: str, folder: Path, *settings: str, key: str = "") -> Replica:
-    """Install the chart without pods, and run the operator as its account."""
-    options = [arg for setting in ("replicas=0", *settings) for arg in ("--set", setting)]
-    helm("install", place, str(CHART), "-n", place, *options)
-    account = f"{place}-moe-operator"
-    token = kubectl("create", "token", account, "-n", place).strip()
-    admin = await configure()
-    assert admin.ssl_ca_cert
-    cluster = {"server": admin.host, "certificate-authority": admin.ssl_ca_cert}
-    kubeconfig = folder / "kubeconfig"
-    kubeconfig.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "it",
-                "clusters": [{"name": "it", "cluster": cluster}],
-                "users": [{"name": "it", "user": {"token": token}}],
-                "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
-            }
-        )
-    )
-    arguments = [f"--kubeconfig={kubeconfig}", f"--lease-name={account}"]
-    arguments.append(f"--agent-key-secret={key or f'{account}-agent-key'}")
-    # The chart's own arguments say which namespaces; here the same values are given to the process.
-    watched = [s.partition("=")[2].strip("{}") for s in settings if s.startswith("watch.namespaces")]
-    return await Replica.start(place, "op", folder, *arguments, namespaces=watched)
 
 
 async def children(client: AioKubeClient, namespace: str) -> dict[str, list[dict[str, Any]]]:

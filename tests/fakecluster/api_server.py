@@ -21,6 +21,7 @@ from fakecluster.records import Event, GoneError, Write
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.api.times import format_time
 from moe_operator.controller.kube import (
+    COMPUTE_DOMAIN,
     CONFIG_MAP,
     CONTROLLER_REVISION,
     LEADER_WORKER_SET,
@@ -80,7 +81,7 @@ class ApiServer:
         """Called when it can be reached again."""
         self.compacted = 0
         """Events up to this version can no longer be watched from."""
-        self.absent: set[Kind] = set()
+        self.absent: set[Kind] = {COMPUTE_DOMAIN}
         """Kinds that are not served (a CRD is not installed)."""
         self._stored: dict[Kind, dict[tuple[str, str], _Stored]] = {}
         self._uids = 0
@@ -184,6 +185,7 @@ class ApiServer:
         manager: str,
         *,
         uid: str | None = None,
+        resource_version: str | None = None,
         propagation: Propagation = "Background",
         grace_seconds: int | None = None,
     ) -> None:
@@ -193,6 +195,7 @@ class ApiServer:
         if known is None:
             raise NotFoundError(404, "NotFound", f'{kind.plural} "{name}" not found')
         self._check_uid(kind, known.obj, uid)
+        self._check_version(kind, known.obj, resource_version)
         before = known.obj
         fresh = copied(before)
         meta = fresh["metadata"]

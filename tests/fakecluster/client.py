@@ -9,6 +9,8 @@ from fakecluster.faults import Call, CrashError, FaultPlan
 from fakecluster.objects import copied
 from moe_operator.api import names
 from moe_operator.controller.kube import (
+    COMPUTE_DOMAIN,
+    DEVICE_CLASS,
     LEADER_WORKER_SET,
     POD,
     ConflictError,
@@ -128,6 +130,7 @@ class MemoryClient:
         uid: str,
         propagation: Literal["Foreground", "Background"] = "Background",
         grace_seconds: int | None = None,
+        resource_version: str | None = None,
     ) -> None:
         def do() -> None:
             try:
@@ -137,6 +140,7 @@ class MemoryClient:
                     name,
                     self.manager,
                     uid=uid,
+                    resource_version=resource_version,
                     propagation=propagation,
                     grace_seconds=grace_seconds,
                 )
@@ -156,7 +160,7 @@ class MemoryClient:
         return await self._call("logs", POD, pod, do)
 
     async def get_path(self, path: str) -> Obj:
-        """The discovery and OpenAPI pages of LeaderWorkerSet; NotFoundError for any other."""
+        """The pages that the operator's checks ask for; NotFoundError for any other."""
         group, version = LEADER_WORKER_SET.group, LEADER_WORKER_SET.version
         policy = {"enum": ["Default", "RecreateGroupOnPodRestart", "None"]}
         schema: Obj = {"x-kubernetes-group-version-kind": [{"group": group, "kind": LEADER_WORKER_SET.kind}]}
@@ -164,13 +168,18 @@ class MemoryClient:
         for step in ("spec", "leaderWorkerTemplate", "restartPolicy"):
             node = node.setdefault("properties", {}).setdefault(step, {})
         node.update(policy)
-        pages: dict[str, Obj] = {
-            f"/apis/{group}": {"versions": [{"version": version}]},
-            f"/openapi/v3/apis/{group}/{version}": {"components": {"schemas": {"it": schema}}},
-        }
+        pages: dict[str, Obj] = {}
+        if LEADER_WORKER_SET not in self.server.absent:
+            pages[f"/openapi/v3/apis/{group}/{version}"] = {"components": {"schemas": {"it": schema}}}
+        for kind in (LEADER_WORKER_SET, DEVICE_CLASS, COMPUTE_DOMAIN):
+            if kind not in self.server.absent:
+                pages[f"/apis/{kind.group}"] = {"versions": [{"version": kind.version}]}
+        if DEVICE_CLASS not in self.server.absent:
+            classes = self.server.list(DEVICE_CLASS)
+            pages |= {DEVICE_CLASS.path(name=one["metadata"]["name"]): one for one in classes}
 
         def do() -> Obj:
-            if path not in pages or LEADER_WORKER_SET in self.server.absent:
+            if path not in pages:
                 raise NotFoundError(404, "NotFound", f"no {path}")
             return pages[path]
 

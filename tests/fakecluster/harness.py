@@ -235,7 +235,7 @@ class Harness:
         which free slot a group took."""
         state: dict[str, Any] = {}
         for kind in (MODEL_DEPLOYMENT, *CHILD_KINDS):
-            for obj in self.world.server.list(kind, NAMESPACE):
+            for obj in [] if kind in self.world.server.absent else self.world.server.list(kind, NAMESPACE):
                 state[f"{kind.kind}/{obj['metadata']['name']}"] = _normal(obj)
         text = json.dumps(state, sort_keys=True)
         slots = sorted(set(re.findall(rf"{NAME}-g(\d+)(?=\D)", text)), key=int)
@@ -256,6 +256,7 @@ _TIMES = {
     "since",
     "startedAt",
     "finishedAt",
+    "createdTime",
 }
 _OWN = {
     "uid",

@@ -9,6 +9,7 @@ from fakecluster.objects import is_deleting, labels_of
 from fakecluster.world import World
 from moe_operator.api import names
 from moe_operator.controller.kube import (
+    COMPUTE_DOMAIN,
     EVENT,
     LEADER_WORKER_SET,
     LEASE,
@@ -149,8 +150,9 @@ class Invariants:
             self._broke(f"an object that is not ours was written to: {write}")
 
     def _ours(self, obj: Obj) -> bool:
-        owners = [r for r in obj["metadata"].get("ownerReferences") or [] if r.get("controller")]
-        if any(r["kind"] == names.KIND for r in owners):
+        owners = [r for r in obj["metadata"].get("ownerReferences") or [] if r["kind"] == names.KIND]
+        # A ComputeDomain is shared: its owners do not control it.
+        if any(r.get("controller") or obj.get("kind") == COMPUTE_DOMAIN.kind for r in owners):
             return True
         # Pods belong to LeaderWorkerSet's StatefulSets; their group is ours.
         group = self.world.server.get(

@@ -7,7 +7,7 @@ from fakecluster.api_server import ApiServer, Event
 from fakecluster.controller import Controller, Key, Timers
 from fakecluster.objects import is_deleting, is_true, with_condition
 from fakecluster.scheduling import Board, gates
-from moe_operator.controller.kube import NODE, POD, NotFoundError, Obj
+from moe_operator.controller.kube import NODE, POD, RESOURCE_CLAIM, RESOURCE_SLICE, NotFoundError, Obj
 
 GPU = "nvidia.com/gpu"
 #: Seconds of silence until a node counts as not ready, and until its pods are deleted (the default tolerations).
@@ -138,7 +138,7 @@ class Scheduler(Controller):
     def keys(self, event: Event) -> Iterable[Key]:
         if (
             event.kind == POD and (event.type == "DELETED" or not event.obj["spec"].get("nodeName"))
-        ) or event.kind == NODE:
+        ) or event.kind in (NODE, RESOURCE_SLICE):
             yield ("", "pending")
 
     def sync(self, key: Key) -> None:
@@ -151,7 +151,11 @@ class Scheduler(Controller):
             if gates(pod):
                 self._waits(pod, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")
                 continue
+            claims = self._claims(pod)
+            if claims is None:
+                continue  # not looked at, and nothing said, before its claims are made
             asked = _asked(pod)
+            asked[GPU] += sum(map(_claimed, claims))
             objections = Counter[str]()
             fits = []
             for name, left in free.items():
@@ -168,6 +172,8 @@ class Scheduler(Controller):
             best = max(fits, key=lambda name: board.score(pod, name))
             free[best].subtract(asked)
             board.bind(pod, best)
+            for claim in claims:
+                self._allocate(claim, best)
             # Binding is a subresource of its own: no generation, no field owner that anybody competes with.
             bound = {"spec": {"nodeName": best}}
             meta = pod["metadata"]
@@ -193,7 +199,40 @@ class Scheduler(Controller):
         for pod in pods:
             if pod["spec"].get("nodeName") in free:
                 free[pod["spec"]["nodeName"]].subtract(_asked(pod))
+        for name in free:
+            free[name][GPU] += len(self._devices(name))
         return free
+
+    def _claims(self, pod: Obj) -> list[Obj] | None:
+        """The claims of a pod; None while one is still to be made."""
+        statuses = (pod.get("status") or {}).get("resourceClaimStatuses") or []
+        if len(statuses) < len(pod["spec"].get("resourceClaims") or []):
+            return None
+        namespace = pod["metadata"]["namespace"]
+        found = [self.server.get(RESOURCE_CLAIM, namespace, one["resourceClaimName"]) for one in statuses]
+        return [claim for claim in found if claim is not None]
+
+    def _devices(self, node: str) -> list[str]:
+        """GPUs of the node's slices that no claim holds."""
+        allocations = [
+            (claim.get("status") or {}).get("allocation") for claim in self.server.list(RESOURCE_CLAIM)
+        ]
+        results = [r for allocation in allocations if allocation for r in allocation["devices"]["results"]]
+        held = {(result["pool"], result["device"]) for result in results}
+        return [
+            device["name"]
+            for one in self.server.list(RESOURCE_SLICE)
+            for device in one["spec"]["devices"]
+            if one["spec"].get("nodeName") == node and (node, device["name"]) not in held
+        ]
+
+    def _allocate(self, claim: Obj, node: str) -> None:
+        devices = self._devices(node)[: _claimed(claim)]
+        driver = {"driver": "gpu.nvidia.com", "pool": node, "request": "gpus"}
+        results = [{**driver, "device": device} for device in devices]
+        self.server.set_status(
+            RESOURCE_CLAIM, claim, {"allocation": {"devices": {"results": results}}}, self.name
+        )
 
 
 def _asked(pod: Obj) -> Counter[str]:
@@ -209,3 +248,9 @@ def _asked(pod: Obj) -> Counter[str]:
 def _bytes(quantity: str) -> int:
     number, unit = quantity[:-2], quantity[-2:]
     return int(number) << {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40}[unit]
+
+
+def _claimed(claim: Obj) -> int:
+    """GPUs that a claim asks for; a channel is no GPU."""
+    requests = claim["spec"]["devices"]["requests"]
+    return sum(one["exactly"].get("count", 0) for one in requests)

@@ -25,6 +25,7 @@ from moe_operator.runtime.fence import FencedClient
 from moe_operator.runtime.freshness import Freshness
 from moe_operator.runtime.intake import Intake
 from moe_operator.runtime.lease import Lease
+from moe_operator.runtime.provisions import ProvisionCheck
 from moe_operator.runtime.queue import KeyedQueue
 from moe_operator.runtime.resync import Resync
 from moe_operator.runtime.source import WATCHED_KINDS, EventType, selector
@@ -137,6 +138,7 @@ class Operator:
             self._events,
             snapshot=collector.snapshot,
             leader_worker_set=LeaderWorkerSetCheck(self.client, loop.time),
+            provisions=ProvisionCheck(self.client, config or default_config(), loop.time),
             enqueue=self.queue.add,
             clock=world.clock,
             tokens=tokens,

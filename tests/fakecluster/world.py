@@ -6,6 +6,7 @@ from fakecluster.api_server import ApiServer
 from fakecluster.clock import Clock
 from fakecluster.collector import GarbageCollector
 from fakecluster.controller import Timers
+from fakecluster.dra import ClaimController, ComputeDomainController
 from fakecluster.engines import Engine, Engines, EngineSettings
 from fakecluster.kubelet import Kubelets
 from fakecluster.lws import LeaderWorkerSetController
@@ -34,7 +35,9 @@ class World:
             GarbageCollector(self.server, self.timers),
             LeaderWorkerSetController(self.server, self.timers),
             Scheduler(self.server, self.timers),
+            ClaimController(self.server, self.timers),
         ]
+        self.compute_domains = ComputeDomainController(self.server, self.timers)
         for index in range(nodes):
             self.nodes.add(f"node-{index}")
 

@@ -3,11 +3,13 @@
 import json
 from typing import Any
 
+from factories.dra import device_class
 from factories.gpu_nodes import claim, dra_only, resource_slice
 from fakecluster.harness import NAMESPACE, Harness, manifest, play
 from moe_operator.api import names, reasons
 from moe_operator.controller.kube import (
     CONFIG_MAP,
+    DEVICE_CLASS,
     LEADER_WORKER_SET,
     NODE,
     POD,
@@ -138,6 +140,7 @@ def _add_gb200(h: Harness) -> None:
 def _announce_gpus(h: Harness) -> None:
     gpus = resource_slice("dra-0", gpus=4, product="NVIDIA GB200", memory="189471Mi")
     h.world.server.create(RESOURCE_SLICE, gpus, "dra-driver")
+    h.world.server.create(DEVICE_CLASS, device_class(), "dra-driver")
 
 
 def test_gpus_that_a_dra_driver_announces_are_planned_with() -> None:

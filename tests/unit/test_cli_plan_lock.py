@@ -73,7 +73,12 @@ def test_a_list_to_fall_back_along_becomes_the_one_that_was_taken() -> None:
     obj = plan_manifest()
     obj["spec"]["hardware"] = {"accelerators": ["B200", "H200"]}
     hardware = locked_manifest(obj, report(obj))["spec"]["hardware"]
-    assert hardware == {"accelerator": "B200", "gpusPerGroup": 8, "gpusPerNode": 8}
+    assert hardware == {
+        "accelerator": "B200",
+        "gpusPerGroup": 8,
+        "gpusPerNode": 8,
+        "allocation": "ExtendedResource",
+    }
 
 
 def test_what_the_api_server_writes_is_left_out() -> None:

@@ -173,7 +173,7 @@ def test_mistakes_in_a_file_of_nodes_are_named(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(LocalClusterError, match=complaint):
             nodes.load(str(file))
-    with pytest.raises(LocalClusterError, match="default, gpu"):
+    with pytest.raises(LocalClusterError, match="default, dra, gpu"):
         nodes.load("no-such-file")
 
 

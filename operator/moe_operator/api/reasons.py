@@ -188,6 +188,26 @@ LEADER_WORKER_SET_TOO_OLD = _reason(
     "The cluster's LeaderWorkerSet lacks a field that groups need.",
     "Upgrade LeaderWorkerSet to the version that the message names.",
 )
+RESOURCE_CLAIMS_UNSUPPORTED = _reason(
+    _SPEC,
+    "ResourceClaimsUnsupported",
+    "The plan asks for GPUs by ResourceClaims, and the cluster does not serve `resource.k8s.io/v1`.",
+    "Upgrade to Kubernetes 1.34 or later, or set `hardware.allocation: ExtendedResource` where a device plugin runs.",
+)
+DEVICE_CLASS_MISSING = _reason(
+    _SPEC,
+    "DeviceClassMissing",
+    "The plan asks for GPUs by ResourceClaims, and the cluster lacks the DeviceClass that gives them.",
+    "Install the driver that the message names, or name the site's own class in the operator's configuration"
+    " (`deviceClasses`); the operator goes on by itself.",
+)
+COMPUTE_DOMAIN_MISSING = _reason(
+    _SPEC,
+    "ComputeDomainMissing",
+    "Groups span nodes of an NVLink domain, and the cluster does not serve `computedomains.resource.nvidia.com`.",
+    "Install NVIDIA's DRA driver for GPUs with ComputeDomains; or keep a group within a node"
+    " (`hardware.gpusPerGroup`), or choose another fabric (`hardware.fabric`). The operator goes on by itself.",
+)
 FORBIDDEN = _reason(
     _SPEC,
     "Forbidden",
@@ -230,6 +250,12 @@ SCHEDULING_GATED = _reason(
     "SchedulingGated",
     "Pods of a group carry scheduling gates: a queue such as Kueue's has not admitted the group yet.",
     "Look at the queue that the message names: its quota, and what is before this group.",
+)
+CLAIM_PENDING = _reason(
+    _CAPACITY,
+    "ClaimPending",
+    "A pod waits for a ResourceClaim that is not made: its ResourceClaimTemplate is missing, for example.",
+    "Read the message; for an NVLink channel, see whether NVIDIA's compute-domain controller runs.",
 )
 
 # --- Reasons: why a group was given up -----------------------------------------------------------

@@ -61,6 +61,13 @@ class Goal(StrEnum):
     FEWEST_GPUS = "FewestGPUs"
 
 
+class Allocation(StrEnum):
+    """How pods ask for their GPUs."""
+
+    EXTENDED_RESOURCE = "ExtendedResource"
+    RESOURCE_CLAIMS = "ResourceClaims"
+
+
 class ConfigSource(ApiModel):
     """A ConfigMap in the same namespace that holds a model's `config.json`."""
 
@@ -118,6 +125,9 @@ class HardwareSpec(ApiModel):
     fabric: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = None
     """Network between the nodes of a group: `mnnvl`, `efa`, `roce`, `infiniband`, `tcp`, or one that the operator's
     configuration adds; default: the best that the nodes show. A group within one node uses none."""
+    allocation: Allocation | None = None
+    """How pods ask for GPUs: `ExtendedResource` (`nvidia.com/gpu: 8`, of a device plugin) or `ResourceClaims` (of a
+    driver for dynamic resource allocation); default: what the nodes offer, where they differ what most GPUs do."""
 
 
 class ParallelismSpec(ApiModel):

@@ -10,6 +10,7 @@
     rdmaResources: [example.com/hca]
     policy: {rules: [...]}
     network: {policies: Ingress}
+    deviceClasses: {nvidia.com/gpu: team-gpus.example.com}
 
 Vendors and accelerators have the fields of `accelerators.yaml`, and only those that differ; an accelerator that
 is not in the catalogue is added, with all its fields. Fabrics: see `site_fabrics`.
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from moe_operator.catalog.accelerators import Catalog, catalog_data, load_catalog, read_catalog
+from moe_operator.catalog.device_classes import DeviceClassSection, device_classes
 from moe_operator.catalog.network import Network, NetworkForm
 from moe_operator.catalog.policy import Policy, PolicyForm
 from moe_operator.catalog.site_fabrics import SiteFabricsError, site_fabrics
@@ -51,6 +53,8 @@ class OperatorConfig:
     """What ModelDeployments may run."""
     network: Network = field(default_factory=Network)
     """Who may connect to engines."""
+    device_classes: Mapping[str, str] = field(default_factory=lambda: device_classes({}))
+    """DeviceClass that gives whole GPUs, by the extended resource that stands for them."""
 
 
 _Key = Annotated[str, Field(min_length=1, max_length=317)]
@@ -67,6 +71,7 @@ class _File(BaseModel):
     rdma_resources: Annotated[list[_Key], Field(min_length=1)] | None = None
     policy: PolicyForm = PolicyForm()
     network: NetworkForm = NetworkForm()
+    device_classes: DeviceClassSection = Field(default_factory=dict)
 
 
 def default_config() -> OperatorConfig:
@@ -92,10 +97,12 @@ def read_config(text: str) -> OperatorConfig:
         raise OperatorConfigError(_first(error, ())) from error
     try:
         policy = given.policy.policy()
+        classes = device_classes(given.device_classes)
     except ValueError as error:
         raise OperatorConfigError(str(error)) from error
     return OperatorConfig(
         catalog=_catalog(given),
+        device_classes=classes,
         topology_labels=tuple(given.topology_labels) if given.topology_labels else None,
         rdma_resources=tuple(given.rdma_resources) if given.rdma_resources else None,
         policy=policy,

@@ -7,6 +7,7 @@ stay as they are: an objective written out would make mode Auto scale by it.
 import copy
 from typing import Any
 
+from moe_operator.api.spec import Allocation
 from moe_operator.cli.plan_report import PlanReport
 from moe_operator.planner.kv_precision import PRECISIONS, precision_of
 from moe_operator.planner.plan import Plan, Sizing
@@ -58,6 +59,9 @@ def locked_manifest(obj: dict[str, Any], report: PlanReport) -> dict[str, Any]:
     hardware["gpusPerNode"] = report.hardware.gpus_per_node
     if plan.transport is not None and plan.pods_per_group > 1:
         hardware["fabric"] = plan.transport.fabric
+    if report.hardware.profile.resource_name is not None:
+        way = Allocation.RESOURCE_CLAIMS if plan.claims else Allocation.EXTENDED_RESOURCE
+        hardware["allocation"] = way.value
     spec["parallelism"] = {**(spec.get("parallelism") or {}), "tensor": plan.tensor, "data": plan.data}
     if plan.sizing is not None:
         _lock_model(spec["model"], plan.sizing)

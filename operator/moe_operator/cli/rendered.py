@@ -11,6 +11,7 @@ from moe_operator.cli.yaml_comments import Path, as_comment, commented
 from moe_operator.planner.placement import Placement
 from moe_operator.planner.plan import Plan
 from moe_operator.resources.children import build_children
+from moe_operator.resources.compute_domain import build_compute_domain, needs_compute_domain
 from moe_operator.resources.group import build_group
 from moe_operator.resources.pod_template import pod_parts
 from moe_operator.resources.revision import build_revision
@@ -24,6 +25,8 @@ PURPOSES = {
     "ConfigMap": "the agent, which runs inside vLLM",
     "Service": "what clients call: the pods of all groups that may take traffic",
     "PodDisruptionBudget": "no eviction: one lost pod costs its whole group, so the operator moves groups itself",
+    "ResourceClaimTemplate": "the GPUs of a pod: a claim is made of it for each",
+    "ComputeDomain": "the namespace's NVLink domain, which its deployments share",
     "ControllerRevision": "the operator's record of this rendering, for rollback",
     "LeaderWorkerSet": "one group",
 }
@@ -70,6 +73,8 @@ def rendered_objects(
     """
     deployment, rendered = report.deployment, report.revision
     objects = build_children(deployment, rendered, report.site)
+    if needs_compute_domain(rendered.plan):
+        objects.append(build_compute_domain(deployment))
     if revision:
         objects.append(build_revision(deployment, rendered))
     places = [Placement()] * groups if isinstance(groups, int) else groups

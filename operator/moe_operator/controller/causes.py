@@ -7,6 +7,7 @@ from moe_operator.api.status import Cause
 from moe_operator.controller.half_placed import placed_in_part, waits_for_place
 from moe_operator.controller.incarnation import admitted_incarnations, incarnation
 from moe_operator.controller.observed import GroupFacts, NodeState, PodFacts
+from moe_operator.resources.compute_domain import CHANNEL_TEMPLATE, COMPUTE_DOMAIN_NAME
 
 #: Longest piece of an engine's output that goes into a message.
 _MAX_LINE = 400
@@ -170,10 +171,24 @@ def _never_started(group: GroupFacts, limits: Limits, now: float) -> Cause | Non
     )
 
 
+def _claim_pending(pod: PodFacts) -> str:
+    """Kubernetes says this in an Event alone: the scheduler does not look at a pod before its claims are there."""
+    text = f"pod {pod.name} waits for its claims of ResourceClaimTemplate {', '.join(pod.claims_pending)}"
+    if CHANNEL_TEMPLATE in pod.claims_pending:
+        text += (
+            f"; NVIDIA's compute-domain controller makes {CHANNEL_TEMPLATE} for the ComputeDomain"
+            f" {COMPUTE_DOMAIN_NAME}: see that it runs"
+        )
+    return text
+
+
 def waiting_for(group: GroupFacts) -> tuple[str, str]:
     """What a group that does not serve yet waits for: a reason and a message."""
     if place := waits_for_place(group):
         return place
+    for pod in group.pods:
+        if pod.claims_pending:
+            return reasons.CLAIM_PENDING, _claim_pending(pod)
     for pod in group.pods:
         waiting = pod.engine.waiting_reason
         if waiting and waiting not in ("ContainerCreating", "PodInitializing"):

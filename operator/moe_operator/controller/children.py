@@ -12,14 +12,19 @@ from moe_operator.controller.store import Store
 class NameConflictError(Exception):
     """An object that is not ours has the name of a child; it is left alone."""
 
-    def __init__(self, kind: Kind, obj: Mapping[str, Any], deployment: ModelDeployment) -> None:
+    def __init__(
+        self, kind: Kind, obj: Mapping[str, Any], deployment: ModelDeployment, *, shared: bool = False
+    ) -> None:
+        """`shared`: the name is the same for all deployments of the namespace."""
         meta = obj["metadata"]
         self.passing = bool(meta.get("deletionTimestamp")) or _of_predecessor(obj, deployment)
         """Whether it is on its way out: then there is nothing to do but wait."""
         what = f"{kind.kind} {meta['name']}"
         super().__init__(
-            f"waiting until {what} of an earlier ModelDeployment of this name is gone"
+            f"waiting until {what}{'' if shared else ' of an earlier ModelDeployment of this name'} is gone"
             if self.passing
+            else f"{what} exists and was not made by the operator: delete it, or use another namespace"
+            if shared
             else f"{what} exists and does not belong to this ModelDeployment: "
             f"delete or rename it, or give the ModelDeployment another name"
         )

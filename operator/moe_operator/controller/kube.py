@@ -52,18 +52,30 @@ CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 NODE = Kind("", "v1", "nodes", "Node", namespaced=False)
 POD_DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 RESOURCE_SLICE = Kind("resource.k8s.io", "v1", "resourceslices", "ResourceSlice", namespaced=False)
+DEVICE_CLASS = Kind("resource.k8s.io", "v1", "deviceclasses", "DeviceClass", namespaced=False)
+RESOURCE_CLAIM_TEMPLATE = Kind("resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate")
 RESOURCE_CLAIM = Kind("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim")
 SECRET = Kind("", "v1", "secrets", "Secret")
 NETWORK_POLICY = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+COMPUTE_DOMAIN = Kind("resource.nvidia.com", "v1beta1", "computedomains", "ComputeDomain")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
 
 #: Children applied as a whole whenever they differ from what is wanted.
-APPLIED_KINDS = (SERVICE_ACCOUNT, CONFIG_MAP, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY)
+APPLIED_KINDS = (
+    SERVICE_ACCOUNT,
+    CONFIG_MAP,
+    SERVICE,
+    POD_DISRUPTION_BUDGET,
+    NETWORK_POLICY,
+    RESOURCE_CLAIM_TEMPLATE,
+)
 #: The same by the name of the kind.
 APPLIED = {one.kind: one for one in APPLIED_KINDS}
 #: Everything that is watched and cached, beside the ModelDeployments themselves.
-CHILD_KINDS = (LEADER_WORKER_SET, CONTROLLER_REVISION, POD, *APPLIED_KINDS)
+CHILD_KINDS = (LEADER_WORKER_SET, CONTROLLER_REVISION, POD, *APPLIED_KINDS, COMPUTE_DOMAIN)
+#: Kinds that many clusters do not serve. Only deployments whose plan asks for them are held up by that.
+OPTIONAL_KINDS = frozenset({RESOURCE_CLAIM_TEMPLATE, COMPUTE_DOMAIN})
 
 
 class KubeError(Exception):
@@ -126,8 +138,10 @@ class KubeClient(Protocol):
         uid: str,
         propagation: Literal["Foreground", "Background"] = "Background",
         grace_seconds: int | None = None,
+        resource_version: str | None = None,
     ) -> None:
-        """Delete this very object (uid precondition). An object that is gone, or another of that name, is no error."""
+        """Delete this very object (uid precondition), where a version is given only as it is in that. An object that is
+        gone, another of that name, or one that has changed since, is no error."""
 
     async def pod_logs(
         self, namespace: str, pod: str, container: str, *, previous: bool = False, tail_lines: int = 20

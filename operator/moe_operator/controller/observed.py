@@ -75,6 +75,8 @@ class PodFacts:
     """When its init containers were done; None while they are not, and where there are none."""
     ready_at: float | None = None
     """Since when it has been ready; None while it is not."""
+    claims_pending: tuple[str, ...] = ()
+    """ResourceClaimTemplates of which its claim has not been made yet."""
     grace: int | None = None
     """Seconds that a pod on its way out was given; None while it is not to go."""
     gates: tuple[str, ...] = ()
@@ -159,6 +161,15 @@ def _engine(pod: Mapping[str, Any]) -> EngineFacts:
     return EngineFacts()
 
 
+def _pending_claims(pod: Mapping[str, Any]) -> tuple[str, ...]:
+    made = {one.get("name") for one in (pod.get("status") or {}).get("resourceClaimStatuses") or []}
+    return tuple(
+        claim["resourceClaimTemplateName"]
+        for claim in (pod.get("spec") or {}).get("resourceClaims") or []
+        if claim.get("resourceClaimTemplateName") and claim["name"] not in made
+    )
+
+
 def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float | None]] | None) -> PodFacts:
     """Read one pod; `nodes` as `node_states` gives them."""
     meta, status = pod["metadata"], pod.get("status") or {}
@@ -201,6 +212,7 @@ def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float
         if (pod.get("spec") or {}).get("initContainers")
         else None,
         ready_at=_true_since(ready),
+        claims_pending=() if node else _pending_claims(pod),
         grace=meta.get("deletionGracePeriodSeconds"),
         gates=gates,
         scheduling_since=parse_time(scheduled.get("lastTransitionTime"))

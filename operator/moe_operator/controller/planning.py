@@ -16,6 +16,7 @@ from moe_operator.controller.outlook import differences
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.revisions import Choice
 from moe_operator.controller.store import Key
+from moe_operator.planner.allocation import offered_by_slices
 from moe_operator.planner.facts import Inventory
 from moe_operator.planner.governance import constrained, narrowed, refused, with_policy_nodes
 from moe_operator.planner.nodes import hardware_options
@@ -43,6 +44,8 @@ class Room:
     """Such nodes."""
     shortage: str | None = None
     """What is missing for a group whose nodes must be of one domain, in numbers."""
+    offered: str | None = None
+    """What ResourceSlices offer, where the plan asks for GPUs by claims."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,8 @@ class Planning:
         if kept.transport is not None and kept.transport.domain_required:
             within = await self._placing.shortage(deployment, revision)
             groups, shortage = within or (groups, None)
-        return Room(groups, free, len(hardware.nodes), shortage)
+        offered = offered_by_slices(inventory) if kept.claims else None
+        return Room(groups, free, len(hardware.nodes), shortage, offered)
 
     async def _config(self, deployment: ModelDeployment) -> Model | Refusal | None:
         """The model of `model.configFrom`; None where the spec has none."""

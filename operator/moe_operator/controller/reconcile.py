@@ -22,6 +22,7 @@ from moe_operator.controller.canary import CanaryRunner
 from moe_operator.controller.causes import Limits, broken, last_line
 from moe_operator.controller.census import Census
 from moe_operator.controller.children import NameConflictError, ensure, is_ours, prune
+from moe_operator.controller.compute_domain import ensure_compute_domain, leave_compute_domain
 from moe_operator.controller.events import EventSink
 from moe_operator.controller.executor import Executor
 from moe_operator.controller.group_planner import (
@@ -45,7 +46,9 @@ from moe_operator.controller.kube import (
     MODEL_DEPLOYMENT,
     NETWORK_POLICY,
     NODE,
+    OPTIONAL_KINDS,
     POD,
+    RESOURCE_CLAIM_TEMPLATE,
     ConflictError,
     ForbiddenError,
     InvalidError,
@@ -61,9 +64,10 @@ from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.scaling import Load, Scale, Scaler, load_of
 from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fold, waits_for_node
 from moe_operator.controller.store import Key, Store
-from moe_operator.planner.plan import Refusal
+from moe_operator.planner.plan import Plan, Refusal
 from moe_operator.resources.agent_config import agent_config_name, agent_configs_of
 from moe_operator.resources.children import build_children
+from moe_operator.resources.compute_domain import needs_compute_domain
 from moe_operator.resources.group import parse_slot
 from moe_operator.resources.network_policy import build_network_policy
 from moe_operator.resources.revision import Revision, build_revision
@@ -72,6 +76,8 @@ from moe_operator.telemetry.observation import Snapshot
 
 #: Seconds until the next try when the cluster, not the spec, is at fault.
 _RETRY = 20.0
+#: ... when a pod finds no node: GPUs that others hold or offer are not watched.
+_LOOK = 30.0
 #: ... and when what is in the way goes by itself.
 _SOON = 2.0
 
@@ -103,11 +109,13 @@ class Reconciler:
         *,
         snapshot: Callable[[], Snapshot],
         leader_worker_set: Callable[[], Awaitable[Refusal | None]],
+        provisions: Callable[[Plan], Awaitable[Refusal | None]],
         enqueue: Callable[[Key], None],
         clock: Callable[[], float],
         tokens: AgentTokens | None = None,
     ) -> None:
-        """`clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None."""
+        """`clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None;
+        `provisions` what the cluster lacks for a plan, or None."""
         self._client = client
         self._store = store
         self._config = config
@@ -117,6 +125,7 @@ class Reconciler:
         self._events = events
         self._snapshot = snapshot
         self._leader_worker_set = leader_worker_set
+        self._provisions = provisions
         self._clock = clock
         self._canaries = CanaryRunner(engine, enqueue)
         self._executor = Executor(
@@ -210,6 +219,8 @@ class _Pass:
             after.plan.again(_SOON if passing else _RETRY)
         elif after.plan.actions and after.plan.actions != seen.plan.actions:
             after.plan.again(0.05)  # what was just written opened the way to the next step
+        if self._room is not None:
+            after.plan.again(_LOOK)
         waits = (
             seen.plan.requeue_after,
             after.plan.requeue_after,
@@ -236,6 +247,9 @@ class _Pass:
         choice = await self._o._planning.choose(self._d, self._kept)
         if isinstance(choice, Refusal):
             return Trouble(choice.reason, choice.message, stalled=not choice.retry)
+        lacking = await self._o._provisions(choice.revision.plan)
+        if lacking:
+            return Trouble(lacking.reason, lacking.message, stalled=True, spec_at_fault=False)
         self._effective, self._notes = choice.revision, choice.notes
         return None
 
@@ -321,7 +335,7 @@ class _Pass:
             if due is not None and self._now < due:
                 # Planned before these failures were counted: the successor waits for its back-off.
                 seen.plan.actions[:] = [a for a in seen.plan.actions if not isinstance(a, CreateGroup)]
-        await self._ensure_children()
+        await self._ensure_children(trouble)
         for action in seen.plan.actions:
             if action not in first:
                 await self._do(action)
@@ -402,12 +416,16 @@ class _Pass:
                 return line
         return ""
 
-    async def _ensure_children(self) -> None:
+    async def _ensure_children(self, trouble: Trouble | None) -> None:
         if self._effective is None:
             return
         d, client, store = self._d, self._client, self._store
         for child in build_children(d, self._effective, self._o._config):
-            await ensure(client, store, d, APPLIED[child["kind"]], [child], self._parent_lives)
+            kind = APPLIED[child["kind"]]
+            if trouble is None or kind not in OPTIONAL_KINDS:  # the trouble may be that it is not served
+                await ensure(client, store, d, kind, [child], self._parent_lives)
+        if trouble is None and needs_compute_domain(self._effective.plan):
+            await ensure_compute_domain(client, store, d, self._parent_lives)
         if self._effective.name not in self._kept:
             await ensure(
                 client,
@@ -420,7 +438,8 @@ class _Pass:
             self._kept[self._effective.name] = self._effective
 
     async def _clean_up(self) -> None:
-        """Forget revisions past the history limit, and agents that no kept revision mounts."""
+        """Forget revisions past the history limit, agents that no kept revision mounts, and what only revisions that
+        nothing runs ask for by claims."""
         if self._effective is None:
             return
         keep = revisions.to_keep(self._store, self._d, self._effective.name)
@@ -432,6 +451,12 @@ class _Pass:
         await prune(self._client, self._store, self._d, CONFIG_MAP, mounted)
         if build_network_policy(self._d, self._effective, self._o._config) is None:
             await prune(self._client, self._store, self._d, NETWORK_POLICY, set())
+        used = revisions.in_use(self._store, self._d, self._effective.name)
+        running = [r for name, r in self._kept.items() if name in used]
+        templates = {one["metadata"]["name"] for r in running for one in r.companions}
+        await prune(self._client, self._store, self._d, RESOURCE_CLAIM_TEMPLATE, templates)
+        if not any(needs_compute_domain(r.plan) for r in running):
+            await leave_compute_domain(self._client, self._store, self._d)
 
     # --- status -----------------------------------------------------------------------------------
 

@@ -63,11 +63,15 @@ def make(
     return Choice(render_revision(Rendering(deployment, planned, config)), fresh=True, notes=planned.notes)
 
 
+def in_use(store: Store, deployment: ModelDeployment, wanted: str) -> set[str]:
+    """Names of the wanted revision and of those that groups run."""
+    groups = store.children(deployment.key, LEADER_WORKER_SET)
+    return {wanted} | {(g["metadata"].get("labels") or {}).get(names.LABEL_REVISION, "") for g in groups}
+
+
 def to_keep(store: Store, deployment: ModelDeployment, wanted: str) -> set[str]:
-    """Names of the revisions that stay: the wanted one, those that groups run, and the newest for rollback."""
-    keep = {wanted}
-    for lws in store.children(deployment.key, LEADER_WORKER_SET):
-        keep.add((lws["metadata"].get("labels") or {}).get(names.LABEL_REVISION, ""))
+    """Names of the revisions that stay: those in use, and the newest for rollback."""
+    keep = in_use(store, deployment, wanted)
     stored = sorted(store.children(deployment.key, CONTROLLER_REVISION), key=_age, reverse=True)
     others = [o["metadata"]["name"] for o in stored if o["metadata"]["name"] not in keep]
     return keep | set(others[:HISTORY_LIMIT])

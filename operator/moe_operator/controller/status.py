@@ -24,7 +24,7 @@ from moe_operator.controller.group_planner import GroupState, GroupView, leader_
 from moe_operator.controller.outlook import described
 from moe_operator.controller.planning import Room
 from moe_operator.planner.memory import MIB
-from moe_operator.planner.plan import Sizing
+from moe_operator.planner.plan import Plan, Sizing
 from moe_operator.resources.revision import Revision
 from moe_operator.telemetry.observation import PodObservation
 
@@ -209,9 +209,14 @@ def _conditions(
             )
         )
     elif homeless:
-        said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.UNSCHEDULABLE, homeless[0]))
+        words = homeless[0]
+        if learned.revision and learned.room is not None and learned.room.offered:
+            words = f"{words.rstrip('. ')}; {_claimed(learned.revision.plan)}; {learned.room.offered}"
+        said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.UNSCHEDULABLE, words))
     elif gated:
         said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.SCHEDULING_GATED, gated[0]))
+    elif claimless := [m for r, m in waiting if r == reasons.CLAIM_PENDING]:
+        said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.CLAIM_PENDING, claimless[0]))
     elif learned.revision:
         said.append(
             Said(reasons.CAPACITY_AVAILABLE, True, reasons.CAPACITY_SUFFICIENT, "every pod has found a node")
@@ -258,6 +263,13 @@ def _capacity_short(revision: Revision, room: Room) -> str:
         f"a group needs {plan.gpus_per_pod} free GPUs on {where}; free are {room.free}, on all"
         f" {plan.accelerator} nodes ({room.nodes}) together: free or add nodes"
     )
+
+
+def _claimed(plan: Plan) -> str:
+    """What the claim of a pod asks for."""
+    count = f"{plan.gpus_per_pod} whole GPU" + ("s" if plan.gpus_per_pod > 1 else "")
+    seen = f" ({', '.join(plan.device_products)})" if plan.device_products else ""
+    return f"its claim asks for {count} of {plan.accelerator}{seen} on one node"
 
 
 def _was_ready_at(deployment: ModelDeployment) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moe_operator.api import names
-from moe_operator.controller.kube import CHILD_KINDS, MODEL_DEPLOYMENT, NODE, Kind, Obj
+from moe_operator.controller.kube import CHILD_KINDS, COMPUTE_DOMAIN, MODEL_DEPLOYMENT, NODE, Kind, Obj
 
 Key = tuple[str, str]
 """Namespace and name of a ModelDeployment."""
@@ -25,6 +25,18 @@ def owner_key(obj: Mapping[str, Any]) -> Key | None:
     name = (meta.get("labels") or {}).get(names.LABEL_DEPLOYMENT)
     namespace = meta.get("namespace")
     return (namespace, name) if name and namespace else None
+
+
+def concerned(kind: Kind, obj: Mapping[str, Any]) -> set[Key]:
+    """The ModelDeployments to look at when this object changes. A ComputeDomain is shared by all of its owners."""
+    meta = obj["metadata"]
+    if kind == MODEL_DEPLOYMENT:
+        return {(meta["namespace"], meta["name"])}
+    if kind == COMPUTE_DOMAIN:
+        references = meta.get("ownerReferences") or []
+        return {(meta["namespace"], one["name"]) for one in references if one.get("kind") == names.KIND}
+    key = owner_key(obj)
+    return {key} if key else set()
 
 
 def version_of(obj: Mapping[str, Any]) -> int | None:
@@ -119,11 +131,11 @@ class Store:
             if at in fresh or (scope is not None and at[0] not in scope) or self._touched[kind][at] > mark:
                 continue
             self._drop(kind, at)
-            touched |= self._keys(kind, known)
+            touched |= concerned(kind, known)
         for at, obj in fresh.items():
             if self._touched[kind].get(at, 0) > mark:
                 if self.upsert(kind, obj):
-                    touched |= self._keys(kind, obj)
+                    touched |= concerned(kind, obj)
                 continue
             buried = self._gone[kind].get(at)
             if buried and buried.at > mark and buried.uid == obj["metadata"].get("uid"):
@@ -135,7 +147,7 @@ class Store:
             )
             if changed:
                 self._take(kind, at, obj)
-                touched |= self._keys(kind, obj)
+                touched |= concerned(kind, obj)
         self._gone[kind] = {at: grave for at, grave in self._gone[kind].items() if grave.at > mark}
         self.synced.add(kind)
         return touched
@@ -156,13 +168,6 @@ class Store:
     def keys(self) -> list[Key]:
         """All ModelDeployments known."""
         return sorted(self._objects[MODEL_DEPLOYMENT])
-
-    @staticmethod
-    def _keys(kind: Kind, obj: Obj) -> set[Key]:
-        if kind is MODEL_DEPLOYMENT:
-            return {(obj["metadata"]["namespace"], obj["metadata"]["name"])}
-        key = owner_key(obj)
-        return {key} if key else set()
 
     def _take(self, kind: Kind, at: tuple[str, str], obj: Obj) -> None:
         if at in self._objects[kind]:

@@ -52,6 +52,8 @@ class NodeFacts:
     """Its GPUs are shared or partitioned: what it offers are not whole GPUs."""
     from_slices: bool = False
     """Its GPUs come from ResourceSlices (dynamic resource allocation), not from a device plugin."""
+    products: tuple[str, ...] = ()
+    """Product names of the GPUs as ResourceSlices say them, each once."""
     clique: str | None = None
     """NVLink partition that spans nodes (`<cluster UUID>.<clique>`): equal values reach each other over NVLink."""
     topology: tuple[tuple[str, str], ...] = ()

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from moe_operator.catalog.accelerators import Catalog, load_catalog
-from moe_operator.planner.facts import NVIDIA_GPU, SiteNames
 from moe_operator.planner.facts import Inventory as Inventory
 from moe_operator.planner.facts import NodeFacts as NodeFacts
 from moe_operator.planner.facts import Problem as Problem
+from moe_operator.planner.facts import SiteNames
 from moe_operator.planner.facts import Taint as Taint
 from moe_operator.planner.node_object import problems_of, read_node
 from moe_operator.planner.pod_requests import held_by_pods
@@ -43,7 +43,8 @@ def inventory_from(
     held = None
     if pods is not None:
         held = held_by_pods(pods)
-        _add_claims(held, slices.held(resource_claims), facts)
+        claimed = slices.held(resource_claims)
+        _add_claims(held, {n: (by_node[n].resource, count) for n, count in claimed.items()}, facts)
     problems = [p for node in facts for p in problems_of(node, by_node.get(node.name), catalog)]
     return Inventory(tuple(facts), held, tuple(problems))
 
@@ -54,7 +55,7 @@ def inventory_from_nodes(nodes: _Objects) -> Inventory:
 
 
 def _add_claims(
-    held: dict[str, dict[str, int]], claimed: Mapping[str, int], nodes: Iterable[NodeFacts]
+    held: dict[str, dict[str, int]], claimed: Mapping[str, tuple[str, int]], nodes: Iterable[NodeFacts]
 ) -> None:
     """GPUs held through claims, onto those held through requests.
 
@@ -62,8 +63,8 @@ def _add_claims(
     for it: the two are one. Beside a device plugin the two are apart.
     """
     for node in nodes:
-        count = claimed.get(node.name, 0)
+        resource, count = claimed.get(node.name, ("", 0))
         if count:
             on_node = held.setdefault(node.name, {})
-            requested = on_node.get(NVIDIA_GPU, 0)
-            on_node[NVIDIA_GPU] = max(requested, count) if node.from_slices else requested + count
+            requested = on_node.get(resource, 0)
+            on_node[resource] = max(requested, count) if node.from_slices else requested + count

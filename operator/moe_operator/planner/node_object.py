@@ -31,6 +31,11 @@ _DIVIDED_BY = {
     "cloud.google.com/gke-gpu-partition-size": (),
     "amd.com/compute-memory-partition": ("spx",),
 }
+#: By extended resource: label of the product, what stands for a blank in it, and who writes it.
+_LABELLER = {
+    NVIDIA_GPU: (_PRODUCT, "-", "GPU Feature Discovery"),
+    "amd.com/gpu": ("amd.com/gpu.product-name", "_", "AMD's node labeller"),
+}
 #: How far a node's own figure may be from the catalogue's, in percent: drivers reserve more or less of the
 #: same memory (39538 and 40960 MiB of one A100), while no two products of a family are this close.
 _MEMORY_TOLERANCE_PERCENT = 15
@@ -43,9 +48,9 @@ def read_node(node: Mapping[str, Any], slices: SliceGpus | None, site: SiteNames
     capacity, allocatable = status.get("capacity") or {}, status.get("allocatable")
     gpus = _devices(capacity)
     usable = _devices(capacity if allocatable is None else allocatable)
-    from_slices = slices is not None and slices.gpus > 0 and NVIDIA_GPU not in gpus
+    from_slices = slices is not None and slices.gpus > 0 and slices.resource not in gpus
     if slices is not None and from_slices:
-        gpus, usable = gpus | {NVIDIA_GPU: slices.gpus}, usable | {NVIDIA_GPU: slices.usable}
+        gpus, usable = gpus | {slices.resource: slices.gpus}, usable | {slices.resource: slices.usable}
     memory = _memory(labels)
     if memory is None and slices is not None:
         memory = slices.memory_mib
@@ -63,6 +68,7 @@ def read_node(node: Mapping[str, Any], slices: SliceGpus | None, site: SiteNames
         memory_mib=memory,
         divided=_divided(labels),
         from_slices=from_slices,
+        products=slices.products if slices is not None else (),
         clique=labels.get(_CLIQUE) or None,
         topology=tuple((key, labels[key]) for key in site.topology_labels if labels.get(key)),
         rdma={
@@ -154,21 +160,22 @@ def _unlike_slices(node: NodeFacts, slices: SliceGpus, catalog: Catalog) -> Iter
             f"GPUs of several kinds: {', '.join(slices.products)}; a rank cannot tell them apart",
         )
     labelled = catalog.recognise(node.labels)
+    key, blank, labeller = _LABELLER.get(slices.resource, _LABELLER[NVIDIA_GPU])
     for product in slices.products:
-        # What GPU Feature Discovery would make of the driver's product name.
-        value = re.sub(r"[^A-Za-z0-9._ -]", "", product).replace(" ", "-")
-        known = catalog.recognise({_PRODUCT: value})
+        # What the vendor's labeller would make of the driver's product name.
+        value = re.sub(r"[^A-Za-z0-9._ -]", "", product).replace(" ", blank)
+        known = catalog.recognise({key: value})
         if not catalog.product_labels(node.labels):
             yield Problem(
                 node.name,
-                _PRODUCT,
-                f"is missing, but its ResourceSlices say {product}: pods find nodes by the label; install GPU"
-                f" Feature Discovery, or label the node {_PRODUCT}={value}",
+                key,
+                f"is missing, but its ResourceSlices say {product}: pods find nodes by the label; install {labeller},"
+                f" or label the node {key}={value}",
             )
         elif known and labelled and known is not labelled:
             yield Problem(
                 node.name,
-                _PRODUCT,
+                key,
                 f"the labels say {labelled.name}, but its ResourceSlices say {product}; correct the label",
             )
 

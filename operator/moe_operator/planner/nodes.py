@@ -8,8 +8,12 @@ from moe_operator.api import reasons
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.catalog.accelerators import AcceleratorProfile, Catalog, is_divided
 from moe_operator.catalog.fabrics import FabricCatalog, load_fabrics
+from moe_operator.planner.allocation import allocated_alike, by_claims, gpus_of, not_as_asked
 from moe_operator.planner.inventory import Inventory, NodeFacts
 from moe_operator.planner.node_object import memory_contradicts
+from moe_operator.planner.phrases import either as _or
+from moe_operator.planner.phrases import gpus as _gpus
+from moe_operator.planner.phrases import some as _some
 from moe_operator.planner.plan import Refusal
 
 
@@ -29,6 +33,8 @@ class Hardware:
     """What is known of networks at this site."""
     wanted_fabric: str | None = None
     """As `hardware.fabric` says."""
+    claims: bool = False
+    """Whether pods ask for GPUs by ResourceClaims."""
 
     @property
     def memory_bytes(self) -> int | None:
@@ -57,7 +63,7 @@ def _options(
     if isinstance(profiles, Refusal):
         return profiles
     if inventory.nodes is None:
-        return tuple(_unseen(profile, spec.hardware.gpus_per_node) for profile in profiles)
+        return tuple(_unseen(profile, spec) for profile in profiles)
     nodes = [node for node in inventory.nodes if _selected(node, spec)]
     options: list[Hardware] = []
     absent: list[AcceleratorProfile] = []
@@ -75,7 +81,8 @@ def _options(
     pin = spec.hardware.gpus_per_node
     if pin is not None and profiles[0].resource_name is not None:
         note = f"no node has {profiles[0].name} yet; planned for nodes of {_gpus(pin)} as pinned"
-        return (Hardware(profiles[0], pin, (note, *profiles[0].notes), profiles[0].memory_mib),)
+        hardware = Hardware(profiles[0], pin, (note, *profiles[0].notes), profiles[0].memory_mib)
+        return (replace(hardware, claims=by_claims(spec, profiles[0], ())),)
     return _no_nodes(profiles, nodes, spec, catalog)
 
 
@@ -97,7 +104,8 @@ def _selected(node: NodeFacts, spec: ModelDeploymentSpec) -> bool:
     return all(node.labels.get(key) == value for key, value in spec.pod_template.node_selector.items())
 
 
-def _unseen(profile: AcceleratorProfile, pin: int | None) -> Hardware:
+def _unseen(profile: AcceleratorProfile, spec: ModelDeploymentSpec) -> Hardware:
+    pin = spec.hardware.gpus_per_node
     if profile.resource_name is None:
         return Hardware(profile, pin or profile.gpus_per_node, profile.notes)
     source = "as pinned" if pin else "as the catalogue says"
@@ -106,7 +114,8 @@ def _unseen(profile: AcceleratorProfile, pin: int | None) -> Hardware:
         f"nodes could not be read: planned for {profile.name} nodes of {_gpus(gpus)} {source}; let the"
         " operator list nodes, or pin hardware.gpusPerNode"
     )
-    return Hardware(profile, gpus, (note, *profile.notes), profile.memory_mib)
+    hardware = Hardware(profile, gpus, (note, *profile.notes), profile.memory_mib)
+    return replace(hardware, claims=by_claims(spec, profile, ()))
 
 
 def _on_nodes(
@@ -118,8 +127,10 @@ def _on_nodes(
         if pin is None and not any(open_to(node, spec, profile) for node in nodes):
             return None
         return Hardware(profile, pin or profile.gpus_per_node, profile.notes)
-    with_it = _with_whole_gpus(profile, nodes)
-    sizes = Counter(_count(profile, node) for node in with_it)
+    offering = _with_whole_gpus(profile, nodes)
+    claims = by_claims(spec, profile, offering)
+    with_it, notes = allocated_alike(profile, spec, offering, claims)
+    sizes = Counter(gpus_of(profile, node) for node in with_it)
     if not sizes:
         return None
     largest = max(sizes)
@@ -131,17 +142,16 @@ def _on_nodes(
                 f" to at most {largest}, or leave it out",
                 retry=True,
             )
-        return _hardware(profile, pin, profile.notes, with_it)
+        return _hardware(profile, pin, (*notes, *profile.notes), with_it, claims)
     # The size that stands for most GPUs: one odd node must not decide.
     usual = max(sizes, key=lambda size: (size * sizes[size], size))
-    notes = profile.notes
     if len(sizes) > 1:
         notes = (
             f"{profile.name} nodes have {_or(sizes)} GPUs; planned for {usual}, which most have;"
             " hardware.gpusPerNode chooses another",
             *notes,
         )
-    return _hardware(profile, usual, notes, with_it)
+    return _hardware(profile, usual, (*notes, *profile.notes), with_it, claims)
 
 
 def _with_whole_gpus(profile: AcceleratorProfile, nodes: Iterable[NodeFacts]) -> list[NodeFacts]:
@@ -149,27 +159,19 @@ def _with_whole_gpus(profile: AcceleratorProfile, nodes: Iterable[NodeFacts]) ->
     return [
         node
         for node in nodes
-        if not node.divided and profile.recognises(node.labels) and _count(profile, node)
+        if not node.divided and profile.recognises(node.labels) and gpus_of(profile, node)
     ]
 
 
-def _count(profile: AcceleratorProfile, node: NodeFacts) -> int:
-    return node.gpus.get(profile.resource_name or "", 0)
-
-
 def _hardware(
-    profile: AcceleratorProfile, gpus: int, notes: tuple[str, ...], nodes: Iterable[NodeFacts]
+    profile: AcceleratorProfile,
+    gpus: int,
+    notes: tuple[str, ...],
+    nodes: Iterable[NodeFacts],
+    claims: bool,
 ) -> Hardware:
-    fit = tuple(node for node in nodes if _count(profile, node) >= gpus)
-    claimed = [node.name for node in fit if node.from_slices]
-    if claimed:
-        notes = (
-            f"{_some(claimed)} offer GPUs by dynamic resource allocation only: pods ask for"
-            f" {profile.resource_name}, which needs DRAExtendedResource (Kubernetes 1.36) and a device class"
-            " with that extendedResourceName",
-            *notes,
-        )
-    return Hardware(profile, gpus, notes, _memory(profile, fit), fit)
+    fit = tuple(node for node in nodes if gpus_of(profile, node) >= gpus)
+    return Hardware(profile, gpus, notes, _memory(profile, fit), fit, claims=claims)
 
 
 def _memory(profile: AcceleratorProfile, nodes: Iterable[NodeFacts]) -> int | None:
@@ -222,6 +224,7 @@ def _no_nodes(
     parts.append(f"the labels looked for are {', '.join(wanted)}")
     parts.append(_found(nodes, catalog))
     parts += _hints(profiles, nodes, catalog)
+    parts += not_as_asked(spec, profiles, nodes)
     parts.append("where nodes come only when pods ask for them, pin hardware.gpusPerNode")
     return Refusal(reasons.NO_NODES, "; ".join(parts), retry=True)
 
@@ -262,19 +265,5 @@ def _hints(profiles: Sequence[AcceleratorProfile], nodes: Iterable[NodeFacts], c
     return list(dict.fromkeys(hints))
 
 
-def _gpus(count: int) -> str:
-    return "1 GPU" if count == 1 else f"{count} GPUs"
-
-
 def _labels(items: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{key}={value}" for key, value in items)
-
-
-def _some(texts: Sequence[str]) -> str:
-    shown = ", ".join(texts[:3])
-    return shown if len(texts) <= 3 else f"{shown} and {len(texts) - 3} more nodes"
-
-
-def _or(texts: Iterable[object]) -> str:
-    listed = [str(text) for text in (sorted(texts) if isinstance(texts, Counter) else texts)]
-    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} or {listed[-1]}"

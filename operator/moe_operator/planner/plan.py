@@ -120,6 +120,9 @@ class Plan:
     """None on `cpu`, and in plans of earlier versions."""
     claims: bool = False
     """Whether pods get their GPUs by ResourceClaims (dynamic resource allocation), not as an extended resource."""
+    device_products: tuple[str, ...] = ()
+    """Product names that the planned nodes' ResourceSlices say: claims ask for one of them, or for one that the
+    catalogue knows the accelerator by."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class Refusal:
 
 def plan_to_data(plan: Plan) -> dict[str, Any]:
     """As JSON stores it."""
-    return {**asdict(plan), "notes": list(plan.notes)}
+    return {**asdict(plan), "notes": list(plan.notes), "device_products": list(plan.device_products)}
 
 
 def plan_from_data(data: Mapping[str, Any]) -> Plan:
@@ -162,4 +165,5 @@ def plan_from_data(data: Mapping[str, Any]) -> Plan:
         part = known.get(name)
         if part is not None:
             known[name] = kind(**{f.name: part[f.name] for f in fields(kind) if f.name in part})
-    return Plan(**{**known, "notes": tuple(data.get("notes", ()))})
+    lists = {name: tuple(data.get(name) or ()) for name in ("notes", "device_products")}
+    return Plan(**{**known, **lists})

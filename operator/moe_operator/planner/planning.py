@@ -282,7 +282,16 @@ def _plan_of(
         notes=notes,
         sizing=sizing,
         transport=transport,
+        claims=hardware.claims,
+        device_products=_products(hardware),
     )
+
+
+def _products(hardware: Hardware) -> tuple[str, ...]:
+    """What the drivers of the planned nodes call these GPUs."""
+    if not hardware.claims:
+        return ()
+    return tuple(sorted({product for node in hardware.nodes for product in node.products}))
 
 
 def _sizing(sized: Sized, wants: Wants) -> Sizing:

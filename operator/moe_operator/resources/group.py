@@ -12,6 +12,7 @@ from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.planner.placement import Placement
 from moe_operator.resources import affinity
+from moe_operator.resources.claims import claim_companions
 from moe_operator.resources.metadata import child_metadata
 from moe_operator.resources.pod_template import pod_template
 from moe_operator.resources.rendering import Rendering
@@ -55,7 +56,8 @@ def render_template(rendering: Rendering) -> dict[str, Any]:
 
 def render_revision(rendering: Rendering) -> Revision:
     """A new revision of the spec: the one way from a plan to what its groups are made from."""
-    return new_revision(rendering.deployment, rendering.plan, render_template(rendering))
+    template, companions = render_template(rendering), claim_companions(rendering)
+    return new_revision(rendering.deployment, rendering.plan, template, companions)
 
 
 def build_group(

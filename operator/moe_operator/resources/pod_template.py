@@ -7,6 +7,7 @@ from moe_operator.api.spec import AgentMode
 from moe_operator.resources import agent_config
 from moe_operator.resources.adapters import adapter_parts
 from moe_operator.resources.affinity import affinity
+from moe_operator.resources.claims import claim_parts
 from moe_operator.resources.engine_args import SHUTDOWN_TIMEOUT, engine_arguments
 from moe_operator.resources.fabric import fabric_parts, shared_memory_mib
 from moe_operator.resources.hardening import engine_context, hardened
@@ -52,6 +53,7 @@ def _parts(rendering: Rendering) -> list[PodParts]:
         _accelerator(rendering),
         _api_key(rendering),
         fabric_parts(rendering),
+        claim_parts(rendering),
         _user(rendering),
     ]
 
@@ -92,7 +94,8 @@ def _shared_memory(rendering: Rendering) -> PodParts:
 
 def _accelerator(rendering: Rendering) -> PodParts:
     profile, plan = rendering.profile, rendering.plan
-    limits = profile.pod_limits(plan.gpus_per_pod)
+    # With claims and an extended resource, a pod would get its GPUs twice.
+    limits = {} if plan.claims else profile.pod_limits(plan.gpus_per_pod)
     return PodParts(
         env=tuple({"name": name, "value": value} for name, value in profile.env),
         limits=limits,
@@ -192,9 +195,12 @@ def _resources(rendering: Rendering, parts: PodParts) -> dict[str, Any]:
         "requests": {**requests, **user.requests, **parts.limits},
         "limits": {**user.limits, **parts.limits},
     }
+    without = rendering.profile.resource_name if rendering.plan.claims else None
     resources: dict[str, Any] = {
-        kind: dict(sorted(values.items())) for kind, values in amounts.items() if values
+        kind: {name: values[name] for name in sorted(values) if name != without}
+        for kind, values in amounts.items()
     }
+    resources = {kind: values for kind, values in resources.items() if values}
     if parts.claims:
         resources["claims"] = [{"name": claim["name"]} for claim in parts.claims]
     return resources

@@ -33,6 +33,11 @@ class Rendering:
         return model_source(self.deployment.spec.model)
 
     @property
+    def device_class(self) -> str:
+        """DeviceClass from which claims get whole GPUs. KeyError where no driver for claims is known (`cpu`)."""
+        return self.config.device_classes[self.profile.resource_name or ""]
+
+    @property
     def image(self) -> str:
         """The user's image, else the profile's."""
         return self.deployment.spec.engine.image or self.profile.default_image

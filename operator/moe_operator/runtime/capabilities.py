@@ -6,7 +6,7 @@ good.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from moe_operator.api import reasons
@@ -33,11 +33,15 @@ class PathReader(Protocol):
         """GET of any path. Raises KubeError."""
 
 
-class LeaderWorkerSetCheck:
-    """Says why LeaderWorkerSet cannot be used, or None."""
+class Remembered:
+    """A question to the API server whose answer holds for a while."""
 
-    def __init__(self, client: PathReader, clock: Callable[[], float]) -> None:
-        self._client = client
+    def __init__(
+        self, what: str, ask: Callable[[], Awaitable[Refusal | None]], clock: Callable[[], float]
+    ) -> None:
+        """`what` names it in the log; `ask` gives why it cannot be used, or None."""
+        self._what = what
+        self._ask = ask
         self._clock = clock
         self._answer: Refusal | None = None
         self._good_until: float | None = None
@@ -48,28 +52,42 @@ class LeaderWorkerSetCheck:
         if self._good_until is not None and now < self._good_until:
             return self._answer
         try:
-            self._answer = await _check(self._client)
+            self._answer = await self._ask()
         except KubeError as error:
             if self._good_until is None:
                 raise
-            log.info("could not look for LeaderWorkerSet, the last answer stands: %s", error)
+            log.info("could not look for %s, the last answer stands: %s", self._what, error)
             self._good_until = now + LACKING_FOR
             return self._answer
         self._good_until = now + (LACKING_FOR if self._answer else PRESENT_FOR)
         return self._answer
 
 
-async def _check(client: PathReader) -> Refusal | None:
+class LeaderWorkerSetCheck(Remembered):
+    """Says why LeaderWorkerSet cannot be used, or None."""
+
+    def __init__(self, client: PathReader, clock: Callable[[], float]) -> None:
+        super().__init__("LeaderWorkerSet", lambda: _check(client), clock)
+
+
+async def served_versions(client: PathReader, group: str) -> list[str] | None:
+    """Versions of an API group; None where the group is not there."""
     try:
-        group = await client.get_path(f"/apis/{_GROUP}")
+        page = await client.get_path(f"/apis/{group}")
     except NotFoundError:
+        return None
+    return [v.get("version", "") for v in page.get("versions") or []]
+
+
+async def _check(client: PathReader) -> Refusal | None:
+    served = await served_versions(client, _GROUP)
+    if served is None:
         return Refusal(
             reasons.LEADER_WORKER_SET_MISSING,
             f"the cluster has no LeaderWorkerSet ({_GROUP}), of which every group is made: install version "
             f"{TESTED} or later",
             retry=True,
         )
-    served = [v.get("version", "") for v in group.get("versions") or []]
     if _VERSION not in served:
         return Refusal(
             reasons.LEADER_WORKER_SET_TOO_OLD,

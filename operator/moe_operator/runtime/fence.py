@@ -61,10 +61,17 @@ class FencedClient:
         uid: str,
         propagation: Literal["Foreground", "Background"] = "Background",
         grace_seconds: int | None = None,
+        resource_version: str | None = None,
     ) -> None:
         self._check()
         await self._client.delete(
-            kind, namespace, name, uid=uid, propagation=propagation, grace_seconds=grace_seconds
+            kind,
+            namespace,
+            name,
+            uid=uid,
+            propagation=propagation,
+            grace_seconds=grace_seconds,
+            resource_version=resource_version,
         )
 
     async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> Objects:

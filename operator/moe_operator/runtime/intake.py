@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from moe_operator.api import reasons
 from moe_operator.controller.kube import MODEL_DEPLOYMENT, NODE, POD, Kind, Obj
-from moe_operator.controller.store import Key, Store, owner_key, version_of
+from moe_operator.controller.store import Key, Store, concerned, owner_key, version_of
 from moe_operator.runtime.freshness import Freshness
 from moe_operator.runtime.node_facts import significant
 from moe_operator.runtime.source import EventType
@@ -61,11 +61,7 @@ class Intake:
     def _concerned(self, kind: Kind, before: Obj | None, after: Obj | None) -> Iterable[Key]:
         if kind is NODE:
             return self._of_node(before, after)
-        if kind is MODEL_DEPLOYMENT:
-            meta = (after or before or {})["metadata"]
-            return [(meta["namespace"], meta["name"])]
-        keys = {owner_key(o) for o in (before, after) if o is not None}
-        return sorted(k for k in keys if k)
+        return sorted({key for o in (before, after) if o is not None for key in concerned(kind, o)})
 
     def _of_node(self, before: Obj | None, after: Obj | None) -> Iterable[Key]:
         """Deployments with a pod on the node, and those that wait for nodes that fit."""

@@ -87,11 +87,13 @@ class AioKubeClient:
         uid: str,
         propagation: Literal["Foreground", "Background"] = "Background",
         grace_seconds: int | None = None,
+        resource_version: str | None = None,
     ) -> None:
+        preconditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
         body: Obj = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "preconditions": {"uid": uid},
+            "preconditions": preconditions,
             "propagationPolicy": propagation,
         }
         if grace_seconds is not None:

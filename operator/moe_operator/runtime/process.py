@@ -30,6 +30,7 @@ from moe_operator.runtime.kopf_source import KopfSource
 from moe_operator.runtime.kube_client import AioKubeClient
 from moe_operator.runtime.lease import Lease
 from moe_operator.runtime.metrics import Metrics
+from moe_operator.runtime.provisions import ProvisionCheck
 from moe_operator.runtime.queue import KeyedQueue
 from moe_operator.runtime.reporting import (
     CountedEngine,
@@ -158,6 +159,7 @@ class Process:
             self._events,
             snapshot=self.collector.snapshot,
             leader_worker_set=LeaderWorkerSetCheck(client, loop.time),
+            provisions=ProvisionCheck(client, options.config, loop.time),
             enqueue=self.queue.add,
             clock=time.time,
             tokens=self._tokens,

@@ -12,6 +12,7 @@ from typing import Protocol
 from moe_operator.controller.kube import (
     MODEL_DEPLOYMENT,
     NODE,
+    OPTIONAL_KINDS,
     ForbiddenError,
     Kind,
     KubeClient,
@@ -27,10 +28,13 @@ log = logging.getLogger(__name__)
 
 #: Seconds until the next resync, drawn between the two.
 INTERVAL = (300.0, 600.0)
-#: Kinds that the operator can do without: it then assumes what it cannot read.
-OPTIONAL = frozenset({NODE})
+#: Kinds that the operator can do without: it then assumes what it cannot read, or does not use them.
+OPTIONAL = frozenset({NODE}) | OPTIONAL_KINDS
 #: Seconds until the next look at kinds that were absent or forbidden, and after a LIST that failed.
 RECHECK = 15.0
+#: The same for kinds that many clusters never serve. Only their watch waits for it: a deployment that needs one asks
+#: for itself.
+RECHECK_OPTIONAL = 60.0
 
 
 class ResyncObserver(Protocol):
@@ -74,6 +78,8 @@ class Resync:
         self._changed = changed
         self._missed: set[Kind] = set()
         """Absent in the last LIST, although the store has objects: believed at the second time only."""
+        self._looked_at = float("-inf")
+        """When optional kinds were looked for last."""
         self._wanted = asyncio.Event()
         self._wanted_at: float | None = None
         self.ready = asyncio.Event()
@@ -138,6 +144,11 @@ class Resync:
     async def _look_again(self) -> None:
         """Look whether kinds that were absent or forbidden can be listed by now."""
         barred = [k for k in self._kinds if self._barred(k)]
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at < RECHECK_OPTIONAL:
+            barred = [k for k in barred if k not in OPTIONAL_KINDS]
+        else:
+            self._looked_at = now
         for kind in barred:
             await self._list(kind)
         if any(not self._barred(k) for k in barred):
@@ -188,7 +199,8 @@ class Resync:
     def _absent(self, kind: Kind) -> bool:
         if kind not in self._store.absent:
             hint = ": install the chart moe-operator-crds" if kind is MODEL_DEPLOYMENT else ""
-            log.warning("the API server does not serve %s (%s)%s", kind.kind, kind.api_version, hint)
+            level = logging.INFO if kind in OPTIONAL_KINDS else logging.WARNING
+            log.log(level, "the API server does not serve %s (%s)%s", kind.kind, kind.api_version, hint)
         self._store.absent.add(kind)
         self._store.forbidden.discard(kind)
         if kind in self._missed or not self._store.all(kind):
