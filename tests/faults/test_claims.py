@@ -33,7 +33,7 @@ def nvlink(monkeypatch: pytest.MonkeyPatch) -> None:
         found = make(*args, **more)
         if isinstance(found, Refusal):
             return found
-        return replace(found, transport=Transport(fabric="nvlink", compute_domain=True))
+        return replace(found, transport=Transport(fabric="mnnvl", compute_domain=True))
 
     monkeypatch.setattr(revisions, "make_plan", planned)
 
@@ -221,7 +221,7 @@ def test_a_plan_without_the_domain_leaves_it() -> None:
             def planned(*args: Any, **more: Any) -> Plan | Refusal:
                 found = make(*args, **more)
                 assert isinstance(found, Plan)
-                return replace(found, transport=Transport(fabric="nvlink", compute_domain=True))
+                return replace(found, transport=Transport(fabric="mnnvl", compute_domain=True))
 
             patch.setattr(revisions, "make_plan", planned)
             h.apply(manifest())

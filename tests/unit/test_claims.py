@@ -25,7 +25,7 @@ from moe_operator.resources.group import build_group
 from moe_operator.resources.revision import build_revision, read_revision, spec_hash
 from moe_operator.runtime.provisions import ProvisionCheck
 
-NVLINK = Transport(fabric="nvlink", compute_domain=True)
+NVLINK = Transport(fabric="mnnvl", compute_domain=True)
 
 
 def claimed(pods: int = 1, accelerator: str = "B200", gpus: int = 8) -> Plan:
@@ -244,13 +244,13 @@ def test_an_extended_resource_needs_no_template() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pods", "transport", "needed"), [(2, NVLINK, True), (1, NVLINK, False), (2, None, False)]
+    ("transport", "needed"), [(NVLINK, True), (Transport(fabric="infiniband"), False), (None, False)]
 )
-def test_only_groups_over_several_nodes_take_the_nodes_channel(
-    pods: int, transport: Transport | None, needed: bool
+def test_only_groups_whose_transport_needs_it_take_the_nodes_channel(
+    transport: Transport | None, needed: bool
 ) -> None:
-    """A node has one channel: groups within nodes would keep each other from it for nothing."""
-    plan_ = replace(group_plan(pods, 4, accelerator="GB200"), transport=transport)
+    """A node has one channel: groups that need none would keep others from it for nothing."""
+    plan_ = replace(group_plan(2, 4, accelerator="GB200"), transport=transport)
     assert needs_compute_domain(plan_) is needed
     deployment = model_deployment(hardware={"accelerator": "GB200"})
     asked = [c["resourceClaimTemplateName"] for c in claim_parts(rendering(deployment, plan_)).claims]

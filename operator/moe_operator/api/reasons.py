@@ -204,7 +204,8 @@ DEVICE_CLASS_MISSING = _reason(
 COMPUTE_DOMAIN_MISSING = _reason(
     _SPEC,
     "ComputeDomainMissing",
-    "Groups span nodes of an NVLink domain, and the cluster does not serve `computedomains.resource.nvidia.com`.",
+    "Ranks reach each other's GPU memory over NVLink's fabric, and the cluster does not serve"
+    " `computedomains.resource.nvidia.com`.",
     "Install NVIDIA's DRA driver for GPUs with ComputeDomains; or keep a group within a node"
     " (`hardware.gpusPerGroup`), or choose another fabric (`hardware.fabric`). The operator goes on by itself.",
 )

@@ -21,9 +21,9 @@ CHANNEL_TEMPLATE = "moe-operator-nvlink-channel"
 def needs_compute_domain(plan: Plan) -> bool:
     """Whether the pods of this plan must be in the namespace's ComputeDomain.
 
-    A group of one pod never: within a node no channel is needed, and a node has one channel to give.
+    The plan's transport says so, and says it sparingly: a node has one channel to give.
     """
-    return plan.transport is not None and plan.transport.compute_domain and plan.pods_per_group > 1
+    return plan.transport is not None and plan.transport.compute_domain
 
 
 def build_compute_domain(deployment: ModelDeployment) -> dict[str, Any]:

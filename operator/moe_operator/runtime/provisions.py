@@ -75,9 +75,9 @@ class ProvisionCheck:
         lacks = f"serves {COMPUTE_DOMAIN.group} in {', '.join(served)} only" if served else "has none"
         return Refusal(
             reasons.COMPUTE_DOMAIN_MISSING,
-            f"groups span nodes of an NVLink domain, for which pods need NVIDIA's ComputeDomain"
-            f" ({COMPUTE_DOMAIN.api_version}), and the cluster {lacks}: install NVIDIA's DRA driver for GPUs, version"
-            f" {COMPUTE_DOMAIN_DRIVER} or later, with resources.computeDomains.enabled=true; or keep a group within a"
+            "ranks of a group reach each other's GPU memory over NVLink's fabric, for which pods need NVIDIA's"
+            f" ComputeDomain ({COMPUTE_DOMAIN.api_version}), and the cluster {lacks}: install NVIDIA's DRA driver"
+            f" for GPUs, version {COMPUTE_DOMAIN_DRIVER} or later, with resources.computeDomains.enabled=true; or keep a group within a"
             " node with hardware.gpusPerGroup, or choose another fabric with hardware.fabric",
             retry=True,
         )
