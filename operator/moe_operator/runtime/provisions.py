@@ -77,7 +77,7 @@ class ProvisionCheck:
             reasons.COMPUTE_DOMAIN_MISSING,
             "ranks of a group reach each other's GPU memory over NVLink's fabric, for which pods need NVIDIA's"
             f" ComputeDomain ({COMPUTE_DOMAIN.api_version}), and the cluster {lacks}: install NVIDIA's DRA driver"
-            f" for GPUs, version {COMPUTE_DOMAIN_DRIVER} or later, with resources.computeDomains.enabled=true; or keep a group within a"
-            " node with hardware.gpusPerGroup, or choose another fabric with hardware.fabric",
+            f" for GPUs, version {COMPUTE_DOMAIN_DRIVER} or later, with resources.computeDomains.enabled=true; or keep"
+            " a group within a node with hardware.gpusPerGroup, or choose another fabric with hardware.fabric",
             retry=True,
         )
