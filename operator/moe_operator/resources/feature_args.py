@@ -47,11 +47,15 @@ def _balancing(sizing: Sizing) -> Iterator[Argument]:
         "num_redundant_experts": sizing.redundant_experts,
         "use_async": True,
     }
+    copies = sizing.redundant_experts
+    what = (
+        f"{copies} copies of busy experts beside the experts themselves" if copies else "no copies of experts"
+    )
     yield _flag(
         "eplb-config",
         _json(config),
-        "copies of busy experts, so that the experts divide evenly over the group's GPUs; they are moved beside the"
-        f" serving, every {sizing.balancing_interval} steps by the use in the last {sizing.balancing_window}",
+        f"{what}; they are moved beside the serving, every {sizing.balancing_interval} steps by the use in the last"
+        f" {sizing.balancing_window}",
     )
 
 
