@@ -330,6 +330,19 @@ class TestAdapters:
         narrow = {"adapters": [{**LAW, "targetModules": ["o_proj"]}]}
         assert _sizing(R1, model=narrow, hardware={"gpusPerGroup": 32}).balanced
 
+    def test_experts_are_reached_as_adapters_can(self) -> None:
+        """vLLM asserts its own exchange of tokens where adapters change experts, as it loads the model."""
+        wide: dict[str, Any] = {"hardware": {"gpusPerGroup": 16}, "parallelism": {"tensor": 1}}
+        plain = _plan(QWEN, "GB200", model={"precision": "nvfp4"}, **wide).transport
+        changed = _plan(QWEN, "GB200", model={"precision": "nvfp4", "adapters": [LAW]}, **wide).transport
+        assert plain is not None
+        assert plain.all2all == "flashinfer_nvlink_one_sided"
+        assert changed is not None
+        assert changed.all2all == "allgather_reducescatter"
+        engine = {"args": {"all2all-backend": "deepep_high_throughput"}}
+        message = _refused(QWEN, "GB200", model={"adapters": [LAW]}, engine=engine, **wide)
+        assert "adapters go with allgather_reducescatter only" in message
+
     @pytest.mark.parametrize(
         ("name", "accelerator", "spec", "says"),
         [
