@@ -1,5 +1,6 @@
 """The operator as a process with exactly the rights that its chart grants."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -11,8 +12,11 @@ from harness.kubectl import helm, kubectl
 CHART = Path(__file__).resolve().parents[2] / "charts" / "moe-operator"
 
 
-async def start(place: str, folder: Path, *settings: str, key: str = "") -> Replica:
-    """Install the chart without pods, and run the operator as its account. `key`: the Secret of its agents' key."""
+async def start(
+    place: str, folder: Path, *settings: str, key: str = "", arguments: Sequence[str] = ()
+) -> Replica:
+    """Install the chart without pods, and run the operator as its account. `key`: the Secret of its agents' key;
+    `arguments`: further ones."""
     options = [arg for setting in ("replicas=0", *settings) for arg in ("--set", setting)]
     helm("install", place, str(CHART), "-n", place, *options)
     account = f"{place}-moe-operator"
@@ -33,8 +37,8 @@ async def start(place: str, folder: Path, *settings: str, key: str = "") -> Repl
             }
         )
     )
-    arguments = [f"--kubeconfig={kubeconfig}", f"--lease-name={account}"]
-    arguments.append(f"--agent-key-secret={key or f'{account}-agent-key'}")
+    own = [f"--kubeconfig={kubeconfig}", f"--lease-name={account}"]
+    own.append(f"--agent-key-secret={key or f'{account}-agent-key'}")
     # The chart's own arguments say which namespaces; here the same values are given to the process.
     watched = [s.partition("=")[2].strip("{}") for s in settings if s.startswith("watch.namespaces")]
-    return await Replica.start(place, "op", folder, *arguments, namespaces=watched)
+    return await Replica.start(place, "op", folder, *own, *arguments, namespaces=watched)

@@ -24,6 +24,7 @@ from moe_operator.controller.kube import (
     COMPUTE_DOMAIN,
     CONFIG_MAP,
     CONTROLLER_REVISION,
+    JOB,
     LEADER_WORKER_SET,
     MODEL_DEPLOYMENT,
     NETWORK_POLICY,
@@ -42,7 +43,16 @@ from moe_operator.controller.kube import (
 Propagation = Literal["Foreground", "Background"]
 
 #: Kinds whose status is written through its own subresource alone.
-WITH_STATUS = {MODEL_DEPLOYMENT, LEADER_WORKER_SET, STATEFUL_SET, POD_DISRUPTION_BUDGET, POD, SERVICE, NODE}
+WITH_STATUS = {
+    MODEL_DEPLOYMENT,
+    LEADER_WORKER_SET,
+    STATEFUL_SET,
+    POD_DISRUPTION_BUDGET,
+    POD,
+    SERVICE,
+    NODE,
+    JOB,
+}
 #: Kinds whose generation counts changes of the spec.
 WITH_GENERATION = {MODEL_DEPLOYMENT, LEADER_WORKER_SET, STATEFUL_SET, POD_DISRUPTION_BUDGET, NETWORK_POLICY}
 FOREGROUND = "foregroundDeletion"

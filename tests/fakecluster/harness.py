@@ -253,6 +253,7 @@ _TIMES = {
     "lastFailureTime",
     "nextAttemptTime",
     "lastChangeTime",
+    "readySince",
     "since",
     "startedAt",
     "finishedAt",
@@ -267,6 +268,7 @@ _OWN = {
     # How long one start took.
     "coldStart",
     names.ANNOTATION_INCARNATION,
+    names.ANNOTATION_CLAIM_UID,
     "blockOwnerDeletion",
 }
 

@@ -11,6 +11,7 @@ from moe_operator.api import names
 from moe_operator.controller.kube import (
     COMPUTE_DOMAIN,
     EVENT,
+    JOB,
     LEADER_WORKER_SET,
     LEASE,
     MODEL_DEPLOYMENT,
@@ -151,8 +152,9 @@ class Invariants:
 
     def _ours(self, obj: Obj) -> bool:
         owners = [r for r in obj["metadata"].get("ownerReferences") or [] if r["kind"] == names.KIND]
-        # A ComputeDomain is shared: its owners do not control it.
-        if any(r.get("controller") or obj.get("kind") == COMPUTE_DOMAIN.kind for r in owners):
+        # A ComputeDomain and a Job are shared: their owners do not control them.
+        shared = obj.get("kind") in (COMPUTE_DOMAIN.kind, JOB.kind)
+        if any(r.get("controller") or shared for r in owners):
             return True
         # Pods belong to LeaderWorkerSet's StatefulSets; their group is ours.
         group = self.world.server.get(
@@ -160,7 +162,9 @@ class Invariants:
         )
         if group is not None:
             return self._ours(group)
-        return obj.get("kind") == "Pod" and labels_of(obj).get(names.LABEL_MANAGED_BY) == names.MANAGED_BY
+        # Weights outlive their deployments, so the claim has no owner.
+        ownerless = obj.get("kind") in ("Pod", "PersistentVolumeClaim")
+        return ownerless and labels_of(obj).get(names.LABEL_MANAGED_BY) == names.MANAGED_BY
 
     # --- every half second ------------------------------------------------------------------------
 

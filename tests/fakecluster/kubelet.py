@@ -60,7 +60,7 @@ class Kubelets(Controller):
         engines.ended = self._engine_ended
 
     def keys(self, event: Event) -> Iterable[Key]:
-        if event.kind != POD:
+        if event.kind != POD or not _has_engine(event.obj):
             return
         if event.type == "DELETED":
             # Force-deleted: the process goes too as soon as the node hears of it.
@@ -79,7 +79,7 @@ class Kubelets(Controller):
     def wake_node(self, node: str) -> None:
         """A node is back: look at its pods again."""
         for pod in self.server.list(POD):
-            if pod["spec"].get("nodeName") == node:
+            if pod["spec"].get("nodeName") == node and _has_engine(pod):
                 self.again((pod["metadata"]["namespace"], pod["metadata"]["name"]))
 
     def sync(self, key: Key) -> None:
@@ -268,6 +268,10 @@ class Kubelets(Controller):
             "containerStatuses": [container],
         }
         self.server.set_status(POD, pod, status, self.name)
+
+
+def _has_engine(pod: Obj) -> bool:
+    return any(c["name"] == names.ENGINE_CONTAINER for c in pod["spec"]["containers"])
 
 
 def _engine_container(pod: Obj) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class Operator:
         self.client = MemoryClient(
             world.server,
             faults,
-            logs=world.kubelets.logs,
+            logs=world.logs,
             on_crash=self._crashed,
             uncounted=frozenset({LEASE, EVENT}),
         )

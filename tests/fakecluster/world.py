@@ -6,13 +6,16 @@ from fakecluster.api_server import ApiServer
 from fakecluster.clock import Clock
 from fakecluster.collector import GarbageCollector
 from fakecluster.controller import Timers
+from fakecluster.downloads import Downloads
 from fakecluster.dra import ClaimController, ComputeDomainController
 from fakecluster.engines import Engine, Engines, EngineSettings
 from fakecluster.kubelet import Kubelets
 from fakecluster.lws import LeaderWorkerSetController
 from fakecluster.nodes import Nodes, Scheduler
+from fakecluster.objects import labels_of
 from fakecluster.statefulset import StatefulSetController
 from fakecluster.traffic import Endpoints, MemoryEngineClient
+from moe_operator.api import names
 from moe_operator.controller.kube import POD, Obj
 
 
@@ -31,6 +34,7 @@ class World:
         self.nodes.reachability_changed = self._reachability_changed
         self.nodes.returned = self.kubelets.wake_node
         self.stateful_sets = StatefulSetController(self.server, self.timers)
+        self.downloads = Downloads(self.server, self.timers)
         self.controllers = [
             GarbageCollector(self.server, self.timers),
             LeaderWorkerSetController(self.server, self.timers),
@@ -45,6 +49,13 @@ class World:
     def settings(self) -> EngineSettings:
         """How engines behave; changes count from now on."""
         return self.engines.settings
+
+    def logs(self, namespace: str, pod: str, previous: bool) -> str:
+        """What `kubectl logs` would give."""
+        obj = self.server.get(POD, namespace, pod)
+        if obj is not None and names.LABEL_JOB in labels_of(obj):
+            return self.downloads.logs(obj)
+        return self.kubelets.logs(namespace, pod, previous)
 
     def stop(self) -> None:
         """Nothing happens any more."""

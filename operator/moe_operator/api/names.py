@@ -39,6 +39,17 @@ ANNOTATION_QUEUE = f"{GROUP}/queue"
 #: On the pods: SHA-256 of the token by which the operator proves itself to their agents.
 ANNOTATION_AGENT_VERIFIER = f"{GROUP}/agent-verifier"
 
+#: On the Job that downloads weights: how its last pod ended, as the program wrote it. Survives the pod.
+ANNOTATION_OUTCOME = f"{GROUP}/outcome"
+#: ... the claim that it filled: another one of the name is empty.
+ANNOTATION_CLAIM_UID = f"{GROUP}/claim-uid"
+#: On that Job and its pods: the folder in the cache.
+LABEL_WEIGHTS = f"{GROUP}/weights"
+#: What Kubernetes puts on the pods of a Job.
+LABEL_JOB = "batch.kubernetes.io/job-name"
+#: The container that downloads weights, in the pods of a Job or before an engine.
+FETCH_CONTAINER = "moe-weights"
+
 #: The container that runs vLLM, in every pod of a group.
 ENGINE_CONTAINER = "engine"
 HTTP_PORT = 8000

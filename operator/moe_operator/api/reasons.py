@@ -230,6 +230,87 @@ REFUSED = _reason(
 
 # --- Reasons: weights, capacity, scaling ---------------------------------------------------------
 
+_WEIGHTS = "WeightsReady"
+WEIGHTS_CACHED = _reason(
+    _WEIGHTS, "WeightsCached", "The weights are in the cache, checked against the source."
+)
+WEIGHTS_MOUNTED = _reason(
+    _WEIGHTS, "WeightsMounted", "The weights are on a claim or in an image, and engines read them there."
+)
+ENGINE_DOWNLOADS = _reason(
+    _WEIGHTS,
+    "EngineDownloads",
+    "There is no cache: each pod reads the source itself whenever it starts.",
+    "Set `weights.cache`, or a default in the operator's configuration.",
+)
+NODES_DOWNLOAD = _reason(
+    _WEIGHTS,
+    "NodesDownload",
+    "Each node downloads once into its own folder, before its first engine starts.",
+)
+WEIGHTS_WAITING = _reason(
+    _WEIGHTS,
+    "WeightsWaiting",
+    "The pod that downloads has not started.",
+    "Read the message: a claim that is not bound, no node, or an image.",
+)
+WEIGHTS_DOWNLOADING = _reason(
+    _WEIGHTS, "WeightsDownloading", "The weights are being downloaded; groups are made once they are there."
+)
+WEIGHTS_UNAUTHORIZED = _reason(
+    _WEIGHTS,
+    "WeightsUnauthorized",
+    "The source refuses the credentials, or asks for some.",
+    "Correct the Secret of `weights.credentialsSecret`, or accept the model's licence; it is tried again every 30 s.",
+)
+WEIGHTS_NOT_FOUND = _reason(
+    _WEIGHTS,
+    "WeightsNotFound",
+    "The source has no such model or revision.",
+    "Correct `model.source`, `model.name` or `model.revision`. Hubs say so of private models too.",
+)
+WEIGHTS_BAD_SOURCE = _reason(
+    _WEIGHTS,
+    "WeightsBadSource",
+    "What the source holds cannot be served.",
+    "Read the message: usually a repository without safetensors, or a wrong folder.",
+)
+WEIGHTS_BAD_CACHE = _reason(
+    _WEIGHTS,
+    "WeightsBadCache",
+    "The cache cannot be written to.",
+    "Let user or group 65532 write to the claim, or see what the message says.",
+)
+WEIGHTS_UNREACHABLE = _reason(
+    _WEIGHTS,
+    "WeightsUnreachable",
+    "The source does not answer.",
+    "Check the way out of the cluster, or name a mirror in the operator's configuration (`weights.endpoint`).",
+)
+WEIGHTS_CORRUPT = _reason(
+    _WEIGHTS,
+    "WeightsCorrupt",
+    "A file is not what the source says it should be; it is named, and never given to an engine.",
+    "It is downloaded again by itself. If it stays so, the source or the storage is at fault.",
+)
+WEIGHTS_DISK_FULL = _reason(
+    _WEIGHTS,
+    "WeightsDiskFull",
+    "The cache has no room for the weights.",
+    "Raise `weights.cache.size`, free space, or use another cache; it is tried again every minute.",
+)
+WEIGHTS_FAILED = _reason(
+    _WEIGHTS,
+    "WeightsFailed",
+    "The download ended without saying why.",
+    "Read the log of the pod that the message names.",
+)
+HOST_PATH_NOT_ALLOWED = _reason(
+    _SPEC,
+    "HostPathNotAllowed",
+    "The operator's configuration does not allow this folder of the nodes as a cache.",
+    "Use a folder that the message lists, or have it added to `weights.hostPaths`.",
+)
 
 _CAPACITY = "CapacityAvailable"
 CAPACITY_SUFFICIENT = _reason(_CAPACITY, "CapacitySufficient", "All pods of all groups have a node.")

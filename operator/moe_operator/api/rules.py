@@ -14,6 +14,7 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.features import BalancingMode, SpeculationMethod
 from moe_operator.api.reserved import Reserved
 from moe_operator.api.spec import AgentMode, ModelDeploymentSpec, PodSecurityProfile
+from moe_operator.api.weights import Caching
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,19 @@ def _adapters_told_apart(spec: ModelDeploymentSpec) -> bool:
 
 def _divides(width: int | None, part: int | None) -> bool:
     return width is None or part is None or width % part == 0
+
+
+def _one_cache(spec: ModelDeploymentSpec) -> bool:
+    cache = spec.weights.cache
+    return (
+        cache is None
+        or sum(place is not None for place in (cache.claim, cache.storage_class_name, cache.host_path)) == 1
+    )
+
+
+def _sized(spec: ModelDeploymentSpec) -> bool:
+    cache = spec.weights.cache
+    return cache is None or (cache.storage_class_name is None) == (cache.size is None)
 
 
 _GIVEN = "!has(self.hardware.gpusPerGroup) || !has(self.parallelism) || !has(self.parallelism.{})"
@@ -198,6 +212,25 @@ _PLAIN = (
         f"!has(self.runAsUser) || (has(self.podSecurity) && self.podSecurity == '{PodSecurityProfile.RESTRICTED}')",
         "runAsUser needs podSecurity: Restricted: otherwise engines run as their image's own user",
         lambda s: s.engine.run_as_user is None or s.engine.pod_security is PodSecurityProfile.RESTRICTED,
+    ),
+    _on_spec(
+        "spec.weights",
+        "!has(self.cache) || (has(self.cache.claim) ? 1 : 0) + (has(self.cache.storageClassName) ? 1 : 0)"
+        " + (has(self.cache.hostPath) ? 1 : 0) == 1",
+        "weights.cache needs exactly one of claim, storageClassName (with size) and hostPath",
+        _one_cache,
+    ),
+    _on_spec(
+        "spec.weights",
+        "!has(self.cache) || has(self.cache.storageClassName) == has(self.cache.size)",
+        "weights.cache.size goes with storageClassName, and with it alone: a claim or folder has the size it has",
+        _sized,
+    ),
+    _on_spec(
+        "spec.weights",
+        "!has(self.caching) || self.caching != 'Disabled' || !has(self.cache)",
+        "weights.caching: Disabled and weights.cache contradict each other: leave one out",
+        lambda s: s.weights.caching is not Caching.DISABLED or s.weights.cache is None,
     ),
     Rule(
         "spec.model.name",

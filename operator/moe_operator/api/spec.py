@@ -22,6 +22,7 @@ from moe_operator.api.base import (
     Quantity,
 )
 from moe_operator.api.features import AdapterSpec, ExpertBalancingSpec, SpeculationSpec
+from moe_operator.api.weights import WeightsSpec
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
@@ -83,9 +84,12 @@ class ModelSpec(ApiModel):
     name: Annotated[str, Field(min_length=1, max_length=253, pattern=_WORD)]
     """Name on the Hugging Face hub (`Qwen/Qwen3.5-397B-A17B`), or any name of yours where `source` says where
     the weights are. It cannot be changed: another model is another deployment."""
-    source: Annotated[str, Field(pattern=r"^(hf|pvc)://[A-Za-z0-9][^\s]*$", max_length=512)] | None = None
-    """Where the weights are: `hf://ORG/NAME` (default: from the name) or `pvc://CLAIM/PATH`, a folder on a
-    PersistentVolumeClaim in the same namespace."""
+    source: Annotated[str, Field(pattern=r"^(hf|pvc|s3|oci)://[A-Za-z0-9][^\s]*$", max_length=512)] | None = (
+        None
+    )
+    """Where the weights are: `hf://ORG/NAME` (default: from the name); `s3://BUCKET/PREFIX`; `pvc://CLAIM/PATH`, a
+    folder on a PersistentVolumeClaim in the same namespace; `oci://IMAGE#PATH`, a folder in a container image, which
+    is mounted as a volume (Kubernetes 1.33 with the gate ImageVolume, 1.35 without)."""
     revision: Annotated[str, Field(min_length=1, max_length=128, pattern=_WORD)] | None = None
     """Commit, tag or branch on the hub."""
     served_name: Annotated[str, Field(min_length=1, max_length=253, pattern=_WORD)] | None = None
@@ -305,6 +309,8 @@ class ModelDeploymentSpec(ApiModel):
     """Overrides of the engine."""
     pod_template: PodTemplateSpec = PodTemplateSpec()
     """What platform teams need to add to the pods."""
+    weights: WeightsSpec = WeightsSpec()
+    """Where weights are kept, so that they are downloaded once and not by every pod."""
     rollout: RolloutSpec = RolloutSpec()
     """How groups move to a new revision, and how a group is drained."""
     recovery: RecoverySpec = RecoverySpec()

@@ -199,6 +199,29 @@ class RecoveryStatus(ApiModel):
     go elsewhere first, until groups have been well for a while."""
 
 
+class WeightsStatus(ApiModel):
+    """The weights of the wanted revision, where a cache keeps them."""
+
+    source: str
+    """Where they come from, as a URL."""
+    revision: str | None = None
+    """What was asked for: a commit, tag or branch; absent: the default branch, or a source without revisions."""
+    commit: str | None = None
+    """What that was resolved to, once, when they were downloaded."""
+    cache: str
+    """Where they are kept: `claim NAME` or `hostPath /FOLDER`."""
+    entry: str
+    """Folder in the cache."""
+    bytes: int = 0
+    """Already there."""
+    total_bytes: int = 0
+    """Of all files; 0 until the source has told."""
+    percent: int = 0
+    """Of the bytes."""
+    ready_since: str | None = None
+    """Since when they are all there, checked (RFC 3339)."""
+
+
 class ModelDeploymentStatus(ApiModel):
     """The observed state of a ModelDeployment."""
 
@@ -224,6 +247,8 @@ class ModelDeploymentStatus(ApiModel):
     """The ledger of failures."""
     cold_start: ColdStartStatus | None = None
     """How long the newest group took to come up."""
+    weights: WeightsStatus | None = None
+    """The weights of the wanted revision; absent where engines read the source themselves."""
     endpoint: str | None = None
     """URL at which clients in the cluster reach the model."""
     engine_arguments: Annotated[list[str], Field(max_length=256), WHOLE_LIST] = Field(default_factory=list)

@@ -11,6 +11,7 @@
     policy: {rules: [...]}
     network: {policies: Ingress}
     deviceClasses: {nvidia.com/gpu: team-gpus.example.com}
+    weights: {cache: {storageClassName: shared-nvme, size: 4Ti}}
 
 Vendors and accelerators have the fields of `accelerators.yaml`, and only those that differ; an accelerator that
 is not in the catalogue is added, with all its fields. Fabrics: see `site_fabrics`.
@@ -29,6 +30,7 @@ from moe_operator.catalog.device_classes import DeviceClassSection, device_class
 from moe_operator.catalog.network import Network, NetworkForm
 from moe_operator.catalog.policy import Policy, PolicyForm
 from moe_operator.catalog.site_fabrics import SiteFabricsError, site_fabrics
+from moe_operator.catalog.weights_site import WeightsSection, WeightsSite
 
 #: Bytes; the file is a ConfigMap's key, which holds at most one MiB.
 LARGEST_FILE = 2**20
@@ -55,6 +57,8 @@ class OperatorConfig:
     """Who may connect to engines."""
     device_classes: Mapping[str, str] = field(default_factory=lambda: device_classes({}))
     """DeviceClass that gives whole GPUs, by the extended resource that stands for them."""
+    weights: WeightsSite = field(default_factory=WeightsSite)
+    """How weights are fetched and kept."""
 
 
 _Key = Annotated[str, Field(min_length=1, max_length=317)]
@@ -72,6 +76,7 @@ class _File(BaseModel):
     policy: PolicyForm = PolicyForm()
     network: NetworkForm = NetworkForm()
     device_classes: DeviceClassSection = Field(default_factory=dict)
+    weights: WeightsSection = Field(default_factory=WeightsSection)
 
 
 def default_config() -> OperatorConfig:
@@ -107,6 +112,7 @@ def read_config(text: str) -> OperatorConfig:
         rdma_resources=tuple(given.rdma_resources) if given.rdma_resources else None,
         policy=policy,
         network=given.network.network(),
+        weights=given.weights.site(),
     )
 
 

@@ -25,6 +25,7 @@ from moe_operator.resources.group import render_revision
 from moe_operator.resources.pod_security import PodSecurity, template_security
 from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.revision import Revision
+from moe_operator.resources.weights import weights_refusal
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def make_report(
     if isinstance(planned, Refusal):
         return governance.with_policy_nodes(planned, policy, namespace)
     spec = deployment.spec
+    if refused := weights_refusal(spec, planned, site.weights):
+        return refused
     options = hardware_options(spec, nodes.inventory, catalog)
     assert not isinstance(options, Refusal)  # there is a plan on one of them
     hardware = next(option for option in options if option.profile.name == planned.accelerator)

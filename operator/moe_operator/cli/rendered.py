@@ -15,6 +15,7 @@ from moe_operator.resources.compute_domain import build_compute_domain, needs_co
 from moe_operator.resources.group import build_group
 from moe_operator.resources.pod_template import pod_parts
 from moe_operator.resources.revision import build_revision
+from moe_operator.resources.weights_fetch import build_download
 
 Object = dict[str, Any]
 
@@ -28,6 +29,8 @@ PURPOSES = {
     "ResourceClaimTemplate": "the GPUs of a pod: a claim is made of it for each",
     "ComputeDomain": "the namespace's NVLink domain, which its deployments share",
     "ControllerRevision": "the operator's record of this rendering, for rollback",
+    "PersistentVolumeClaim": "the cache of weights, one for all deployments of the namespace that name its class",
+    "Job": "downloads the weights once; groups are made when it is done",
     "LeaderWorkerSet": "one group",
 }
 
@@ -77,6 +80,7 @@ def rendered_objects(
         objects.append(build_compute_domain(deployment))
     if revision:
         objects.append(build_revision(deployment, rendered))
+    objects += build_download(report.rendering)
     places = [Placement()] * groups if isinstance(groups, int) else groups
     objects += [build_group(deployment, rendered, slot, placement=place) for slot, place in enumerate(places)]
     return [_of(obj, placed=placed, applied=deployment.uid != NOT_APPLIED) for obj in objects]

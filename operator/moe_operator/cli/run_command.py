@@ -14,6 +14,7 @@ from pathlib import Path
 from moe_operator.api import crd
 from moe_operator.api.base import parse_duration
 from moe_operator.catalog.operator_config import OperatorConfigError, default_config, read_config
+from moe_operator.catalog.weights_site import IMAGE_VARIABLE, run_by
 from moe_operator.runtime import logs
 from moe_operator.runtime.connection import NoConnectionError, current_namespace
 from moe_operator.runtime.process import Options, run
@@ -59,7 +60,11 @@ def options(given: argparse.Namespace) -> Options:
         workers=given.workers,
         resync=given.resync,
         agent_key_secret=given.agent_key_secret,
-        config=replace(config, network=replace(config.network, operator_namespace=own)),
+        config=replace(
+            config,
+            network=replace(config.network, operator_namespace=own),
+            weights=run_by(config.weights, os.environ.get(IMAGE_VARIABLE)),
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.api.status import ColdStartStatus
+from moe_operator.api.status import ColdStartStatus, WeightsStatus
 from moe_operator.cli.tables import table
 from moe_operator.controller.observed import pod_facts
 
@@ -46,6 +46,8 @@ def describe_deployment(deployment: ModelDeployment, pods: Iterable[dict[str, An
     )
     if status.cold_start:
         lines.append(f"  last start {start_text(status.cold_start)}")
+    if status.weights:
+        lines.append(f"  weights    {_weights(status.weights)}")
     if status.scaling:
         lines.append(
             f"  scaling    {status.scaling.desired} wanted: {status.scaling.reason}: {status.scaling.message}"
@@ -75,3 +77,13 @@ def describe_deployment(deployment: ModelDeployment, pods: Iterable[dict[str, An
         ]
         lines += ["", table(("GROUP", "POD", "READY", "TRAFFIC", "RESTARTS", "NODE", "STATE"), pod_rows)]
     return "\n".join(lines)
+
+
+def _weights(weights: WeightsStatus) -> str:
+    commit = f" at {weights.commit[:12]}" if weights.commit else ""
+    text = f"{weights.source}{commit} in {weights.cache}"
+    if weights.ready_since:
+        return f"{text}, {weights.bytes / 1e9:.1f} GB, ready since {weights.ready_since}"
+    if not weights.total_bytes:
+        return f"{text}, not begun"
+    return f"{text}, {weights.bytes / 1e9:.1f} of {weights.total_bytes / 1e9:.1f} GB ({weights.percent} %)"

@@ -80,6 +80,9 @@ class Wanted:
     """The ledger's back-off: no group is created before this time."""
     occupied_slots: frozenset[int]
     """Slots whose names are taken, by groups on their way out and by objects that are not ours."""
+    hold: bool = False
+    """Whether groups of the revision cannot start yet, as their weights are not there: none is made, and those of
+    others stay."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +258,7 @@ def _fit(
         for group in sorted(new, key=_victim_order)[:surplus]:
             _retire(plan, group, reasons.SCALED_DOWN)
             new.remove(group)
-    stay = _supersede(plan, wanted, new, old)
+    stay = list(old) if wanted.hold else _supersede(plan, wanted, new, old)
     leaving = len(old) - len(stay) + sum(g.facts.revision != wanted.revision for g in draining)
     _create(plan, wanted, new, stay, leaving, now)
     return [*new, *stay]
@@ -293,7 +296,7 @@ def _create(
     rolling = bool(old) or leaving > 0
     room = wanted.desired + wanted.max_surge - len(new) - len(old) - leaving if rolling else missing
     count = min(missing, room)
-    if count <= 0:
+    if count <= 0 or wanted.hold:
         return
     if wanted.create_after is not None and now < wanted.create_after:
         plan.again(wanted.create_after - now)

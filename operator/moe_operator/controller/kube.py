@@ -58,6 +58,8 @@ RESOURCE_CLAIM = Kind("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim"
 SECRET = Kind("", "v1", "secrets", "Secret")
 NETWORK_POLICY = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 COMPUTE_DOMAIN = Kind("resource.nvidia.com", "v1beta1", "computedomains", "ComputeDomain")
+JOB = Kind("batch", "v1", "jobs", "Job")
+PERSISTENT_VOLUME_CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
 
@@ -73,7 +75,7 @@ APPLIED_KINDS = (
 #: The same by the name of the kind.
 APPLIED = {one.kind: one for one in APPLIED_KINDS}
 #: Everything that is watched and cached, beside the ModelDeployments themselves.
-CHILD_KINDS = (LEADER_WORKER_SET, CONTROLLER_REVISION, POD, *APPLIED_KINDS, COMPUTE_DOMAIN)
+CHILD_KINDS = (LEADER_WORKER_SET, CONTROLLER_REVISION, POD, JOB, *APPLIED_KINDS, COMPUTE_DOMAIN)
 #: Kinds that many clusters do not serve. Only deployments whose plan asks for them are held up by that.
 OPTIONAL_KINDS = frozenset({RESOURCE_CLAIM_TEMPLATE, COMPUTE_DOMAIN})
 

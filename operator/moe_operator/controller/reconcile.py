@@ -64,6 +64,8 @@ from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.scaling import Load, Scale, Scaler, load_of
 from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fold, waits_for_node
 from moe_operator.controller.store import Key, Store
+from moe_operator.controller.weights import WeightsKeeper
+from moe_operator.controller.weights_state import WeightsView
 from moe_operator.planner.plan import Plan, Refusal
 from moe_operator.resources.agent_config import agent_config_name, agent_configs_of
 from moe_operator.resources.children import build_children
@@ -122,6 +124,7 @@ class Reconciler:
         census = Census(client, store, config, clock)
         self._placing = Placing(store, census, config.catalog)
         self._planning = Planning(client, config, census, self._placing, clock)
+        self._weights = WeightsKeeper(client, store, config, clock)
         self._events = events
         self._snapshot = snapshot
         self._leader_worker_set = leader_worker_set
@@ -146,6 +149,7 @@ class Reconciler:
             self._memory.pop(key, None)
             self._scaler.forget(key)
             self._planning.forget(key)
+            self._weights.forget(key)
             return Result()
         try:
             deployment = parse(obj)
@@ -191,12 +195,15 @@ class _Pass:
         self._parent_seen = False
         self._room: Room | None = None
         self._displaced: dict[str, Cause] = {}
+        self._weights: WeightsView | None = None
 
     async def run(self, trouble: Trouble | None) -> Result:
         trouble = trouble or await self._choose_revision()
         if trouble:
             self._effective = self._kept.get(self._d.status.revision or "")
         self._displaced = await self._look_elsewhere()
+        if self._effective is not None:
+            self._weights = await self._o._weights.look(self._d, self._effective)
         seen = self._decide(None)
         try:
             await self._act(trouble, seen)
@@ -226,6 +233,7 @@ class _Pass:
             after.plan.requeue_after,
             seen.scale.recheck_after,
             self._figures_due(after),
+            self._weights.again if self._weights else None,
         )
         return Result(min((w for w in waits if w is not None), default=None))
 
@@ -308,6 +316,7 @@ class _Pass:
                 drain_deadline=parse_duration(rollout.drain_deadline),
                 create_after=parse_time(self._ledger.next_attempt_time),
                 occupied_slots=self._occupied_slots(),
+                hold=self._weights is not None and self._weights.hold,
             ),
             views,
             self._now,
@@ -436,6 +445,7 @@ class _Pass:
                 self._parent_lives,
             )
             self._kept[self._effective.name] = self._effective
+        await self._o._weights.ensure(d, self._effective, self._parent_lives)
 
     async def _clean_up(self) -> None:
         """Forget revisions past the history limit, agents that no kept revision mounts, and what only revisions that
@@ -477,6 +487,7 @@ class _Pass:
                 figures_written_at=self._memory.figures_written_at,
                 room=self._room,
                 observations=self._o._snapshot().pods,
+                weights=self._weights,
             )
         )
         if status == self._d.status:

@@ -19,6 +19,7 @@ from moe_operator.planner.planning import plan as make_plan
 from moe_operator.resources.group import render_revision
 from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.revision import Revision, read_revision, revision_name
+from moe_operator.resources.weights import weights_refusal
 
 #: Revisions kept beside those that groups run, for rollback.
 HISTORY_LIMIT = 10
@@ -60,6 +61,8 @@ def make(
     planned = make_plan(deployment, inventory, config.catalog, config=model)
     if isinstance(planned, Refusal):
         return planned
+    if refused := weights_refusal(deployment.spec, planned, config.weights):
+        return refused
     return Choice(render_revision(Rendering(deployment, planned, config)), fresh=True, notes=planned.notes)
 
 

@@ -23,6 +23,7 @@ from moe_operator.controller.conditions import Said, merge
 from moe_operator.controller.group_planner import GroupState, GroupView, leader_selector
 from moe_operator.controller.outlook import described
 from moe_operator.controller.planning import Room
+from moe_operator.controller.weights_state import WeightsView
 from moe_operator.planner.memory import MIB
 from moe_operator.planner.plan import Plan, Sizing
 from moe_operator.resources.revision import Revision
@@ -67,6 +68,8 @@ class Learned:
     """Free GPUs, looked at while a pod finds no node."""
     observations: Mapping[str, PodObservation] = field(default_factory=dict)
     """What telemetry last saw of each pod, by uid."""
+    weights: WeightsView | None = None
+    """Where the weights of the revision stand."""
 
 
 def fold(learned: Learned) -> ModelDeploymentStatus:
@@ -104,6 +107,7 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         scaling=learned.scaling,
         recovery=learned.ledger,
         cold_start=newest_start(old.cold_start, learned.groups, learned.observations),
+        weights=learned.weights.status if learned.weights else None,
         endpoint=f"http://{deployment.name}.{deployment.namespace}.svc:{names.HTTP_PORT}/v1"
         if revision
         else None,
@@ -196,6 +200,8 @@ def _conditions(
         said.append(
             Said(reasons.PLANNED, True, reasons.PLANNED_REASON, "; ".join([text, *learned.plan_notes]))
         )
+    if learned.weights:
+        said.append(learned.weights.said)
     waiting = [waiting_for(g.facts) for g in live if g.state is GroupState.STARTING]
     homeless = [m for r, m in waiting if r == reasons.UNSCHEDULABLE]
     gated = [m for r, m in waiting if r == reasons.SCHEDULING_GATED]
@@ -293,8 +299,11 @@ def _groups_ready(
     failed = learned.ledger.failures > 0 and cause is not None
     parts = [count]
     late = [g for g in live if g.state is not GroupState.SERVING]
+    weights = learned.weights
     if late:
         parts.append(f"{late[0].name}: {waiting_for(late[0].facts)[1]}")
+    elif weights is not None and weights.hold:
+        parts.append(weights.said.message)
     elif due is not None and due > learned.now:
         parts.append(f"the next group is created at {learned.ledger.next_attempt_time}")
     if failed and cause is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moe_operator.api import names
-from moe_operator.controller.kube import CHILD_KINDS, COMPUTE_DOMAIN, MODEL_DEPLOYMENT, NODE, Kind, Obj
+from moe_operator.controller.kube import CHILD_KINDS, COMPUTE_DOMAIN, JOB, MODEL_DEPLOYMENT, NODE, Kind, Obj
 
 Key = tuple[str, str]
 """Namespace and name of a ModelDeployment."""
@@ -28,11 +28,12 @@ def owner_key(obj: Mapping[str, Any]) -> Key | None:
 
 
 def concerned(kind: Kind, obj: Mapping[str, Any]) -> set[Key]:
-    """The ModelDeployments to look at when this object changes. A ComputeDomain is shared by all of its owners."""
+    """The ModelDeployments to look at when this object changes. A ComputeDomain, and a Job that downloads weights, are
+    shared by all of their owners."""
     meta = obj["metadata"]
     if kind == MODEL_DEPLOYMENT:
         return {(meta["namespace"], meta["name"])}
-    if kind == COMPUTE_DOMAIN:
+    if kind in (COMPUTE_DOMAIN, JOB):
         references = meta.get("ownerReferences") or []
         return {(meta["namespace"], one["name"]) for one in references if one.get("kind") == names.KIND}
     key = owner_key(obj)

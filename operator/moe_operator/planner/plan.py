@@ -75,6 +75,8 @@ class Sizing:
     adapter_rank: int = 0
     experts_apart: bool = False
     """Whether the checkpoint holds each routed expert as tensors of its own."""
+    checkpoint_bytes: int = 0
+    """Of all files of weights; 0 in plans of earlier versions."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from moe_operator.catalog.accelerators import Catalog
 from moe_operator.catalog.fabrics import Reach
 from moe_operator.catalog.models.architecture import Section, Split, StateCache
 from moe_operator.catalog.models.catalog import Checkpoint, Model, ModelCatalog, load_models
+from moe_operator.catalog.models.storage import checkpoint_bytes
 from moe_operator.planner.checkpoints import CheckpointError, choose_checkpoint, override_dtype
 from moe_operator.planner.fabric import Choice
 from moe_operator.planner.inventory import Inventory
@@ -341,6 +342,7 @@ def _sizing(sized: Sized, wants: Wants) -> Sizing:
         adapter_slots=sized.features.adapters.slots if sized.features.adapters else 0,
         adapter_rank=sized.features.adapters.rank if sized.features.adapters else 0,
         experts_apart=_experts_apart(model),
+        checkpoint_bytes=checkpoint_bytes(model, sized.checkpoint),
     )
 
 

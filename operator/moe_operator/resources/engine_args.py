@@ -65,13 +65,12 @@ def explained_arguments(rendering: Rendering) -> tuple[Argument, ...]:
     one.
     """
     deployment, plan = rendering.deployment, rendering.plan
-    model, engine = deployment.spec.model, deployment.spec.engine
+    engine = deployment.spec.engine
     return (
         *_model_arguments(rendering),
         # All pods of a test cluster may share a network namespace: bind the pod's own address only.
         Argument("host", "$(POD_IP)", "the pod's own address"),
         Argument("port", str(names.HTTP_PORT), "where the Service and the operator ask"),
-        *([Argument("revision", model.revision, "as model.revision says")] if model.revision else []),
         *_size_arguments(deployment, plan.sizing),
         *_parallel_arguments(plan),
         Argument(
@@ -79,7 +78,7 @@ def explained_arguments(rendering: Rendering) -> tuple[Argument, ...]:
             str(SHUTDOWN_TIMEOUT),
             "requests in flight have so many seconds when the pod is told to stop; without it they are aborted",
         ),
-        *adapter_arguments(model.adapters),
+        *adapter_arguments(deployment.spec.model.adapters),
         *_agent_arguments(engine.agent),
         *_named_arguments(rendering),
     )
@@ -87,12 +86,15 @@ def explained_arguments(rendering: Rendering) -> tuple[Argument, ...]:
 
 def _model_arguments(rendering: Rendering) -> Iterator[Argument]:
     model, sizing = rendering.deployment.spec.model, rendering.plan.sizing
-    if model.source is None and sizing is not None and sizing.repository is not None:
+    weights = rendering.weights
+    if weights.kept is not None:
+        yield Argument("", weights.argument, f"{weights.source.url}, kept in {weights.kept.place}")
+    elif model.source is None and sizing is not None and sizing.repository is not None:
         yield Argument("", sizing.repository, f"the {sizing.precision} checkpoint of {model.name}")
     else:
-        yield Argument(
-            "", rendering.source.argument, "where model.source, else model.name, says the weights are"
-        )
+        yield Argument("", weights.argument, "where model.source, else model.name, says the weights are")
+    if model.revision and weights.kept is None and weights.source.remote:
+        yield Argument("revision", model.revision, "as model.revision says")
     yield Argument("served-model-name", model.served_name or model.name, "what clients put into `model`")
 
 
@@ -182,6 +184,9 @@ def _named_arguments(rendering: Rendering) -> Iterator[Argument]:
     users = rendering.deployment.spec.engine.args
     flags = {one.flag: one for one in (*_plan_arguments(plan.sizing), *feature_arguments(plan, users))}
     flags |= {name: Argument(name, value, why, joined=True) for name, value, why in fabric_flags(rendering)}
+    load_format = rendering.weights.load_format
+    if load_format is not None:
+        flags["load-format"] = Argument("load-format", load_format, "as weights.loader says", joined=True)
     for name, value in profile.args:
         flags[name] = Argument(name, value or None, f"what {profile.name} needs", joined=True)
     for name, value in users.items():

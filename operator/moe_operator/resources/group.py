@@ -57,7 +57,8 @@ def render_template(rendering: Rendering) -> dict[str, Any]:
 def render_revision(rendering: Rendering) -> Revision:
     """A new revision of the spec: the one way from a plan to what its groups are made from."""
     template, companions = render_template(rendering), claim_companions(rendering)
-    return new_revision(rendering.deployment, rendering.plan, template, companions)
+    kept = rendering.weights.kept
+    return new_revision(rendering.deployment, rendering.plan, template, companions, kept)
 
 
 def build_group(
@@ -95,6 +96,8 @@ def build_group(
     queue = (workers["workerTemplate"]["metadata"].get("annotations") or {}).get(names.ANNOTATION_QUEUE)
     if queue:
         metadata["labels"][names.KUEUE_QUEUE_LABEL] = queue
+    if revision.weights is not None:
+        metadata["labels"][names.LABEL_WEIGHTS] = revision.weights.entry
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",

@@ -1,51 +1,91 @@
-"""Where the weights come from, as the engine's first argument and what the pod needs for it."""
+"""Where the weights come from: `model.source` read, and what an engine needs that reads the source itself."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from moe_operator.api.spec import ModelSpec
-from moe_operator.resources.pod_parts import PodParts
+from moe_operator.resources.pod_parts import Object, PodParts
 
 MOUNT_PATH = "/models"
 _VOLUME = "model"
 
 
+class Scheme(StrEnum):
+    """Of a source's URL."""
+
+    HUB = "hf"
+    BUCKET = "s3"
+    CLAIM = "pvc"
+    IMAGE = "oci"
+
+
 @dataclass(frozen=True)
 class ModelSource:
-    """The model argument of `vllm serve`, and the volume behind it where there is one."""
+    """A source of weights."""
 
-    argument: str
-    """A repository on the hub (`ORG/NAME`), or an absolute folder in the container."""
-    claim: str | None = None
-    """PersistentVolumeClaim, mounted read-only at MOUNT_PATH."""
+    scheme: Scheme
+    place: str
+    """A repository on the hub (`ORG/NAME`), a bucket with a prefix, a claim, or a container image."""
+    path: str = ""
+    """Folder in the claim or the image; empty for the whole."""
 
     @property
-    def offline(self) -> bool:
-        """Whether the hub must not be asked for anything."""
-        return self.claim is not None
+    def url(self) -> str:
+        """As the user writes it."""
+        joint = "#" if self.scheme is Scheme.IMAGE else "/"
+        return f"{self.scheme}://{self.place}" + (f"{joint}{self.path}" if self.path else "")
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is read over the network, so that it is worth keeping."""
+        return self.scheme in (Scheme.HUB, Scheme.BUCKET)
+
+    @property
+    def argument(self) -> str:
+        """The model argument of `vllm serve` for an engine that reads the source itself."""
+        if self.scheme is Scheme.HUB:
+            return self.place
+        if self.scheme is Scheme.BUCKET:
+            return self.url
+        return f"{MOUNT_PATH}/{self.path}" if self.path else MOUNT_PATH
 
     def parts(self) -> PodParts:
-        """The volume, and that the hub is left alone."""
-        if self.claim is None:
+        """The volume of a source that is mounted, and that the hub is left alone where it need not be asked."""
+        if self.scheme is Scheme.HUB:
             return PodParts()
-        volume = {"name": _VOLUME, "persistentVolumeClaim": {"claimName": self.claim, "readOnly": True}}
+        offline: Object = {"name": "HF_HUB_OFFLINE", "value": "1"}
+        if self.scheme is Scheme.BUCKET:
+            return PodParts(env=(offline,), reasons={"HF_HUB_OFFLINE": "all files come from the bucket"})
+        if self.scheme is Scheme.CLAIM:
+            what = f"PersistentVolumeClaim {self.place}"
+            volume: Object = {
+                "name": _VOLUME,
+                "persistentVolumeClaim": {"claimName": self.place, "readOnly": True},
+            }
+        else:
+            what = f"the container image {self.place}"
+            volume = {"name": _VOLUME, "image": {"reference": self.place, "pullPolicy": "IfNotPresent"}}
         return PodParts(
-            env=({"name": "HF_HUB_OFFLINE", "value": "1"},) if self.offline else (),
+            env=(offline,),
             volumes=(volume,),
             mounts=({"name": _VOLUME, "mountPath": MOUNT_PATH, "readOnly": True},),
             reasons={
-                "HF_HUB_OFFLINE": "the weights are in the claim: the hub is not asked",
-                MOUNT_PATH: f"the weights, of PersistentVolumeClaim {self.claim}",
+                "HF_HUB_OFFLINE": f"the weights are in {what}: the hub is not asked",
+                MOUNT_PATH: f"the weights, of {what}",
             },
         )
 
 
-def model_source(model: ModelSpec) -> ModelSource:
-    """Read `model.source`; without one the model's name is a repository on the hub."""
+def model_source(model: ModelSpec, repository: str | None = None) -> ModelSource:
+    """Read `model.source`; without one it is `repository` (the plan's checkpoint) or the model's name on the hub."""
     scheme, separator, rest = (model.source or "").partition("://")
     if not separator:
-        return ModelSource(model.name)
-    if scheme == "pvc":
+        return ModelSource(Scheme.HUB, repository or model.name)
+    rest = rest.strip("/")
+    if scheme == Scheme.CLAIM:
         claim, _, path = rest.partition("/")
-        path = path.strip("/")
-        return ModelSource(f"{MOUNT_PATH}/{path}" if path else MOUNT_PATH, claim)
-    return ModelSource(rest.strip("/"))
+        return ModelSource(Scheme.CLAIM, claim, path.strip("/"))
+    if scheme == Scheme.IMAGE:
+        image, _, path = rest.partition("#")
+        return ModelSource(Scheme.IMAGE, image, path.strip("/"))
+    return ModelSource(Scheme(scheme), rest)

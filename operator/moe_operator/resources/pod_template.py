@@ -15,6 +15,7 @@ from moe_operator.resources.pod_parts import PodParts, together
 from moe_operator.resources.probes import readiness_probe, startup_probe
 from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.service_account import service_account_name
+from moe_operator.resources.weights_fetch import weights_parts
 
 #: What the engine needs after `--shutdown-timeout` to free its GPUs and end its processes.
 _SHUTDOWN_MARGIN = 10
@@ -47,7 +48,7 @@ def _parts(rendering: Rendering) -> list[PodParts]:
         _engine_parts(),
         hardened(rendering.deployment.spec.engine, CACHE_PATH),
         _shared_memory(rendering),
-        rendering.source.parts(),
+        weights_parts(rendering),
         adapter_parts(rendering.deployment.spec.model.adapters),
         *([agent_config.agent_parts(rendering.deployment.name)] if agent else []),
         _accelerator(rendering),

@@ -7,7 +7,7 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.accelerators import AcceleratorProfile
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.planner.plan import Plan
-from moe_operator.resources.model_source import ModelSource, model_source
+from moe_operator.resources.weights import Weights, weights_of
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Rendering:
         return found
 
     @property
-    def source(self) -> ModelSource:
+    def weights(self) -> Weights:
         """Where the engine reads the weights."""
-        return model_source(self.deployment.spec.model)
+        return weights_of(self.deployment.spec, self.plan, self.config.weights)
 
     @property
     def device_class(self) -> str:

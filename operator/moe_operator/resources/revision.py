@@ -16,9 +16,12 @@ from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.planner.plan import Plan, plan_from_data, plan_to_data
 from moe_operator.resources.metadata import child_metadata
+from moe_operator.resources.weights import Kept, kept_from_data, kept_to_data
 
 #: The parts of the spec that reach the pods' template. All others act on groups as they are.
-TEMPLATE_FIELDS = ("model", "hardware", "parallelism", "engine", "pod_template")
+TEMPLATE_FIELDS = ("model", "hardware", "parallelism", "engine", "pod_template", "weights")
+#: Of these, what acts on objects as they are: a larger claim moves no group.
+_NOT_IN_TEMPLATE = {"weights": {"cache": {"size"}}}
 
 _HASH_LENGTH = 10
 
@@ -38,6 +41,8 @@ class Revision:
     companions: tuple[dict[str, Any], ...] = ()
     """Further objects that the template refers to by name, kept with it: what was rendered then is what a rollback
     finds. Without namespace and owner."""
+    weights: Kept | None = None
+    """The weights that the template reads from a cache; None where engines read the source themselves."""
 
 
 def spec_hash(deployment: ModelDeployment) -> str:
@@ -46,7 +51,9 @@ def spec_hash(deployment: ModelDeployment) -> str:
     Leaving defaults out keeps the hash of a stored spec when a later version of the API adds a field. To
     change a field's default is then to change what a revision means: such a field must be given a new name.
     """
-    spec = deployment.spec.model_dump(mode="json", include=set(TEMPLATE_FIELDS), exclude_defaults=True)
+    spec = deployment.spec.model_dump(
+        mode="json", include=set(TEMPLATE_FIELDS), exclude=_NOT_IN_TEMPLATE, exclude_defaults=True
+    )
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
 
@@ -61,6 +68,7 @@ def new_revision(
     plan: Plan,
     template: dict[str, Any],
     companions: Sequence[dict[str, Any]] = (),
+    weights: Kept | None = None,
 ) -> Revision:
     """The revision of the spec as it is now, from a template of `group.render_template`."""
     engine = engine_container(template)
@@ -72,6 +80,7 @@ def new_revision(
         engine_arguments=tuple(engine["args"]),
         image=engine["image"],
         companions=tuple(companions),
+        weights=weights,
     )
 
 
@@ -91,6 +100,7 @@ def build_revision(deployment: ModelDeployment, revision: Revision, number: int 
             "plan": plan_to_data(revision.plan),
             "template": revision.template,
             **({"companions": list(revision.companions)} if revision.companions else {}),
+            **({"weights": kept_to_data(revision.weights)} if revision.weights else {}),
         },
         "revision": number,
     }
@@ -115,6 +125,7 @@ def read_revision(obj: Mapping[str, Any]) -> Revision:
             engine_arguments=tuple(engine["args"]),
             image=engine["image"],
             companions=tuple(data.get("companions") or ()),
+            weights=kept_from_data(data.get("weights")),
         )
     except (KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ValueError(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from moe_operator.api import reasons
-from moe_operator.controller.kube import MODEL_DEPLOYMENT, NODE, POD, Kind, Obj
+from moe_operator.controller.kube import JOB, MODEL_DEPLOYMENT, NODE, POD, Kind, Obj
 from moe_operator.controller.store import Key, Store, concerned, owner_key, version_of
 from moe_operator.runtime.freshness import Freshness
 from moe_operator.runtime.node_facts import significant
@@ -61,7 +61,21 @@ class Intake:
     def _concerned(self, kind: Kind, before: Obj | None, after: Obj | None) -> Iterable[Key]:
         if kind is NODE:
             return self._of_node(before, after)
-        return sorted({key for o in (before, after) if o is not None for key in concerned(kind, o)})
+        known = [o for o in (before, after) if o is not None]
+        keys = {key for o in known for key in concerned(kind, o)}
+        if kind is POD:
+            keys |= {key for o in known for key in self._of_job(o)}
+        return sorted(keys)
+
+    def _of_job(self, pod: Obj) -> Iterable[Key]:
+        """Those of the Job that a pod belongs to."""
+        meta = pod["metadata"]
+        for reference in meta.get("ownerReferences") or []:
+            job = reference.get("kind") == JOB.kind and self._store.get(
+                JOB, meta["namespace"], reference["name"]
+            )
+            if job:
+                yield from concerned(JOB, job)
 
     def _of_node(self, before: Obj | None, after: Obj | None) -> Iterable[Key]:
         """Deployments with a pod on the node, and those that wait for nodes that fit."""

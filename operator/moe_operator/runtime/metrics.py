@@ -101,6 +101,7 @@ class Metrics:
         telemetry_pods: Callable[[], Iterable[Sample]],
         groups: Callable[[], Iterable[Sample]],
         ready: Callable[[], Iterable[Sample]],
+        weights: Callable[[], Iterable[Sample]],
         starts: Callable[[], Iterable[Sample]],
     ) -> None:
         """Say where the values come from that others keep."""
@@ -136,6 +137,13 @@ class Metrics:
             "1 when the ModelDeployment's condition Ready is True, else 0. From the leader only.",
             ("namespace", "name"),
             ready,
+        )
+        self._computed(
+            "weights_bytes",
+            "Bytes of a ModelDeployment's weights in its cache: cached, and total once the source has told. Of"
+            " deployments with a cache, from the leader only.",
+            ("namespace", "name", "state"),
+            weights,
         )
         self._computed(
             "cold_start_seconds",

@@ -30,6 +30,7 @@ def render() -> str:
         groups=lambda: (),
         starts=lambda: (),
         ready=lambda: (),
+        weights=lambda: (),
     )
     rows = [
         f"| `{name}` | {type_} | {', '.join(f'`{label}`' for label in labels)} | {help_} |\n"

@@ -40,6 +40,7 @@ from moe_operator.runtime.reporting import (
     oldest,
     readiness,
     scraped,
+    weights_bytes,
 )
 from moe_operator.runtime.resync import INTERVAL, RECHECK, Resync
 from moe_operator.runtime.source import WATCHED_KINDS
@@ -175,6 +176,7 @@ class Process:
             telemetry_pods=lambda: scraped(self.collector.snapshot()),
             groups=lambda: group_counts(self.store) if self._leads else (),
             ready=lambda: readiness(self.store) if self._leads else (),
+            weights=lambda: weights_bytes(self.store) if self._leads else (),
             starts=lambda: cold_starts(self.store) if self._leads else (),
         )
 

@@ -41,6 +41,16 @@ def readiness(store: Store) -> Iterator[Sample]:
         yield (meta["namespace"], meta["name"]), float(ready)
 
 
+def weights_bytes(store: Store) -> Iterator[Sample]:
+    """Bytes of the weights that caches keep, by deployment: those that are there, and all."""
+    for obj in store.all(MODEL_DEPLOYMENT):
+        meta = obj["metadata"]
+        weights = (obj.get("status") or {}).get("weights")
+        if weights:
+            yield (meta["namespace"], meta["name"], "cached"), float(weights.get("bytes") or 0)
+            yield (meta["namespace"], meta["name"], "total"), float(weights.get("totalBytes") or 0)
+
+
 def oldest(snapshot: Snapshot) -> float:
     """Seconds since the oldest of the newest observations."""
     return max((snapshot.taken_at - seen.at for seen in snapshot.pods.values()), default=0.0)
