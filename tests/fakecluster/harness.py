@@ -269,6 +269,8 @@ _OWN = {
     "coldStart",
     names.ANNOTATION_INCARNATION,
     names.ANNOTATION_CLAIM_UID,
+    # Derived from the group's name, and so from its slot.
+    names.ANNOTATION_AGENT_VERIFIER,
     "blockOwnerDeletion",
 }
 
