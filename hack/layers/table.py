@@ -50,7 +50,7 @@ LAYERS = (
     Layer("engine", prepare=_ENGINE, tests=((*_TELLING, "tests/loopback"),)),
     Layer(
         "cluster",
-        prepare=(_module("localcluster", "build"), _module("harness.scan")),
+        prepare=(_module("localcluster", "build"), _module("localcluster.dra"), _module("harness.scan")),
         tests=(
             (*_CLUSTER, "--name", "tests", "--", *_QUIET, *_PLAIN, "tests/cluster", "-m", "not outside"),
             (*_TELLING, "tests/cluster", "-m", "outside"),

@@ -1,7 +1,7 @@
 """Nodes without machines on a real API server: the real scheduler binds pods to them, and nothing runs there.
 
 What a kubelet owes its cluster while no container runs is done here: a Node with its devices, a heartbeat, and the end
-of pods that are to go.
+of pods that are to go. Trays of a rack have what NVIDIA's driver gives them: a channel each, and templates for it.
 """
 
 import asyncio
@@ -10,7 +10,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from moe_operator.controller.kube import LEASE, NODE, POD, ConflictError, KubeError, Obj
+from factories.dra import channel_slice, channel_template
+from moe_operator.controller.kube import (
+    COMPUTE_DOMAIN,
+    LEASE,
+    NODE,
+    POD,
+    RESOURCE_CLAIM_TEMPLATE,
+    RESOURCE_SLICE,
+    ConflictError,
+    KubeError,
+    Obj,
+)
 from moe_operator.runtime.kube_client import AioKubeClient
 
 CLIQUE = "nvidia.com/gpu.clique"
@@ -31,10 +42,13 @@ class SimulatedFleet:
         self._client = client
         self._namespace = namespace
         self._nodes: dict[str, str] = {}
+        self._channels: dict[str, Obj] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> "SimulatedFleet":
-        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._reap())]
+        self._tasks = [
+            asyncio.create_task(run) for run in (self._beat(), self._reap(), self._serve_domains())
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -58,7 +72,9 @@ class SimulatedFleet:
         # Mixed clusters keep what is built for another processor off such nodes.
         taints = [{"key": "kubernetes.io/arch", "value": "arm64", "effect": "NoSchedule"}]
         for index in range(first, first + trays):
-            await self.add(f"{name}-{index}", 4, labels, memory=memory, taints=taints)
+            tray = f"{name}-{index}"
+            await self.add(tray, 4, labels, memory=memory, taints=taints)
+            self._channels[tray] = await self._client.create(RESOURCE_SLICE, channel_slice(tray))
 
     async def hgx(self, name: str, zone: str) -> None:
         """An HGX B200."""
@@ -112,6 +128,9 @@ class SimulatedFleet:
     async def remove(self, name: str) -> None:
         """The machine is gone, and its Node with it."""
         await self._client.delete(NODE, None, name, uid=self._nodes.pop(name))
+        if slice_ := self._channels.pop(name, None):
+            meta = slice_["metadata"]
+            await self._client.delete(RESOURCE_SLICE, None, meta["name"], uid=meta["uid"])
         lease = await self._client.get(LEASE, _LEASES, name)
         if lease is not None:
             await self._client.delete(LEASE, _LEASES, name, uid=lease["metadata"]["uid"])
@@ -133,6 +152,17 @@ class SimulatedFleet:
                 for pod in await self._client.list(POD, self._namespace):
                     if pod["metadata"].get("deletionTimestamp"):
                         await self._finish(pod)
+            await asyncio.sleep(_LOOK)
+
+    async def _serve_domains(self) -> None:
+        """What NVIDIA's controller does: a channel's template for each ComputeDomain."""
+        served: set[str] = set()
+        while True:
+            with suppress(KubeError):
+                for domain in await self._client.list(COMPUTE_DOMAIN, self._namespace):
+                    if domain["metadata"]["uid"] not in served:
+                        await self._client.create(RESOURCE_CLAIM_TEMPLATE, channel_template(domain))
+                        served.add(domain["metadata"]["uid"])
             await asyncio.sleep(_LOOK)
 
     async def _finish(self, pod: Obj) -> None:

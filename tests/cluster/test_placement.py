@@ -1,12 +1,13 @@
 """Groups on a fleet of racks: real API server, scheduler, LeaderWorkerSet and operator process; no machines."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.compute_domains import compute_domains
 from cluster.replica import Replica
 from cluster.runtime_helpers import (
     HAS_CLUSTER,
@@ -101,6 +102,13 @@ class World:
 
         found: list[str] = await until(settled, f"{groups} groups of {name} have their nodes", 30)
         return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _domains() -> Iterator[None]:
+    """Groups over trays of a rack are in a ComputeDomain."""
+    with compute_domains():
+        yield
 
 
 @pytest.fixture
