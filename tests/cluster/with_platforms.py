@@ -97,13 +97,17 @@ def nodes(platform: Platform) -> Iterator[list[JsonObject]]:
 def test_the_pods_of_a_group_find_nodes(platform: Platform, namespace: str, nodes: list[JsonObject]) -> None:
     """Labels, taints and resources that the platform's own plugins write must be those that pods ask for: else a group
     waits for ever beside empty nodes."""
+    objects = platform.objects()
+    for claim in objects:
+        if claim["kind"] == "PersistentVolumeClaim":
+            apply(_volume(namespace, claim))
     kubectl("apply", "--server-side", "-f", "-", stdin=_rendered(platform, namespace, "--revision"))
     domain = (
         get("computedomains.resource.nvidia.com", COMPUTE_DOMAIN_NAME, namespace) if _linked(nodes) else None
     )
     if domain is not None:
         apply(channel_template(domain))
-    group = platform.objects()[-1]
+    group = objects[-1]
     name, size = group["metadata"]["name"], group["spec"]["leaderWorkerTemplate"]["size"]
     selector = f"{names.LABEL_GROUP}={name}"
 
@@ -128,6 +132,23 @@ def test_the_pods_of_a_group_find_nodes(platform: Platform, namespace: str, node
     assert len(places) == size, "one pod a node"
     wanted = (group["metadata"].get("annotations") or {}).get(names.ANNOTATION_NODE)
     assert wanted is None or places == {wanted}, "the node that the operator would wish for has room"
+
+
+def _volume(namespace: str, claim: JsonObject) -> JsonObject:
+    """Shared storage that satisfies the claim, as a class with a provisioner would have made it."""
+    name, spec = claim["metadata"]["name"], claim["spec"]
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"{namespace}-{name}"},
+        "spec": {
+            "accessModes": spec["accessModes"],
+            "capacity": spec["resources"]["requests"],
+            "storageClassName": spec["storageClassName"],
+            "claimRef": {"namespace": namespace, "name": name},
+            "nfs": {"server": "storage.example", "path": "/weights"},
+        },
+    }
 
 
 def _closed() -> list[str]:
