@@ -26,6 +26,7 @@ from moe_operator.api.status import (
     ScalingStatus,
     ThroughputStatus,
     UnhealthyGroup,
+    WeightsStatus,
 )
 from moe_operator.api.structural import apply_defaults
 
@@ -155,6 +156,10 @@ def _full_status() -> ModelDeploymentStatus:
         cold_start=ColdStartStatus(
             group="g", created_time=NOW, total=90, schedule=1, download=2, image=3, weights=40, compile=20,
             graphs=10, engine=84,
+        ),
+        weights=WeightsStatus(
+            source="hf://org/model", revision="v1", commit="c" * 40, cache="claim c", entry="e", bytes=1,
+            total_bytes=2, percent=50, ready_since=NOW,
         ),
         endpoint="http://model.crd-test:8000/v1", engine_arguments=["--port", "8000"],
     )  # fmt: skip
