@@ -7,6 +7,7 @@ import pytest
 from fakecluster.crashes import FATES, Report, Story, explore
 from fakecluster.harness import NAME, NAMESPACE, Harness, manifest, play
 from fakecluster.objects import is_true
+from moe_operator.api import names
 from moe_operator.catalog.weights_layout import Reason
 from moe_operator.controller.kube import JOB, PERSISTENT_VOLUME_CLAIM, POD, Obj
 
@@ -156,6 +157,27 @@ def test_groups_that_serve_stay_while_another_model_is_downloaded() -> None:
         h.edit(model={"revision": None})
         await h.serve()
         assert h.serving() == ["tiny-g0"]
+
+    play(story)
+
+
+def test_a_group_that_is_lost_is_replaced_while_another_model_is_downloaded() -> None:
+    """A mistyped revision must not leave a deployment without groups after the next crash."""
+
+    async def story(h: Harness) -> None:
+        h.apply(cached())
+        await h.serve()
+        served = h.status()["revision"]
+        h.world.downloads.hub.failure = (Reason.NOT_FOUND, "no revision v2")
+        h.edit(model={"revision": "v2"})
+        await h.until(lambda: weights_ready(h)[1] == "WeightsNotFound", 60, "it says so")
+        h.world.crash_engine("tiny-g0-0", "CUDA error")
+        await h.until(lambda: not h.serving(), 30, "the group is lost")
+        await h.until(lambda: len(h.serving()) == 1, 300, "another serves")
+        assert h.groups()[0]["metadata"]["labels"][names.LABEL_REVISION] == served
+        h.world.downloads.hub.failure = None
+        await h.serve(within=900)
+        assert h.groups()[0]["metadata"]["labels"][names.LABEL_REVISION] != served
 
     play(story)
 

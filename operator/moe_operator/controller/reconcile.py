@@ -196,6 +196,8 @@ class _Pass:
         self._room: Room | None = None
         self._displaced: dict[str, Cause] = {}
         self._weights: WeightsView | None = None
+        self._groups_of: Revision | None = None
+        """What runs, while the weights of the wanted revision are not there: its groups are replaced until then."""
 
     async def run(self, trouble: Trouble | None) -> Result:
         trouble = trouble or await self._choose_revision()
@@ -307,16 +309,19 @@ class _Pass:
         load = load_of(views, snapshot)
         scale = scale or self._o._scaler.scale(self._d, load, self._now)
         rollout = self._d.spec.rollout
+        held = self._weights is not None and self._weights.hold
+        self._groups_of = revisions.running(groups, self._kept) if held else None
+        made_of = self._groups_of or self._effective
         plan = plan_groups(
             Wanted(
                 desired=scale.desired,
-                revision=self._effective.name if self._effective else None,
+                revision=made_of.name if made_of else None,
                 max_surge=rollout.max_surge,
                 max_unavailable=rollout.max_unavailable,
                 drain_deadline=parse_duration(rollout.drain_deadline),
                 create_after=parse_time(self._ledger.next_attempt_time),
                 occupied_slots=self._occupied_slots(),
-                hold=self._weights is not None and self._weights.hold,
+                hold=held and made_of is self._effective,
             ),
             views,
             self._now,
@@ -375,7 +380,7 @@ class _Pass:
     async def _do(self, action: Action) -> None:
         if isinstance(action, CreateGroup):
             await self._parent_lives()
-        await self._o._executor.run(self._d, self._effective, action, self._now)
+        await self._o._executor.run(self._d, self._groups_of or self._effective, action, self._now)
         match action:
             case CreateGroup(slot=slot, reason=reason):
                 await self._tell("Normal", reason, "Create", f"created group {self._d.name}-g{slot}")

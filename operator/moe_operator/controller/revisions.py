@@ -4,6 +4,7 @@ A revision pins everything that reaches the pods. So an upgrade of the operator,
 changes nothing that runs, and going back to an earlier spec finds what it rendered then.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from moe_operator.api import names
@@ -12,6 +13,7 @@ from moe_operator.catalog.models.catalog import Model
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller.children import is_ours
 from moe_operator.controller.kube import CONTROLLER_REVISION, LEADER_WORKER_SET, Obj
+from moe_operator.controller.observed import GroupFacts
 from moe_operator.controller.store import Store
 from moe_operator.planner.inventory import Inventory
 from moe_operator.planner.plan import Refusal
@@ -52,6 +54,13 @@ def find_kept(deployment: ModelDeployment, revisions: dict[str, Revision]) -> Ch
     """The kept revision of this spec."""
     revision = revisions.get(revision_name(deployment))
     return None if revision is None else Choice(revision, fresh=False, notes=revision.plan.notes)
+
+
+def running(groups: Iterable[GroupFacts], revisions: dict[str, Revision]) -> Revision | None:
+    """What the newest group is made of; None without groups of a kept revision."""
+    known = [g for g in groups if g.revision in revisions]
+    newest = max(known, key=lambda g: (g.created_at, g.slot), default=None)
+    return revisions[newest.revision] if newest else None
 
 
 def make(
