@@ -66,6 +66,24 @@ def test_a_refusal_names_the_rule_what_is_wrong_and_what_is_allowed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rule", "source", "refused"),
+    [
+        ("{name: r, publishers: [Qwen]}", "hf://Qwen/adapter", None),
+        ("{name: r, publishers: [Qwen]}", "hf://evil/adapter", "adapter tuned, hf://evil/adapter, is evil"),
+        ("{name: r, publishers: [Qwen]}", "pvc://models/adapter", "is unknown"),
+        ("{name: r, publishers: [Qwen, unknown]}", "pvc://models/adapter", None),
+        ("{name: r, sources: ['hf://Qwen/*']}", "hf://Qwen/adapter", None),
+        ("{name: r, sources: ['hf://Qwen/*']}", "hf://evil/adapter", "adapter tuned is at hf://evil/adapter"),
+    ],
+)
+def test_adapters_are_weights_too(rule: str, source: str, refused: str | None) -> None:
+    """An adapter changes every answer: it may not come from where the model itself may not."""
+    model = {"name": "Qwen/Qwen3-30B-A3B", "adapters": [{"name": "tuned", "source": source}]}
+    messages = found(rule, model=model)
+    assert (messages == []) if refused is None else (len(messages) == 1 and refused in messages[0]), messages
+
+
+@pytest.mark.parametrize(
     ("rule", "model", "allowed"),
     [
         ("{name: r, publishers: [Qwen]}", {"name": "Qwen/Qwen3-30B-A3B"}, True),

@@ -98,6 +98,17 @@ def _publisher(rule: PolicyRule, subject: Subject) -> Iterator[str]:
                 f" {_listed(rule.publishers)}"
             )
 
+    for adapter in subject.deployment.spec.model.adapters:
+        address = adapter.source
+        organisation = (
+            address.removeprefix("hf://").partition("/")[0] if address.startswith("hf://") else UNKNOWN
+        )
+        if not _matches(organisation, rule.publishers):
+            yield (
+                f"the publisher of adapter {adapter.name}, {address}, is {organisation}; allowed are"
+                f" {_listed(rule.publishers)}"
+            )
+
 
 def _sources(rule: PolicyRule, subject: Subject) -> Iterator[str]:
     if rule.sources is None or subject.source is None:
@@ -106,6 +117,9 @@ def _sources(rule: PolicyRule, subject: Subject) -> Iterator[str]:
         yield (
             f"the weights are at {subject.source}; allowed are {_listed(rule.sources)}{_other_checkpoint(subject)}"
         )
+    for adapter in subject.deployment.spec.model.adapters:
+        if not _allowed_source(adapter.source, rule.sources):
+            yield f"adapter {adapter.name} is at {adapter.source}; allowed are {_listed(rule.sources)}"
     engine = subject.deployment.spec.engine
     for flag, name in _further_models(engine.args):
         if not _allowed_source(f"hf://{name}", rule.sources):
