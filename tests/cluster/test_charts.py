@@ -48,6 +48,9 @@ USED = {
     "networkpolicies.networking.k8s.io": "get list watch create patch delete",
     "resourceclaimtemplates.resource.k8s.io": "get list watch create patch delete",
     "computedomains.resource.nvidia.com": "get list watch create patch delete",
+    "jobs.batch": "get list watch create patch delete",
+    # Claims hold what users would download again: never deleted.
+    "persistentvolumeclaims": "get create patch",
     "events.events.k8s.io": "create patch",
 }
 # What it may read of the cluster's hardware.

@@ -49,14 +49,18 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def somebodys_folder() -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """A folder of a user without a name, and the command that becomes that user. Without root: our own."""
-    with tempfile.TemporaryDirectory() as name:
+    """A folder of a user without a name, and the command that becomes that user. Our own user where we are not root,
+    or where the project lies in folders that are closed to others."""
+    become = ("setpriv", f"--reuid={_NOBODYS_USER}", "--regid=0", "--clear-groups")
+    alone = os.getuid() != 0 or subprocess.run([*become, *COMMAND, "--help"], capture_output=True).returncode
+    # The temporary folder of a test run is its user's own.
+    with tempfile.TemporaryDirectory(dir=None if alone else "/tmp") as name:
         folder = Path(name)
-        if os.getuid() != 0:
+        if alone:
             yield folder, ()
             return
         os.chown(folder, _NOBODYS_USER, 0)
-        yield folder, ("setpriv", f"--reuid={_NOBODYS_USER}", "--regid=0", "--clear-groups")
+        yield folder, become
 
 
 def start(
