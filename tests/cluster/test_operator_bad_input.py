@@ -1,5 +1,6 @@
 """Bad input on a real API server, with the operator in the cluster: said clearly, nothing half-done, correctable."""
 
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -141,3 +142,49 @@ def test_an_object_that_the_api_server_refuses_is_stalled_with_its_words() -> No
     bad["spec"]["podTemplate"]["tolerations"] = [{"key": {"not": "a string"}}]
     apply(bad)
     assert "tolerations" in stalled("refused", reasons.REFUSED)
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[tuple[str, str]]:
+    """Two HGX H100 whose network nobody offers as a device."""
+    found = ("no-fabric-0", "no-fabric-1")
+    for name in found:
+        kubectl("create", "-f", "-", stdin=json.dumps(_hgx(name)))
+        kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps(_offers()))
+    yield found
+    kubectl("delete", "node", *found)
+
+
+def _hgx(name: str) -> dict[str, Any]:
+    labels = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+
+
+def _offers(**more: str) -> dict[str, Any]:
+    devices = {"cpu": "192", "memory": "2Ti", "pods": "110", "nvidia.com/gpu": "8", **more}
+    return {"status": {"capacity": devices, "allocatable": devices}}
+
+
+def test_a_network_that_no_node_offers_is_named_with_what_they_do_offer(two_nodes: tuple[str, str]) -> None:
+    """An hour of NCCL timeouts says less. It goes on by itself once the device plugin runs, and with a correction."""
+
+    def planned() -> tuple[str, str]:
+        one = condition(deployment("fabric", NAMESPACE), reasons.PLANNED) or {}
+        return one.get("reason", ""), one.get("message", "")
+
+    obj = manifest(
+        "fabric", {"accelerator": "H100", "gpusPerNode": 8, "gpusPerGroup": 16, "fabric": "infiniband"}
+    )
+    obj["spec"]["model"] = {"name": "Qwen/Qwen3-30B-A3B"}
+    del obj["spec"]["podTemplate"]
+    apply(obj, manager="user")
+    wait_for("the lack is said", lambda: planned()[0] == reasons.FABRIC_MISSING, seconds=60)
+    assert "infiniband" in planned()[1]
+    assert "rdma/" in planned()[1], "how such a device is usually called"
+    assert children("fabric") == []
+    for name in two_nodes:
+        offers = json.dumps(_offers(**{"rdma/ib": "1k"}))
+        kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", offers)
+    wait_for("it is planned", lambda: planned()[0] == reasons.PLANNED_REASON, seconds=60)
+    wait_group("fabric")
+    kubectl("delete", names.PLURAL, "fabric", "-n", NAMESPACE)
