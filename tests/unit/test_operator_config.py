@@ -1,12 +1,17 @@
 """What a site says of its prices, images and hardware. Unread, costs are wrong and images cannot be pulled."""
 
+import itertools
+import json
 import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from moe_operator.catalog import operator_config
 from moe_operator.catalog.accelerators import load_catalog
 from moe_operator.catalog.operator_config import OperatorConfigError, read_config
 from moe_operator.catalog.profile import AcceleratorProfile
@@ -128,3 +133,36 @@ def test_kubectl_moe_plans_and_lists_with_it(
     assert "$4.10 per GPU-hour (contract)" in capsys.readouterr().out
     assert kubectl_moe.main(["accelerators", "B200", "--operator-config", str(file)]) == 0
     assert "contract" in capsys.readouterr().out
+
+
+CHART = Path(__file__).parents[2] / "charts" / "moe-operator"
+
+
+def _chart_schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    return dict(schema["properties"]["config"]["properties"])
+
+
+def _form(name: str) -> set[str]:
+    """Keys of a section as the operator reads it, with what is closed to others."""
+    annotation = operator_config._File.model_fields[name].annotation
+    assert isinstance(annotation, type)
+    return {field.alias or key for key, field in annotation.model_fields.items()}  # type: ignore[attr-defined]
+
+
+def test_the_chart_takes_every_section_that_the_operator_reads() -> None:
+    """Helm refuses what its schema does not name: a section that is left out there can be set by nobody."""
+    fields = operator_config._File.model_fields
+    assert set(_chart_schema()) == {field.alias or name for name, field in fields.items()}
+    for name in ("weights", "network", "policy"):
+        assert set(_chart_schema()[name]["properties"]) == _form(name), name
+
+
+def test_the_charts_example_is_what_the_operator_reads() -> None:
+    """It stands in a comment, which nothing else reads."""
+    lines = (CHART / "values.yaml").read_text(encoding="utf-8").splitlines()
+    begin = lines.index("# config:")
+    block = itertools.takewhile(lambda line: line.startswith("#"), lines[begin:])
+    example = yaml.safe_load("\n".join(line[2:] for line in block))["config"]
+    read_config(yaml.safe_dump(example))
+    assert set(example) <= set(_chart_schema())
