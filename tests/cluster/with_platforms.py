@@ -123,10 +123,24 @@ def test_the_pods_of_a_group_find_nodes(platform: Platform, namespace: str, node
         raise AssertionError(f"{error}; {len(found)} pods: {why}") from error
     finally:
         kubectl("delete", "leaderworkerset", name, "-n", namespace, "--wait=false")
-        # No kubelet ends them.
-        kubectl(
-            "delete", "pods", "-l", selector, "-n", namespace, "--grace-period=0", "--force", "--wait=false"
-        )
+
+        def gone() -> bool:
+            # No kubelet ends them; and a StatefulSet makes them again for as long as it is there.
+            kubectl(
+                "delete",
+                "pods",
+                "-l",
+                selector,
+                "-n",
+                namespace,
+                "--grace-period=0",
+                "--force",
+                "--wait=false",
+            )
+            return not items("pods", namespace, selector) and not items("statefulsets", namespace)
+
+        # The next example's groups may want the same nodes.
+        wait_for(f"{name} has left its nodes", gone, seconds=40)
     places = {pod["spec"]["nodeName"] for pod in pods}
     assert places <= {node["metadata"]["name"] for node in nodes}
     assert len(places) == size, "one pod a node"
