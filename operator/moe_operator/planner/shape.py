@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from moe_operator.api import reasons
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.planner.nodes import Hardware
+from moe_operator.planner.phrases import either
 from moe_operator.planner.plan import Refusal
 
 #: More nodes than that in a group are not proposed, only taken when asked for: one lost node ends the group.
@@ -116,7 +117,7 @@ def _uneven(width: int, hardware: Hardware) -> Refusal:
     pins = [n for n in range(node - 1, 1, -1) if width % n == 0][:3]
     on_cpu = hardware.profile.resource_name is None
     places = f"pods of {node} ranks" if on_cpu else f"nodes of {node} GPUs"
-    pinned = f", or pin hardware.gpusPerNode to {_or(pins)}" if pins else ""
+    pinned = f", or pin hardware.gpusPerNode to {either(pins)}" if pins else ""
     return _invalid(
         f"a group of {width} does not spread evenly over {places}: the nearest widths that do are {below} and"
         f" {below + node} (hardware.gpusPerGroup){pinned}"
@@ -128,12 +129,7 @@ def _powers(most: int) -> list[int]:
 
 
 def _divisors(number: int) -> str:
-    return _or([n for n in range(1, number + 1) if number % n == 0])
-
-
-def _or(numbers: list[int]) -> str:
-    *first, last = map(str, numbers)
-    return f"{', '.join(first)} or {last}" if first else last
+    return either([n for n in range(1, number + 1) if number % n == 0])
 
 
 def _invalid(message: str) -> Refusal:
