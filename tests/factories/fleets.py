@@ -47,10 +47,11 @@ def fleet(
     held: Mapping[str, int] | None = None,
     holdings: Iterable[Holding] = (),
     pod: Mapping[str, Any] | None = None,
+    neighbours: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Fleet:
     """`held`: GPUs in use by node."""
     in_use = {node: {GPU: count} for node, count in (held or {}).items()}
-    return Fleet(wanted, pod or ANY_NODE, Inventory(tuple(nodes), in_use), holdings)
+    return Fleet(wanted, pod or ANY_NODE, Inventory(tuple(nodes), in_use), holdings, neighbours)
 
 
 def waiting(

@@ -66,6 +66,9 @@ def test_another_policy_is_taken_up_both_ways() -> None:
     async def scenario(h: Harness) -> None:
         h.apply(manifest())
         await h.serve()
+        allowed = h.status()["provenance"]
+        assert (allowed["source"], allowed["publisher"]) == ("hf://org/tiny-moe", "org")
+        assert "policyRule" not in allowed
         _restart_with(h, f"{{name: house, namespaces: [{NAMESPACE}], publishers: [acme]}}")
         await h.until(lambda: _stalled(h), 60)
         assert (
@@ -73,9 +76,11 @@ def test_another_policy_is_taken_up_both_ways() -> None:
         )  # type: ignore[index]
         await h.settle()
         assert h.serving()
+        assert h.status()["provenance"] == allowed, "what serves was allowed by what held then"
         _restart_with(h, "{name: house, publishers: [acme, org]}")
         await h.until(lambda: _stalled(h) is None, 60)
         await h.settle()
+        assert h.status()["provenance"] == {**allowed, "policyRule": "house"}
         assert len(h.world.server.list(CONTROLLER_REVISION)) == 1
 
     play(scenario)

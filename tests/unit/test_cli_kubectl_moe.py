@@ -121,6 +121,17 @@ def test_a_status_says_what_is_wrong_and_where() -> None:
     obj["status"] = {
         "groups": {"desired": 2, "ready": 1, "summary": "1/2", "updated": 2},
         "endpoint": "http://qwen.serving.svc:8000/v1",
+        "provenance": {
+            "model": "Qwen/Qwen3-30B-A3B",
+            "licence": "apache-2.0",
+            "publisher": "Qwen",
+            "source": "hf://Qwen/Qwen3-30B-A3B",
+            "revision": "main",
+            "precision": "bf16",
+            "nodes": {"topology.kubernetes.io/region": ["eu-west-1", "eu-central-1"]},
+            "podSecurity": "Baseline",
+            "policyRule": "production",
+        },
         "throughput": {"promptTokensPerSecond": 5, "outputTokensPerSecond": 7},
         "conditions": [
             {
@@ -153,6 +164,13 @@ def test_a_status_says_what_is_wrong_and_where() -> None:
     foreign = {"metadata": {"name": "tool", "uid": "v", "labels": {}}}
     text = describe_deployment(parse(obj), [pod, foreign])
     assert "1/2 ready, 2 updated, 0 draining" in text
+    assert "hf://Qwen/Qwen3-30B-A3B at main (not pinned), bf16; licence apache-2.0, publisher Qwen" in text, (
+        "what an auditor asks for"
+    )
+    assert (
+        "policy rule production; on topology.kubernetes.io/region eu-west-1 or eu-central-1; Pod Security Standard"
+        " Baseline" in text
+    )
     assert "Ready       False    Starting   1 of 2 groups serve" in text
     assert "qwen-g0 at 2026-01-01T00:00:00Z: exit 1: CUDA out of memory" in text
     assert "qwen-g1   qwen-g1-0   yes     on        3          gpu-1   Running" in text

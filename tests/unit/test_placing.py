@@ -14,6 +14,7 @@ from moe_operator.api.status import RecoveryStatus
 from moe_operator.catalog.operator_config import default_config
 from moe_operator.controller.census import Census
 from moe_operator.controller.kube import (
+    COMPUTE_DOMAIN,
     LEADER_WORKER_SET,
     NODE,
     POD,
@@ -23,6 +24,7 @@ from moe_operator.controller.kube import (
     Kind,
     Obj,
 )
+from moe_operator.controller.neighbours import ComputeDomains
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.store import Store
 from moe_operator.planner.placement import Placement
@@ -44,7 +46,8 @@ class _Cluster:
         self.looks = 0
         self.now = 0.0
         census = Census(self, self.store, default_config(), lambda: self.now)  # type: ignore[arg-type]
-        self.placing = Placing(self.store, census, default_config().catalog)
+        self.domains = ComputeDomains(self, self.store)  # type: ignore[arg-type]
+        self.placing = Placing(self.store, census, default_config().catalog, self.domains)
         self._versions = 0
 
     async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> list[Obj]:
@@ -250,3 +253,120 @@ async def test_a_group_that_only_would_rather_be_in_one_rack_takes_trays_of_seve
     assert await _displaced(cluster, _revision(mine)) is None
     found = await _displaced(cluster, _revision(mine, required=False))
     assert f"more than one {CLIQUE} together has room" in (found or "")
+
+
+# --- ComputeDomains of other namespaces ----------------------------------------------------------
+
+OTHER = "research/moe-operator-nvlink"
+
+
+def _roomy() -> list[Obj]:
+    """Two racks that take several groups, r1 being the smaller."""
+    return [gb200_tray(f"{rack}-{i}", rack) for rack, trays in (("r1", 4), ("r2", 6)) for i in range(trays)]
+
+
+def _channel(deployment: ModelDeployment) -> Revision:
+    """Of groups that claim a channel."""
+    transport = Transport("mnnvl", domain=CLIQUE, domain_required=True, compute_domain=True)
+    return revision_of(deployment, replace(group_plan(2, 4, accelerator="GB200"), transport=transport))
+
+
+def _in_domain(cluster: _Cluster, uid: str, *nodes: str) -> None:
+    """As the driver's plugin labels nodes."""
+    for node in cluster.store.all(NODE):
+        if node["metadata"]["name"] in nodes:
+            labels = {**node["metadata"]["labels"], "resource.nvidia.com/computeDomain": uid}
+            cluster.cache(NODE, {**node, "metadata": {**node["metadata"], "labels": labels}})
+
+
+def _compute_domain(namespace: str, name: str = "moe-operator-nvlink", **metadata: Any) -> Obj:
+    return {"metadata": {"name": name, "namespace": namespace, "uid": f"uid-{namespace}", **metadata}}
+
+
+def _elsewhere(cluster: _Cluster, rack: str, namespace: str = "research") -> Obj:
+    """A group of another namespace's deployment in a rack, as yet without pods."""
+    other = model_deployment("other", namespace=namespace, hardware={"accelerator": "GB200"})
+    made = build_group(other, _channel(other), 0, placement=Placement((CLIQUE, rack)))
+    return cluster.cache(LEADER_WORKER_SET, made)
+
+
+async def test_a_rack_that_another_namespaces_group_is_about_to_use_is_left_to_it() -> None:
+    """Lost: both groups' requests, now and then: the driver labels nodes only when pods run."""
+    cluster = _Cluster(*_roomy())
+    mine = _deployment()
+    assert await _rack(cluster, mine, _channel(mine)) == "r1"
+    _elsewhere(cluster, "r1")
+    assert await _rack(cluster, mine, _channel(mine)) == "r2"
+    assert await _rack(cluster, mine, _revision(mine)) == "r1", "groups without a channel disturb nobody"
+
+
+async def test_a_group_of_the_same_namespace_shares_its_domain_and_its_rack() -> None:
+    """Lost: a rack for each deployment of a team."""
+    cluster = _Cluster(*_roomy())
+    mine = _deployment()
+    _elsewhere(cluster, "r1", mine.namespace)
+    assert await _rack(cluster, mine, _channel(mine)) == "r1"
+
+
+async def test_a_rack_promised_to_another_namespace_counts_before_its_group_is_there() -> None:
+    cluster = _Cluster(*_roomy())
+    theirs = model_deployment("other", namespace="research", hardware={"accelerator": "GB200"})
+    revision = _channel(theirs)
+    place = await cluster.placing.choose(theirs, revision, RecoveryStatus(), 0)
+    mine = _deployment()
+    with cluster.placing.promise(theirs, revision, "other-g0", place):
+        assert await _rack(cluster, mine, _channel(mine)) == "r2"
+    assert await _rack(cluster, mine, _channel(mine)) == "r1"
+
+
+async def test_a_rack_with_somebody_elses_compute_domain_is_known_by_its_nodes() -> None:
+    """Lost: every domain that the operator did not make itself."""
+    cluster = _Cluster(*_roomy())
+    mine = _deployment()
+    _in_domain(cluster, "uid-hpc", "r1-0")
+    assert await _rack(cluster, mine, _channel(mine)) == "r2"
+    own = _Cluster(*_roomy())
+    own.store.upsert(COMPUTE_DOMAIN, _compute_domain(mine.namespace, resourceVersion="1"))
+    _in_domain(own, f"uid-{mine.namespace}", "r1-0")
+    assert await _rack(own, mine, _channel(mine)) == "r1"
+
+
+async def test_sharing_a_partition_is_told_with_the_other_domains_name_and_asked_for_once() -> None:
+    """Lost: days, on errors that come now and then and that nothing in the cluster explains."""
+    cluster = _Cluster(*_roomy())
+    mine = _deployment()
+    cluster.cache(
+        LEADER_WORKER_SET, build_group(mine, _channel(mine), 0, placement=Placement((CLIQUE, "r1")))
+    )
+    assert await cluster.domains.note(mine) is None
+    _in_domain(cluster, "uid-hpc", "r1-0")
+    cluster.listed[COMPUTE_DOMAIN] = [_compute_domain("hpc", "job-7")]
+    note = await cluster.domains.note(mine) or ""
+    assert note.startswith("NVLink partition r1 is also used by ComputeDomain hpc/job-7: ")
+    assert "podTemplate.nodeSelector" in note
+    cluster.listed.pop(COMPUTE_DOMAIN)
+    assert await cluster.domains.note(mine) == note, "and asked for no more"
+
+
+async def test_a_domain_whose_name_may_not_be_read_is_told_by_its_uid() -> None:
+    cluster = _Cluster(*_roomy())
+    mine = _deployment()
+    cluster.cache(
+        LEADER_WORKER_SET, build_group(mine, _channel(mine), 0, placement=Placement((CLIQUE, "r1")))
+    )
+    _in_domain(cluster, "uid-hpc", "r1-0")
+    cluster.forbidden.add(COMPUTE_DOMAIN)
+    assert "ComputeDomain of uid uid-hpc" in (await cluster.domains.note(mine) or "")
+
+
+async def test_groups_of_others_in_other_racks_are_nothing_to_tell() -> None:
+    """Lost: the note's worth, if every cluster with two tenants had it."""
+    cluster = _Cluster(*_roomy())
+    mine = _deployment()
+    cluster.cache(
+        LEADER_WORKER_SET, build_group(mine, _channel(mine), 0, placement=Placement((CLIQUE, "r1")))
+    )
+    _elsewhere(cluster, "r2")
+    assert await cluster.domains.note(mine) is None
+    _elsewhere(cluster, "r1")
+    assert f"ComputeDomain {OTHER}:" in (await cluster.domains.note(mine) or "")

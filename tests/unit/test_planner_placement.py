@@ -107,6 +107,26 @@ class TestDomain:
         assert _domain(fleet(need(), nodes).place(["r1", "r2"])) == "r3"
         assert _domain(fleet(need(), nodes).place(["r2", "r3", "r1"])) == "r2"
 
+    def test_a_rack_in_which_another_compute_domain_is_active_comes_after_those_that_are_free_of_any(
+        self,
+    ) -> None:
+        """Lost: requests of both, now and then, while the next rack stands empty."""
+        nodes = [*rack("r1", 4), *rack("r2", 18, "zone-b"), *rack("r3", 18)]
+        others = {"r1": ("research/moe-operator-nvlink",)}
+        assert _domain(fleet(need(), nodes).place()) == "r1"
+        assert _domain(fleet(need(), nodes, neighbours=others).place()) == "r2"
+        late = fleet(need(), nodes, neighbours=others)
+        assert _domain(late.place(["r2", "r3"])) == "r1", (
+            "a rack that did not take a group lately is the last of all"
+        )
+
+    def test_where_every_rack_has_another_compute_domain_the_group_goes_to_one_all_the_same(self) -> None:
+        """Lost: the group. It works most of the time; the status says what to do."""
+        nodes = [*rack("r1", 4), *rack("r2", 18)]
+        others = {"r1": ("a/d", "b/d"), "r2": ("a/d",)}
+        place = fleet(need(), nodes, neighbours=others).place()
+        assert _domain(place) == "r2", "the one with fewer of them"
+
     def test_nodes_without_the_label_are_in_no_domain(self) -> None:
         nodes = [replace(node, labels={}) for node in rack("r1")]
         assert fleet(need(), nodes).place() == Placement()

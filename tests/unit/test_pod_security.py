@@ -57,7 +57,7 @@ def _with(container: dict[str, Any] | None = None, **pod: Any) -> dict[str, Any]
         ),
         (_with({"privileged": True}), "Privileged", "privileged container a"),
         (_with(hostNetwork=True), "Privileged", "hostNetwork"),
-        (_with(volumes=[{"name": "v", "hostPath": {"path": "/"}}]), "Privileged", "hostPath volume v"),
+        (_with(volumes=[{"name": "v", "hostPath": {"path": "/"}}]), "Privileged", "hostPath volume v (/)"),
         (_with({"seccompProfile": {"type": "Unconfined"}}), "Privileged", "seccompProfile Unconfined"),
         (_with(initContainers=[{"name": "i"}]), "Baseline", "container i may gain privileges"),
     ],
@@ -136,7 +136,7 @@ def test_notes_say_what_nodes_and_namespaces_must_give() -> None:
     mounted = {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}
     open_ = model_deployment(podTemplate=mounted)
     (note,) = security_notes(open_, revision_of(open_, group_plan()))
-    assert note == "pods need a namespace of the Pod Security level privileged: hostPath volume v"
+    assert note == "pods need a namespace of the Pod Security level privileged: hostPath volume v (/)"
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,14 @@ from moe_operator.api.status import (
     RecoveryStatus,
     ScalingStatus,
     ThroughputStatus,
+    WeightsStatus,
 )
+from moe_operator.catalog.policy import PodSecurityLevel
 from moe_operator.controller.causes import broken
+from moe_operator.controller.conditions import Said
 from moe_operator.controller.status import Learned, Trouble, fold
+from moe_operator.controller.weights_state import WeightsView
+from moe_operator.planner.governance import Provenance
 from moe_operator.resources.revision import Revision
 
 SCALING = ScalingStatus(desired=1, reason="WithinObjective", message="one group")
@@ -197,3 +202,78 @@ def test_the_back_off_is_told_with_its_time() -> None:
     message = next(c for c in status.conditions if c.type == reasons.GROUPS_READY).message
     assert "2027-01-15T08:01:00Z" in message
     assert "boom" in message
+
+
+# --- provenance ----------------------------------------------------------------------------------
+
+COMMIT = "4f1c0e2d9a8b7c6d5e4f30211203f4e5d6c7b8a9"
+
+
+def runs(**overrides: Any) -> Provenance:
+    made = Provenance(
+        model="Qwen/Qwen3-30B-A3B",
+        licence="apache-2.0",
+        publisher="Qwen",
+        source="hf://Qwen/Qwen3-30B-A3B",
+        revision=None,
+        precision="bf16",
+        adapters=(),
+        rule="production",
+        nodes={"topology.kubernetes.io/region": ("eu-west-1",)},
+        pod_security=PodSecurityLevel.BASELINE,
+    )
+    return replace(made, **overrides)
+
+
+def fetched(commit: str | None) -> WeightsView:
+    status = WeightsStatus(
+        source="hf://Qwen/Qwen3-30B-A3B", commit=commit, cache="claim models", entry="Qwen--Qwen3"
+    )
+    return WeightsView(Said("WeightsReady", True, "Cached", "there"), status)
+
+
+def test_the_status_says_what_runs_whose_it_is_where_and_by_whose_leave() -> None:
+    """Lost: an auditor's questions, answered from a laptop with the manifests and the policy of that day."""
+    told = fold(learned(provenance=runs())).provenance
+    assert told is not None
+    assert told.wire() == {
+        "model": "Qwen/Qwen3-30B-A3B",
+        "licence": "apache-2.0",
+        "publisher": "Qwen",
+        "source": "hf://Qwen/Qwen3-30B-A3B",
+        "precision": "bf16",
+        "adapters": [],
+        "nodes": {"topology.kubernetes.io/region": ["eu-west-1"]},
+        "podSecurity": "Baseline",
+        "policyRule": "production",
+    }
+
+
+@pytest.mark.parametrize(
+    ("revision", "weights", "commit"),
+    [
+        (None, None, None),
+        ("main", None, None),
+        (COMMIT, None, COMMIT),
+        ("main", fetched(COMMIT), COMMIT),
+        (COMMIT, fetched(None), COMMIT),
+    ],
+)
+def test_a_commit_is_told_only_where_it_is_known(
+    revision: str | None, weights: WeightsView | None, commit: str | None
+) -> None:
+    """Lost: trust in the rest, to a branch's name that stands for a commit that moved on."""
+    told = fold(learned(provenance=runs(revision=revision), weights=weights)).provenance
+    assert told is not None
+    assert (told.revision, told.commit) == (revision, commit)
+
+
+def test_a_refused_spec_does_not_change_what_is_said_of_that_which_runs() -> None:
+    """Lost: the record of what serves, to a manifest that was never allowed."""
+    good = fold(learned(provenance=runs(), groups=[serving()]))
+    trouble = Trouble("PolicyViolation", "no", stalled=True)
+    told = fold(after(good, trouble=trouble, groups=[serving()]))
+    assert told.provenance == good.provenance
+    other = fold(after(good, trouble=trouble, revision=revision("tiny-b")))
+    assert other.provenance is None, "nothing was said of this revision"
+    assert fold(after(good, trouble=trouble, revision=None)).provenance is None

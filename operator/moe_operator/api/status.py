@@ -222,6 +222,34 @@ class WeightsStatus(ApiModel):
     """Since when they are all there, checked (RFC 3339)."""
 
 
+class ProvenanceStatus(ApiModel):
+    """What the wanted revision runs, whose it is, where, and by whose leave: for records that an auditor asks for."""
+
+    model: str
+    """Name of the model."""
+    licence: str
+    """The model's, by the catalogue; `unknown` where that has none."""
+    publisher: str
+    """Organisation that published the weights; `unknown` where their address names none."""
+    source: str
+    """Address of the weights: the checkpoint that the plan chose, unless the spec names one."""
+    revision: str | None = None
+    """Commit, tag or branch that the spec asks for; absent: the default branch, or a source without revisions."""
+    commit: str | None = None
+    """The commit that is loaded. Absent where it is not known: engines that read a branch or tag themselves load what
+    it points to when they start."""
+    precision: str
+    """Precision of the weights; `auto`: the checkpoint's own, of a model that the catalogue does not know."""
+    adapters: Annotated[list[str], Field(max_length=32), WHOLE_LIST] = Field(default_factory=list)
+    """Addresses of the LoRA adapters."""
+    nodes: dict[str, list[str]] = Field(default_factory=dict)
+    """Labels of the only nodes on which requests are processed, with the values that the policy allows; empty: any."""
+    pod_security: str
+    """The strictest Pod Security Standard that the pods keep to: `Privileged`, `Baseline` or `Restricted`."""
+    policy_rule: str | None = None
+    """The rule of the operator's policy that allowed it; absent without a policy."""
+
+
 class ModelDeploymentStatus(ApiModel):
     """The observed state of a ModelDeployment."""
 
@@ -233,6 +261,8 @@ class ModelDeploymentStatus(ApiModel):
     """The layout in effect for the wanted revision."""
     revision: str | None = None
     """Name of the wanted revision, a ControllerRevision."""
+    provenance: ProvenanceStatus | None = None
+    """What that revision runs, whose it is and where. Kept while a changed spec is refused, as the revision is."""
     replicas: int = 0
     """Groups that exist and are not on their way out; read by `/scale`."""
     selector: str | None = None

@@ -77,6 +77,33 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class PodAnnotation:
+    """An annotation of the pods, such as the further networks that they are attached to."""
+
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class HostPath:
+    """A folder of the node, read-only in the engine."""
+
+    path: str
+    mount_path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class HostDevice:
+    """A device of the node, or a folder of devices, at the same path in the engine, which is privileged for it: a
+    container that is not may not open devices that no device plugin gave it."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Backend:
     """A value of `--all2all-backend`."""
 
@@ -160,6 +187,14 @@ class FabricProfile:
     capabilities: tuple[Capability, ...]
     env: tuple[Setting, ...]
     all2all: tuple[Candidate, ...]
+    pod_annotations: tuple[PodAnnotation, ...] = ()
+    host_paths: tuple[HostPath, ...] = ()
+    host_devices: tuple[HostDevice, ...] = ()
+
+    @property
+    def of_the_host(self) -> tuple[str, ...]:
+        """Files of the nodes that engines get. With any, pods keep to no Pod Security Standard but Privileged."""
+        return tuple(one.path for one in (*self.host_paths, *self.host_devices))
 
     def resource(self, name: str) -> FabricResource | None:
         """The pattern that this extended resource matches."""

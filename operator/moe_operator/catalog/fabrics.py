@@ -3,14 +3,26 @@
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
+from moe_operator.api.reserved import METADATA, MOUNT_PATHS
 from moe_operator.catalog.fabric import Backend as Backend
-from moe_operator.catalog.fabric import Balanced, Capability, Count, Domain, FabricResource, GpuInitiated
+from moe_operator.catalog.fabric import (
+    Balanced,
+    Capability,
+    Count,
+    Domain,
+    FabricResource,
+    GpuInitiated,
+    HostDevice,
+    HostPath,
+    PodAnnotation,
+)
 from moe_operator.catalog.fabric import Candidate as Candidate
 from moe_operator.catalog.fabric import FabricProfile as FabricProfile
 from moe_operator.catalog.fabric import Reach as Reach
@@ -79,6 +91,11 @@ def read_fabrics(data: Any) -> FabricCatalog:
 
 _Text = Annotated[str, Field(min_length=1)]
 _Positive = Annotated[int, Field(ge=1)]
+#: An absolute folder without steps upwards.
+_Folder = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$", max_length=256)]
+_SITE = "as the operator's configuration says"
+#: A key of an annotation: a name of at most 63 characters, with a domain before it.
+_KEY = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 
 
 class _Model(BaseModel):
@@ -119,9 +136,33 @@ class _Backend(_Model):
 
 class _Setting(_Model):
     value: Annotated[str, Field(max_length=4096)]
-    reason: str = "as the operator's configuration says"
+    reason: str = _SITE
     reads: str = ""
     backends: list[_Text] = Field(default_factory=list)
+
+
+class _Annotation(_Model):
+    value: Annotated[str, Field(max_length=65536)]
+    reason: _Text = _SITE
+
+
+class _HostPath(_Model):
+    path: _Folder
+    mount_path: _Folder
+    reason: _Text
+
+    @field_validator("mount_path")
+    @classmethod
+    def _free(cls, path: str) -> str:
+        for taken in (name for group in MOUNT_PATHS for name in group.exact):
+            if PurePosixPath(path).is_relative_to(taken) or PurePosixPath(taken).is_relative_to(path):
+                raise ValueError(f"the operator mounts {taken} itself")
+        return path
+
+
+class _HostDevice(_Model):
+    path: Annotated[str, Field(pattern=r"^/dev(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$", max_length=256)]
+    reason: _Text
 
 
 class _Resource(_Model):
@@ -163,14 +204,25 @@ class _Row(_Model):
         default_factory=dict
     )
     all_to_all: Annotated[list[_Candidate], Field(min_length=1)]
+    pod_annotations: dict[Annotated[str, Field(pattern=_KEY)], _Annotation] = Field(default_factory=dict)
+    host_paths: Annotated[list[_HostPath], Field(max_length=16)] = Field(default_factory=list)
+    host_devices: Annotated[list[_HostDevice], Field(max_length=16)] = Field(default_factory=list)
 
-    @field_validator("env", mode="before")
+    @field_validator("env", "pod_annotations", mode="before")
     @classmethod
-    def _plain_values(cls, env: Any) -> Any:
+    def _plain_values(cls, named: Any) -> Any:
         """A site may write `NAME: value`."""
-        if not isinstance(env, Mapping):
-            return env
-        return {name: {"value": said} if isinstance(said, str) else said for name, said in env.items()}
+        if not isinstance(named, Mapping):
+            return named
+        return {name: {"value": said} if isinstance(said, str) else said for name, said in named.items()}
+
+    @field_validator("pod_annotations")
+    @classmethod
+    def _not_ours(cls, annotations: dict[str, _Annotation]) -> dict[str, _Annotation]:
+        for name in annotations:
+            if any(name in group.exact or name.startswith(group.prefixes) for group in METADATA):
+                raise ValueError(f"{name} is the operator's own")
+        return annotations
 
     @field_validator("env")
     @classmethod
@@ -224,6 +276,11 @@ class _Row(_Model):
                 )
                 for c in self.all_to_all
             ),
+            pod_annotations=tuple(
+                PodAnnotation(name, one.value, one.reason) for name, one in self.pod_annotations.items()
+            ),
+            host_paths=tuple(HostPath(one.path, one.mount_path, one.reason) for one in self.host_paths),
+            host_devices=tuple(HostDevice(one.path, one.reason) for one in self.host_devices),
         )
 
 

@@ -29,9 +29,10 @@ section `fabrics`: a name of this page changes that fabric field by field, anoth
 _SETTINGS = """
 ## What pods get
 
-Variables are those of the engine; `engine.env` overrides them by name. No host path or device is mounted: device
-plugins, the ComputeDomain's driver and NVIDIA's container toolkit bring what is needed. /dev/shm is bounded by the
-larger of the fabric's figure and the accelerator's; it is charged as it is used.
+Variables are those of the engine; `engine.env` overrides them by name. None of these mounts a host path or device:
+device plugins, the ComputeDomain's driver and NVIDIA's container toolkit bring what is needed. A site's own fabric can
+(`podAnnotations`, `hostPaths`, `hostDevices`; [Google's RDMA](gke.md) is an example). /dev/shm is bounded by the larger
+of the fabric's figure and the accelerator's; it is charged as it is used.
 
 | Fabric | Variable | Read by | Why |
 | --- | --- | --- | --- |

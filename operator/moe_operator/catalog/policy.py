@@ -54,7 +54,7 @@ class PodSecurityLevel(StrEnum):
 
 
 class PodAddition(StrEnum):
-    """What `podTemplate` can add to pods beyond labels, tolerations and the like."""
+    """What `podTemplate`, or a fabric of the site's, can add to pods beyond labels, tolerations and the like."""
 
     CONTAINERS = "containers"
     """Further containers."""
@@ -62,6 +62,8 @@ class PodAddition(StrEnum):
     """Volumes of the node's own files."""
     PRIVILEGED = "privileged"
     """Containers that may do more than an ordinary one: privileged, with added capabilities, with host ports."""
+    FABRIC = "fabric"
+    """Folders and devices of nodes that the operator's configuration gives a fabric, and no others."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class PolicyRule:
     code: tuple[str, ...] = ()
     """Names of arguments and variables that may load code; see `code_loading`."""
     pods: tuple[PodAddition, ...] | None = None
-    """What `podTemplate` may add."""
+    """What `podTemplate`, and fabrics of the site's, may add."""
     pod_security: PodSecurityLevel = PodSecurityLevel.PRIVILEGED
     """The Pod Security Standard that pods keep to."""
 

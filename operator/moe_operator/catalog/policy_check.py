@@ -39,6 +39,8 @@ class Subject:
     """The Pod Security Standard that its pods keep to."""
     pod_reasons: tuple[str, ...] = ()
     """What keeps them from a stricter one."""
+    fabric_additions: tuple[tuple[PodAddition, str], ...] = ()
+    """What the site's fabric gives its pods, and in words."""
 
     @property
     def source(self) -> str | None:
@@ -182,6 +184,12 @@ def _pods(rule: PolicyRule, subject: Subject) -> Iterator[str]:
     for addition, what in _additions(subject.deployment):
         if addition not in rule.pods:
             yield f"{what}; of these additions are allowed: {_listed(rule.pods)}"
+    for addition, what in subject.fabric_additions:
+        if addition not in rule.pods and PodAddition.FABRIC not in rule.pods:
+            yield (
+                f"{what}; of such additions are allowed: {_listed(rule.pods)}: add fabric to `pods` of the rule, or"
+                " set hardware.fabric: tcp"
+            )
 
 
 def _pod_security(rule: PolicyRule, subject: Subject) -> Iterator[str]:

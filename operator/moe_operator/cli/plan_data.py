@@ -24,6 +24,7 @@ def plan_data(report: PlanReport, *, explain: bool = False) -> dict[str, Any]:
             "licence": report.provenance.licence,
             "publisher": report.provenance.publisher,
             "source": report.provenance.source,
+            "revision": report.provenance.revision,
             "policyRule": report.provenance.rule,
             "nodes": {key: list(values) for key, values in report.provenance.nodes.items()},
         },

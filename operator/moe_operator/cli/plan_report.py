@@ -21,6 +21,7 @@ from moe_operator.planner.transports import Transports
 from moe_operator.planner.wants import Wants, wants_of
 from moe_operator.resources.argument import Argument
 from moe_operator.resources.engine_args import explained_arguments
+from moe_operator.resources.fabric import fabric_additions
 from moe_operator.resources.group import render_revision
 from moe_operator.resources.pod_security import PodSecurity, template_security
 from moe_operator.resources.rendering import Rendering
@@ -110,6 +111,7 @@ def make_report(
         planned,
         image=revision.image,
         pods=(security.level, security.reasons),
+        fabric=fabric_additions(revision.template),
     )
     if forbidden:
         return forbidden
@@ -126,7 +128,7 @@ def make_report(
         sizes=None
         if model is None or planned.sizing is None
         else _sizes(deployment, planned, hardware, model, models, requests_per_second),
-        provenance=governance.provenance(policy, deployment, known, planned),
+        provenance=governance.provenance(policy, deployment, known, planned, security.level),
         site=site,
         security=security,
     )

@@ -159,10 +159,13 @@ def _reasons(report: PlanReport, lws: Object) -> Iterator[tuple[Path, str]]:
     known = pod_parts(report.rendering).reasons
     for field, key in (("env", "name"), ("volumeMounts", "mountPath")):
         yield from _named((*at, field), engine.get(field, ()), key, known)
+    for name in workers["leaderTemplate"]["metadata"].get("annotations") or {}:
+        if name in known:
+            yield (*_LEADER, "metadata", "annotations", name), known[name]
     for name in engine["resources"].get("limits", {}):
         if name in known:
             yield (*at, "resources", "limits", name), known[name]
-    for i, name in enumerate(engine["securityContext"]["capabilities"].get("add", ())):
+    for i, name in enumerate(engine["securityContext"].get("capabilities", {}).get("add", ())):
         if name in known:
             yield (*at, "securityContext", "capabilities", "add", i), known[name]
     for field in ("initContainers", "resourceClaims"):

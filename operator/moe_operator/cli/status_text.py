@@ -5,9 +5,10 @@ from typing import Any
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.api.status import ColdStartStatus, WeightsStatus
+from moe_operator.api.status import ColdStartStatus, ProvenanceStatus, WeightsStatus
 from moe_operator.cli.tables import table
 from moe_operator.controller.observed import pod_facts
+from moe_operator.planner.governance import places
 
 
 def start_text(start: ColdStartStatus) -> str:
@@ -34,6 +35,8 @@ def describe_deployment(deployment: ModelDeployment, pods: Iterable[dict[str, An
             f"  plan       {plan.pods_per_group} pods x {plan.ranks_per_pod} ranks x {plan.tensor} GPUs"
             f" on {plan.accelerator}, revision {status.revision}"
         )
+    if status.provenance:
+        lines += [f"  {line}" for line in provenance_lines(status.provenance)]
     if status.endpoint:
         lines.append(f"  endpoint   {status.endpoint}")
     lines.append(
@@ -77,6 +80,21 @@ def describe_deployment(deployment: ModelDeployment, pods: Iterable[dict[str, An
         ]
         lines += ["", table(("GROUP", "POD", "READY", "TRAFFIC", "RESTARTS", "NODE", "STATE"), pod_rows)]
     return "\n".join(lines)
+
+
+def provenance_lines(runs: ProvenanceStatus) -> list[str]:
+    """What runs and whose it is, and by whose leave and where."""
+    version = runs.commit[:12] if runs.commit else runs.revision
+    at = f" at {version}" if version else ""
+    if not runs.commit and runs.source.startswith("hf://"):
+        at += " (not pinned)"
+    adapters = f", with adapters {', '.join(runs.adapters)}" if runs.adapters else ""
+    where = places({key: tuple(values) for key, values in runs.nodes.items()})
+    rule = f"policy rule {runs.policy_rule}" if runs.policy_rule else "no policy"
+    return [
+        f"runs       {runs.source}{at}, {runs.precision}{adapters}; licence {runs.licence}, publisher {runs.publisher}",
+        f"governed   by {rule}; on {where or 'any node'}; Pod Security Standard {runs.pod_security}",
+    ]
 
 
 def _weights(weights: WeightsStatus) -> str:

@@ -15,10 +15,13 @@ from moe_operator.controller.census import Census, Present
 from moe_operator.controller.half_placed import not_placed, unplaced_since
 from moe_operator.controller.kube import LEADER_WORKER_SET, POD, Obj
 from moe_operator.controller.ledger import avoided
+from moe_operator.controller.neighbours import ComputeDomains
 from moe_operator.controller.observed import GroupFacts
 from moe_operator.controller.store import Key, Store, owner_key
+from moe_operator.planner.compute_domains import CLIQUE, Member
 from moe_operator.planner.placement import Domain, Fleet, Holding, Need, Placement
 from moe_operator.planner.pod_requests import extended_requests
+from moe_operator.resources.compute_domain import domain_of, needs_compute_domain
 from moe_operator.resources.place import devices_of, need_of, pod_spec
 from moe_operator.resources.revision import Revision
 
@@ -29,10 +32,13 @@ _Name = tuple[str, str]
 class Placing:
     """Places for the groups of all deployments."""
 
-    def __init__(self, store: Store, census: Census, catalog: Catalog) -> None:
+    def __init__(self, store: Store, census: Census, catalog: Catalog, domains: ComputeDomains) -> None:
         self._store = store
         self._census = census
         self._catalog = catalog
+        self._domains = domains
+        self._joining: dict[_Name, Member] = {}
+        """ComputeDomains of groups that are being created."""
         self._promised: dict[_Name, Holding] = {}
         """To groups that are being created: never of the deployment that asks, which creates one at a time."""
 
@@ -69,10 +75,18 @@ class Placing:
                 domain=placement.domain,
                 node=placement.node,
             )
+            if needs_compute_domain(revision.plan):
+                key, value = placement.domain or ("", "")
+                self._joining[at] = Member(
+                    domain_of(deployment.namespace),
+                    (placement.node,) if placement.node else (),
+                    value if key == CLIQUE else None,
+                )
         try:
             yield
         finally:
             self._promised.pop(at, None)
+            self._joining.pop(at, None)
 
     async def displaced(
         self,
@@ -156,7 +170,12 @@ class Placing:
     ) -> Fleet:
         left_out = {(deployment.namespace, name) for name in without}
         holdings = self._holdings(deployment.key, need.resource, present, left_out)
-        return Fleet(need, pod_spec(revision), present.inventory, holdings)
+        others = (
+            self._domains.others(deployment.namespace, self._joining.values())
+            if needs_compute_domain(revision.plan)
+            else None
+        )
+        return Fleet(need, pod_spec(revision), present.inventory, holdings, others)
 
     def _holdings(self, key: Key, resource: str, present: Present, without: set[_Name]) -> list[Holding]:
         """What our groups hold and are about to hold. Of those `without`, only what they hold."""

@@ -18,12 +18,13 @@ from moe_operator.controller.revisions import Choice
 from moe_operator.controller.store import Key
 from moe_operator.planner.allocation import offered_by_slices
 from moe_operator.planner.facts import Inventory
-from moe_operator.planner.governance import constrained, narrowed, refused, with_policy_nodes
+from moe_operator.planner.governance import constrained, narrowed, provenance, refused, with_policy_nodes
 from moe_operator.planner.nodes import hardware_options
 from moe_operator.planner.plan import Refusal
 from moe_operator.planner.planning import plan
 from moe_operator.planner.room import groups_with_room
 from moe_operator.planner.shape import GroupShape
+from moe_operator.resources.fabric import fabric_additions
 from moe_operator.resources.pod_security import template_security
 from moe_operator.resources.revision import Revision
 from moe_operator.resources.security_notes import security_notes
@@ -103,9 +104,13 @@ class Planning:
             revision.plan,
             image=revision.image,
             pods=(pods.level, pods.reasons),
+            fabric=fabric_additions(revision.template),
         )
+        if forbidden:
+            return forbidden
         notes = (*choice.notes, *security_notes(deployment, revision))
-        return forbidden or replace(choice, notes=notes)
+        runs = provenance(policy, deployment, model, revision.plan, pods.level)
+        return replace(choice, notes=notes, provenance=runs)
 
     async def _found_or_made(
         self, deployment: ModelDeployment, kept: dict[str, Revision]

@@ -58,6 +58,7 @@ from moe_operator.controller.kube import (
     Obj,
 )
 from moe_operator.controller.ledger import record
+from moe_operator.controller.neighbours import ComputeDomains
 from moe_operator.controller.observed import GroupFacts, group_facts, node_states
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.planning import Planning, Room
@@ -66,6 +67,7 @@ from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fo
 from moe_operator.controller.store import Key, Store
 from moe_operator.controller.weights import WeightsKeeper
 from moe_operator.controller.weights_state import WeightsView
+from moe_operator.planner.governance import Provenance
 from moe_operator.planner.plan import Plan, Refusal
 from moe_operator.resources.agent_config import agent_config_name, agent_configs_of
 from moe_operator.resources.children import build_children
@@ -122,7 +124,8 @@ class Reconciler:
         self._store = store
         self._config = config
         census = Census(client, store, config, clock)
-        self._placing = Placing(store, census, config.catalog)
+        self._domains = ComputeDomains(client, store)
+        self._placing = Placing(store, census, config.catalog, self._domains)
         self._planning = Planning(client, config, census, self._placing, clock)
         self._weights = WeightsKeeper(client, store, config, clock)
         self._events = events
@@ -192,6 +195,7 @@ class _Pass:
         self._kept = revisions.kept(self._store, deployment)
         self._effective: Revision | None = None
         self._notes: tuple[str, ...] = ()
+        self._provenance: Provenance | None = None
         self._parent_seen = False
         self._room: Room | None = None
         self._displaced: dict[str, Cause] = {}
@@ -204,6 +208,9 @@ class _Pass:
         if trouble:
             self._effective = self._kept.get(self._d.status.revision or "")
         self._displaced = await self._look_elsewhere()
+        if self._effective is not None and needs_compute_domain(self._effective.plan):
+            note = await self._o._domains.note(self._d)
+            self._notes = (*self._notes, note) if note else self._notes
         if self._effective is not None:
             self._weights = await self._o._weights.look(self._d, self._effective)
         seen = self._decide(None)
@@ -261,6 +268,7 @@ class _Pass:
         if lacking:
             return Trouble(lacking.reason, lacking.message, stalled=True, spec_at_fault=False)
         self._effective, self._notes = choice.revision, choice.notes
+        self._provenance = choice.provenance
         return None
 
     def _groups(self) -> list[GroupFacts]:
@@ -493,6 +501,7 @@ class _Pass:
                 room=self._room,
                 observations=self._o._snapshot().pods,
                 weights=self._weights,
+                provenance=self._provenance,
             )
         )
         if status == self._d.status:

@@ -15,6 +15,7 @@ from moe_operator.controller.children import is_ours
 from moe_operator.controller.kube import CONTROLLER_REVISION, LEADER_WORKER_SET, Obj
 from moe_operator.controller.observed import GroupFacts
 from moe_operator.controller.store import Store
+from moe_operator.planner.governance import Provenance
 from moe_operator.planner.inventory import Inventory
 from moe_operator.planner.plan import Refusal
 from moe_operator.planner.planning import plan as make_plan
@@ -34,6 +35,8 @@ class Choice:
     revision: Revision
     fresh: bool
     notes: tuple[str, ...] = ()
+    provenance: Provenance | None = None
+    """What it runs; None until it is judged by the policy."""
 
 
 def kept(store: Store, deployment: ModelDeployment) -> dict[str, Revision]:

@@ -1,5 +1,6 @@
 """The one fold of everything a reconcile learned into `status`. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from moe_operator.api.status import (
     MemoryStatus,
     ModelDeploymentStatus,
     PlanStatus,
+    ProvenanceStatus,
     RecoveryStatus,
     ScalingStatus,
     ThroughputStatus,
@@ -24,11 +26,14 @@ from moe_operator.controller.group_planner import GroupState, GroupView, leader_
 from moe_operator.controller.outlook import described
 from moe_operator.controller.planning import Room
 from moe_operator.controller.weights_state import WeightsView
+from moe_operator.planner.governance import Provenance
 from moe_operator.planner.memory import MIB
 from moe_operator.planner.plan import Plan, Sizing
 from moe_operator.resources.revision import Revision
 from moe_operator.telemetry.observation import PodObservation
 
+#: A commit, as hubs name it.
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Figures that change often move in status only when one changed by this share ...
 _FIGURE_STEP = 0.01
 #: ... and at most this often (s).
@@ -70,6 +75,8 @@ class Learned:
     """What telemetry last saw of each pod, by uid."""
     weights: WeightsView | None = None
     """Where the weights of the revision stand."""
+    provenance: Provenance | None = None
+    """What the revision runs; None where this spec did not lead to it, as in trouble."""
 
 
 def fold(learned: Learned) -> ModelDeploymentStatus:
@@ -100,6 +107,7 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         ),
         plan=plan_status(deployment, revision) if revision else None,
         revision=revision.name if revision else None,
+        provenance=_provenance(learned),
         replicas=len(live),
         selector=leader_selector(deployment.name),
         groups=groups,
@@ -112,6 +120,31 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         if revision
         else None,
         engine_arguments=list(revision.engine_arguments) if revision else [],
+    )
+
+
+def _provenance(learned: Learned) -> ProvenanceStatus | None:
+    """Of the revision in effect. In trouble it is what was said when the spec that led to the revision was accepted:
+    the present spec, or the present policy, says nothing of what runs."""
+    revision, runs, old = learned.revision, learned.provenance, learned.deployment.status
+    if revision is None:
+        return None
+    if runs is None:
+        return old.provenance if old.revision == revision.name else None
+    weights = learned.weights.status if learned.weights else None
+    pinned = runs.revision if _COMMIT.fullmatch(runs.revision or "") else None
+    return ProvenanceStatus(
+        model=runs.model,
+        licence=runs.licence,
+        publisher=runs.publisher,
+        source=runs.source,
+        revision=runs.revision,
+        commit=(weights.commit if weights else None) or pinned,
+        precision=runs.precision,
+        adapters=list(runs.adapters),
+        nodes={key: list(values) for key, values in sorted(runs.nodes.items())},
+        pod_security=runs.pod_security.value,
+        policy_rule=runs.rule,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moe_operator.api import reasons
-from moe_operator.api.spec import ModelDeploymentSpec
+from moe_operator.api.spec import ModelDeploymentSpec, PodSecurityProfile
 from moe_operator.catalog.fabric import Domain, FabricResource
 from moe_operator.catalog.fabrics import FabricProfile, Reach
 from moe_operator.planner.facts import NodeFacts
@@ -44,6 +44,24 @@ def choose(
         return refused
     if pods == 1:
         return Choice(_within_node(hardware))
+    found = _between_nodes(spec, hardware, pods, gpus_per_pod)
+    if isinstance(found, Choice) and found.profile.of_the_host and _restricted(spec):
+        return Refusal(
+            reasons.INVALID_SPEC,
+            f"over {found.profile.name} engines get {', '.join(found.profile.of_the_host)} of their nodes, which"
+            " engine.podSecurity Restricted excludes: leave that out, set hardware.fabric: tcp, or keep the group"
+            f" within a node (hardware.gpusPerGroup of at most {hardware.gpus_per_node})",
+        )
+    return found
+
+
+def _restricted(spec: ModelDeploymentSpec) -> bool:
+    return spec.engine.pod_security is PodSecurityProfile.RESTRICTED
+
+
+def _between_nodes(
+    spec: ModelDeploymentSpec, hardware: Hardware, pods: int, gpus_per_pod: int
+) -> Choice | Refusal:
     named = spec.hardware.fabric
     if named is not None:
         return _named(named, hardware, pods, gpus_per_pod)

@@ -8,7 +8,7 @@ from typing import Any
 from moe_operator.api import reasons
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.models.catalog import Model
-from moe_operator.catalog.policy import UNKNOWN, PodSecurityLevel, Policy, PolicyRule
+from moe_operator.catalog.policy import UNKNOWN, PodAddition, PodSecurityLevel, Policy, PolicyRule
 from moe_operator.catalog.policy_check import Subject, policy_violations
 from moe_operator.planner.facts import Inventory
 from moe_operator.planner.plan import Plan, Refusal
@@ -20,13 +20,20 @@ _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 class Provenance:
     """What is run, whose it is and where: what licences and rules on data ask for."""
 
+    model: str
     licence: str
     publisher: str
     source: str
+    revision: str | None
+    """Commit, tag or branch that the spec asks for."""
+    precision: str
+    adapters: tuple[str, ...]
+    """Addresses of LoRA adapters."""
     rule: str | None
     """The policy's rule for the namespace; None without a policy."""
     nodes: Mapping[str, tuple[str, ...]]
     """Labels of the only nodes on which requests are processed; empty: any."""
+    pod_security: PodSecurityLevel
 
     def places(self) -> str:
         """Where requests are processed, for people."""
@@ -75,12 +82,14 @@ def refused(
     *,
     image: str | None = None,
     pods: tuple[PodSecurityLevel, tuple[str, ...]] | None = None,
+    fabric: tuple[tuple[PodAddition, str], ...] = (),
 ) -> Refusal | None:
     """What the policy has against the deployment. Before there is a plan only what the spec says is judged.
 
-    `pods`: the Pod Security Standard that they keep to, and what keeps them from a stricter one.
+    `pods`: the Pod Security Standard that they keep to, and what keeps them from a stricter one. `fabric`: what the
+    site's fabric gives them of their nodes.
     """
-    subject = replace(subject_of(deployment, model, plan), image=image)
+    subject = replace(subject_of(deployment, model, plan), image=image, fabric_additions=fabric)
     if pods is not None:
         subject = replace(subject, pod_security=pods[0], pod_reasons=pods[1])
     found = policy_violations(policy, subject)
@@ -96,16 +105,28 @@ def with_policy_nodes(refusal: Refusal, policy: Policy, namespace: str) -> Refus
     return replace(refusal, message=told)
 
 
-def provenance(policy: Policy, deployment: ModelDeployment, model: Model | None, plan: Plan) -> Provenance:
-    """What a plan would run, and where."""
+def provenance(
+    policy: Policy,
+    deployment: ModelDeployment,
+    model: Model | None,
+    plan: Plan,
+    pod_security: PodSecurityLevel,
+) -> Provenance:
+    """What a plan of this very deployment runs, and where. `pod_security`: the standard that its pods keep to."""
     subject = subject_of(deployment, model, plan)
     rule = policy.rule_for(deployment.namespace)
+    asked = deployment.spec.model
     return Provenance(
+        model=asked.name,
         licence=subject.licence or UNKNOWN,
         publisher=subject.publisher or UNKNOWN,
         source=subject.source or UNKNOWN,
+        revision=asked.revision,
+        precision=plan.sizing.precision if plan.sizing is not None else asked.precision or "auto",
+        adapters=tuple(adapter.source for adapter in asked.adapters),
         rule=rule.name if rule is not None and policy.rules else None,
         nodes=rule.nodes if rule is not None else {},
+        pod_security=pod_security,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from moe_operator.catalog.accelerators import Catalog, is_divided
+from moe_operator.planner.compute_domains import CLIQUE
 from moe_operator.planner.facts import NVIDIA_GPU, NodeFacts, Problem, SiteNames, Taint
 from moe_operator.planner.quantities import whole
 from moe_operator.planner.resource_slices import SliceGpus
@@ -16,7 +17,6 @@ _KEEPS_AWAY = ("NoSchedule", "NoExecute")
 _PRODUCT = "nvidia.com/gpu.product"
 _COUNT = "nvidia.com/gpu.count"
 _DIGITS = re.compile(r"[0-9]{1,9}")
-_CLIQUE = "nvidia.com/gpu.clique"
 #: Label -> (form, what the form is, MiB in a unit). GPU Feature Discovery counts MiB, AMD's labeller GiB.
 _MEMORY = {
     "nvidia.com/gpu.memory": (re.compile(r"[1-9][0-9]{0,9}"), "a whole number of MiB such as 183359", 1),
@@ -69,7 +69,7 @@ def read_node(node: Mapping[str, Any], slices: SliceGpus | None, site: SiteNames
         divided=_divided(labels),
         from_slices=from_slices,
         products=slices.products if slices is not None else (),
-        clique=labels.get(_CLIQUE) or None,
+        clique=labels.get(CLIQUE) or None,
         topology=tuple((key, labels[key]) for key in site.topology_labels if labels.get(key)),
         rdma={
             name: count

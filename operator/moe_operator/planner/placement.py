@@ -4,7 +4,8 @@ The scheduler places one pod after the other and cannot look ahead: it would beg
 half of it. So the operator, which sees all nodes and knows what its other groups are about to take, names the domain
 before there is a pod. First the groups of a deployment are spread over zones; then the fullest domain that takes the
 whole group is chosen, so that empty ones stay empty for groups that need much of one. A group of one pod is bound to no
-domain; it gets a wish for the node with the least room to spare, so that whole nodes stay free.
+domain; it gets a wish for the node with the least room to spare, so that whole nodes stay free. Before either of these
+comes that no other namespace's ComputeDomain is active in the NVLink partition, as two of them disturb each other.
 
 A wrong answer costs time, never GPUs: other tenants may be quicker, and a group that finds no room moves on (see
 `controller/placing.py`). Where nothing takes the group the answer is no domain at all: pods without a place are what
@@ -12,10 +13,11 @@ makes node autoscalers add nodes.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from moe_operator.planner.compute_domains import Neighbours
 from moe_operator.planner.facts import Inventory, NodeFacts
 from moe_operator.planner.node_selection import admits, selects
 
@@ -86,6 +88,8 @@ class DomainRoom:
     """GPUs of open nodes that nobody holds."""
     area: tuple[str, ...]
     """Region and zone that most of its nodes are in, as far as they are not narrower than the domain."""
+    neighbours: tuple[str, ...] = ()
+    """ComputeDomains in its NVLink partitions that the group's pods would disturb, and be disturbed by."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,16 @@ class Fleet:
     """The nodes for one kind of group, with the room that is left on them."""
 
     def __init__(
-        self, need: Need, pod: Mapping[str, Any], inventory: Inventory, holdings: Iterable[Holding]
+        self,
+        need: Need,
+        pod: Mapping[str, Any],
+        inventory: Inventory,
+        holdings: Iterable[Holding],
+        neighbours: Neighbours | None = None,
     ) -> None:
-        """`pod`: the spec of the group's pods, as rendered."""
+        """`pod`: the spec of the group's pods, as rendered. `neighbours`: other ComputeDomains by the partition that
+        they are active in; None for pods that are in none themselves."""
+        self._neighbours = neighbours or {}
         self._need = need
         self._holdings = tuple(holdings)
         self._by_name = {node.name: node for node in inventory.nodes or ()}
@@ -130,7 +141,14 @@ class Fleet:
         areas = self._own_areas()
         best = min(
             roomy,
-            key=lambda r: (late.get(r.value, 0), _crowd(r.area, areas), r.fits, r.free, r.value),
+            key=lambda r: (
+                late.get(r.value, 0),
+                len(r.neighbours),
+                _crowd(r.area, areas),
+                r.fits,
+                r.free,
+                r.value,
+            ),
         )
         return Placement(domain=(self._need.domain, best.value))
 
@@ -207,6 +225,7 @@ class Fleet:
             fits=max(0, fits),
             free=sum(max(0, s.free[self._need.resource]) for s in stands if s.open),
             area=_most_common(self._area(stand.node) for stand in stands),
+            neighbours=tuple(sorted({name for stand in stands for name in self._beside(stand.node)})),
         )
 
     def _node(self) -> Placement:
@@ -217,11 +236,16 @@ class Fleet:
         areas = self._own_areas()
         whole = Counter(stand.node.clique for stand in roomy)
 
-        def order(stand: _Stand) -> tuple[bool, tuple[int, ...], int, int, str]:
+        def order(stand: _Stand) -> tuple[bool, int, tuple[int, ...], int, int, str]:
             crowd, free = _crowd(self._area(stand.node), areas), stand.free[self._need.resource]
-            return (self._promised(stand), crowd, free, whole[stand.node.clique], stand.node.name)
+            beside = len(self._beside(stand.node))
+            return (self._promised(stand), beside, crowd, free, whole[stand.node.clique], stand.node.name)
 
         return Placement(node=min(roomy, key=order).node.name)
+
+    def _beside(self, node: NodeFacts) -> Collection[str]:
+        """Other ComputeDomains in the node's NVLink partition."""
+        return self._neighbours.get(node.clique or "", ())
 
     def _promised(self, stand: _Stand) -> bool:
         """Whether a group that is being placed counts on this node."""

@@ -18,6 +18,11 @@ COMPUTE_DOMAIN_NAME = "moe-operator-nvlink"
 CHANNEL_TEMPLATE = "moe-operator-nvlink-channel"
 
 
+def domain_of(namespace: str) -> str:
+    """The namespace's ComputeDomain as people name it: `NAMESPACE/NAME`."""
+    return f"{namespace}/{COMPUTE_DOMAIN_NAME}"
+
+
 def needs_compute_domain(plan: Plan) -> bool:
     """Whether the pods of this plan must be in the namespace's ComputeDomain.
 

@@ -1,9 +1,11 @@
 """What the pods of a group need to reach each other: environment, adapters, capabilities, and flags of the engine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from moe_operator.catalog.fabric import Capability, Sends
 from moe_operator.catalog.fabrics import Backend, FabricProfile
+from moe_operator.catalog.policy import PodAddition
 from moe_operator.planner.plan import Transport
 from moe_operator.resources.pod_parts import PodParts
 from moe_operator.resources.rendering import Rendering
@@ -12,6 +14,8 @@ from moe_operator.resources.rendering import Rendering
 #: more. NVSHMEM's default is 1024.
 _QUEUE_DEPTH = "NVSHMEM_QP_DEPTH"
 _USUAL_DEPTH = 1024
+#: Names of volumes: of the nodes' folders and of their devices. `podTemplate` may not use names that begin so.
+_FOLDER, _DEVICE = "moe-fabric-", "moe-device-"
 _LOW_LATENCY = "deepep_low_latency"
 #: Tokens of a step from which two halves of it overlap: vLLM's own default for prompts (0.32), for answers the 32 that
 #: llm-d's wide groups are run with.
@@ -32,6 +36,10 @@ def fabric_parts(rendering: Rendering) -> PodParts:
             **({transport.rdma_resource: str(transport.rdma_count)} if transport.rdma_resource else {}),
             **dict(profile.huge_pages),
         },
+        volumes=tuple(_volumes(profile)),
+        mounts=tuple(_mounts(profile)),
+        annotations={one.name: one.value for one in profile.pod_annotations},
+        privileged=bool(profile.host_devices),
         capabilities=tuple(one.name for one in capabilities(rendering, transport, profile)),
         reasons=_reasons(rendering, transport, profile),
     )
@@ -41,10 +49,43 @@ def _reasons(rendering: Rendering, transport: Transport, profile: FabricProfile)
     found = {one.name: f"{one.reason} ({one.reads or 'the site'})" for one in profile.env}
     found |= {one.name: one.reason for one in capabilities(rendering, transport, profile)}
     found |= dict.fromkeys((name for name, _ in profile.huge_pages), f"pages of {profile.name}'s adapters")
+    found |= {one.name: one.reason for one in profile.pod_annotations}
+    found |= {one.mount_path: one.reason for one in profile.host_paths}
+    found |= {one.path: one.reason for one in profile.host_devices}
     found[_QUEUE_DEPTH] = "two entries for each token of a step and two more, which DeepEP's kernels assert"
     if transport.rdma_resource is not None:
         found[transport.rdma_resource] = f"the node's adapters: {profile.about}"
     return found
+
+
+def _volumes(profile: FabricProfile) -> Iterator[dict[str, Any]]:
+    """Folders must be there: of one that is missing the kubelet would make an empty one, and NCCL would go over TCP."""
+    for number, folder in enumerate(profile.host_paths):
+        yield {"name": f"{_FOLDER}{number}", "hostPath": {"path": folder.path, "type": "Directory"}}
+    for number, device in enumerate(profile.host_devices):
+        yield {"name": f"{_DEVICE}{number}", "hostPath": {"path": device.path}}
+
+
+def _mounts(profile: FabricProfile) -> Iterator[dict[str, Any]]:
+    for number, folder in enumerate(profile.host_paths):
+        yield {"name": f"{_FOLDER}{number}", "mountPath": folder.mount_path, "readOnly": True}
+    for number, device in enumerate(profile.host_devices):
+        yield {"name": f"{_DEVICE}{number}", "mountPath": device.path}
+
+
+def fabric_additions(template: Mapping[str, Any]) -> tuple[tuple[PodAddition, str], ...]:
+    """What the fabric of a kept template gives its pods beyond what ordinary ones have, for the policy."""
+    pod = template["leaderWorkerTemplate"]["workerTemplate"]["spec"]
+    found: list[tuple[PodAddition, str]] = []
+    for volume in pod.get("volumes") or ():
+        path = (volume.get("hostPath") or {}).get("path")
+        if volume["name"].startswith(_FOLDER):
+            found.append((PodAddition.HOST_PATH, f"the fabric mounts {path} of its nodes"))
+        elif volume["name"].startswith(_DEVICE):
+            found.append(
+                (PodAddition.PRIVILEGED, f"the fabric opens {path} of its nodes, by privileged engines")
+            )
+    return tuple(found)
 
 
 def fabric_of(rendering: Rendering, transport: Transport) -> FabricProfile:

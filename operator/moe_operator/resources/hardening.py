@@ -40,7 +40,9 @@ def hardened(engine: EngineSpec, cache: str) -> PodParts:
     )
 
 
-def engine_context(engine: EngineSpec, capabilities: tuple[str, ...]) -> dict[str, object]:
+def engine_context(
+    engine: EngineSpec, capabilities: tuple[str, ...], *, privileged: bool = False
+) -> dict[str, object]:
     """`securityContext` of the engine's container. Other containers of the pod say for themselves whom they run as.
 
     Capabilities that a fabric asks for are left out where the engine does not run as root: they would have no effect
@@ -56,6 +58,8 @@ def engine_context(engine: EngineSpec, capabilities: tuple[str, ...]) -> dict[st
             "runAsUser": engine.run_as_user or _USER,
             "runAsGroup": _GROUP,
         }
+    if privileged:
+        return {"privileged": True}  # which has every capability, and cannot be kept from gaining more
     if capabilities:
         dropped["add"] = list(capabilities)
     # Not runAsNonRoot: vLLM's default images start as root, and a kubelet would refuse them.

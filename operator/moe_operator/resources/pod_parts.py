@@ -23,6 +23,8 @@ class PodParts:
     """Extended resources of the engine: requests and limits alike."""
     capabilities: tuple[str, ...] = ()
     """Linux capabilities of the engine, beside none at all."""
+    privileged: bool = False
+    """Whether the engine is a privileged container."""
     claims: tuple[Object, ...] = ()
     """`resourceClaims` of the pod; the engine uses every one of them."""
     tolerations: tuple[Object, ...] = ()
@@ -32,7 +34,7 @@ class PodParts:
     """Further fields of the pod's spec."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why something is there, for `kubectl moe render --explain`, by its name: a variable, a mount path, an extended
-    resource, a capability, a claim, an init container. Not rendered."""
+    resource, a capability, a claim, an init container, an annotation. Not rendered."""
 
 
 def together(parts: Iterable[PodParts]) -> PodParts:
@@ -46,6 +48,7 @@ def together(parts: Iterable[PodParts]) -> PodParts:
         init_containers=_named("name", (one.init_containers for one in listed)),
         limits=_joined(one.limits for one in listed),
         capabilities=tuple(dict.fromkeys(name for one in listed for name in one.capabilities)),
+        privileged=any(one.privileged for one in listed),
         claims=_named("name", (one.claims for one in listed)),
         tolerations=_distinct(t for one in listed for t in one.tolerations),
         labels=_joined(one.labels for one in listed),

@@ -61,7 +61,8 @@ def _beyond_baseline(pod: Mapping[str, Any]) -> Iterator[str]:
             yield field
     for volume in pod.get("volumes") or ():
         if "hostPath" in volume:
-            yield f"hostPath volume {volume.get('name')}"
+            path = (volume["hostPath"] or {}).get("path")
+            yield f"hostPath volume {volume.get('name')} ({path})"
     yield from _unconfined(pod.get("securityContext") or {}, "pod")
     for name, container in _containers(pod):
         context = container.get("securityContext") or {}

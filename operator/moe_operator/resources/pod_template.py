@@ -183,7 +183,9 @@ def _engine(rendering: Rendering, parts: PodParts) -> dict[str, Any]:
         # The agent writes the engine's last errors there; without it the end of the log has to do.
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": engine_context(rendering.deployment.spec.engine, parts.capabilities),
+        "securityContext": engine_context(
+            rendering.deployment.spec.engine, parts.capabilities, privileged=parts.privileged
+        ),
         "volumeMounts": list(parts.mounts),
     }
 
