@@ -1,18 +1,27 @@
 """`python -m generate`: write everything again that is derived and committed.
 
-The CRD and the reference pages come from the operator's sources; from the CRD and the charts come the CRD chart's
-copies and install.yaml. Tests compare each with what is committed.
+The CRD, the reference pages and what the chart's schema says of `config` come from the operator's sources; from the CRD
+and the charts come the CRD chart's copies and install.yaml. Tests compare each with what is committed.
 """
 
+import json
 from collections.abc import Callable
 
 import render_manifests
 from moe_operator.api import crd
 from moe_operator.api import reference as api_reference
-from moe_operator.catalog import fabrics_reference
+from moe_operator.catalog import config_schema, fabrics_reference
 from moe_operator.catalog import reference as accelerators_reference
 from moe_operator.planner import reference as planner_reference
 from moe_operator.runtime import metrics_reference
+
+
+def values_schema() -> str:
+    """The chart's schema: by hand, but for `config`."""
+    written = json.loads((render_manifests.ROOT / config_schema.FILE).read_text(encoding="utf-8"))
+    written["properties"]["config"] = config_schema.config_schema()
+    return json.dumps(written, indent=2, ensure_ascii=False) + "\n"
+
 
 _PAGES: dict[str, Callable[[], str]] = {
     crd.FILE: crd.render,
@@ -21,6 +30,7 @@ _PAGES: dict[str, Callable[[], str]] = {
     fabrics_reference.FILE: fabrics_reference.render,
     planner_reference.FILE: planner_reference.render,
     "docs/reference/metrics.md": metrics_reference.render,
+    config_schema.FILE: values_schema,
 }
 
 

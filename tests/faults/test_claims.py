@@ -232,3 +232,41 @@ def test_a_plan_without_the_domain_leaves_it() -> None:
         assert h.world.server.list(POD, NAMESPACE)[0]["metadata"]["labels"][names.LABEL_DEPLOYMENT] == NAME
 
     play(scenario)
+
+
+@pytest.mark.usefixtures("nvlink")
+def test_a_partition_that_is_shared_with_somebody_elses_domain_is_told_and_nothing_else_changes() -> None:
+    """Lost: days, on errors of CUDA that come now and then; or a group that serves, to a warning."""
+
+    async def scenario(h: Harness) -> None:
+        h.world.server.absent.discard(COMPUTE_DOMAIN)
+        _label(h, **{"nvidia.com/gpu.clique": "rack-1"})
+        h.apply(manifest())
+        await h.serve()
+        before = [g["metadata"]["uid"] for g in h.groups()]
+        _label(h, **{"resource.nvidia.com/computeDomain": "uid-of-a-stranger"})
+
+        def planned() -> str:
+            return (h.condition(reasons.PLANNED) or {}).get("message", "")
+
+        await h.until(
+            lambda: "rack-1 is also used by ComputeDomain of uid uid-of-a-stranger" in planned(), 60
+        )
+        await h.settle()
+        writes, reads = h.writes, h.operator.client.reads
+        for _ in range(5):
+            await h.operator.reconciler.reconcile((NAMESPACE, NAME))
+        assert (h.writes, h.operator.client.reads) == (writes, reads)
+        assert [g["metadata"]["uid"] for g in h.groups()] == before
+        _label(h, **{"resource.nvidia.com/computeDomain": None})
+        await h.until(lambda: "is also used" not in planned(), 60)
+
+    play(scenario)
+
+
+def _label(h: Harness, **labels: str | None) -> None:
+    """On every node; None removes."""
+    for node in h.world.server.list(NODE):
+        h.world.server.patch(
+            NODE, None, node["metadata"]["name"], {"metadata": {"labels": labels}}, "kubelet-plugin"
+        )

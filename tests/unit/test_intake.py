@@ -154,3 +154,23 @@ def test_an_older_state_at_the_begin_of_a_watch_means_a_restored_database() -> N
     assert world.turned_back == 0, "a late event is no restore"
     world.send(POD, child("p", "qwen"), EventType.LISTED)
     assert world.turned_back == 1
+
+
+def test_a_node_that_joins_a_compute_domain_is_news_to_groups_in_the_whole_partition() -> None:
+    """Lost: ten minutes, in which nothing says why engines fail."""
+    world = World()
+    rack = {"nvidia.com/gpu.clique": "rack-1"}
+    for name, labels in (("n1", rack), ("n2", rack), ("n3", {"nvidia.com/gpu.clique": "rack-2"})):
+        world.send(NODE, node(metadata={"name": name, "uid": name, "labels": labels}))
+    planned = [{"type": "Planned", "status": "True"}]
+    for name, place in (("here", "n2"), ("elsewhere", "n3")):
+        parent = {
+            "metadata": {"namespace": "ns", "name": name, "uid": name},
+            "status": {"conditions": planned},
+        }
+        world.send(MODEL_DEPLOYMENT, parent)
+        world.send(POD, child(f"{name}-g0-0", name, nodeName=place))
+    joined = {**rack, "resource.nvidia.com/computeDomain": "uid"}
+    change = {"name": "n1", "uid": "n1", "labels": joined}
+    assert world.send(NODE, node(metadata=change)) == [("ns", "here")]
+    assert world.send(NODE, node(metadata={**change, "labels": {**joined, "zone": "b"}})) == []

@@ -213,5 +213,9 @@ class _File(_Model):
         )
 
 
+#: An entry of each section as it is written.
+VENDOR_FORM, ACCELERATOR_FORM = _Vendor, _Row
+
+
 def _key(name: str) -> str:
     return name.casefold().replace(" ", "-").replace("_", "-")

@@ -284,6 +284,10 @@ class _Row(_Model):
         )
 
 
+#: A fabric as it is written.
+FORM = _Row
+
+
 class _File(_Model):
     backends: list[_Backend]
     fabrics: list[_Row]

@@ -79,6 +79,10 @@ class _File(BaseModel):
     weights: WeightsSection = Field(default_factory=WeightsSection)
 
 
+#: The file as it is written.
+FORM = _File
+
+
 def default_config() -> OperatorConfig:
     """Of a site that says nothing."""
     return OperatorConfig(load_catalog())

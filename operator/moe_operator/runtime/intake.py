@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from moe_operator.api import reasons
 from moe_operator.controller.kube import JOB, MODEL_DEPLOYMENT, NODE, POD, Kind, Obj
 from moe_operator.controller.store import Key, Store, concerned, owner_key, version_of
+from moe_operator.planner.compute_domains import CLIQUE, NODE_LABEL
 from moe_operator.runtime.freshness import Freshness
 from moe_operator.runtime.node_facts import significant
 from moe_operator.runtime.source import EventType
@@ -81,15 +82,27 @@ class Intake:
         """Deployments with a pod on the node, and those that wait for nodes that fit."""
         if before and after and significant(before) == significant(after):
             return []
-        name = (after or before or {})["metadata"]["name"]
+        nodes = {(after or before or {})["metadata"]["name"], *self._in_partition(before, after)}
         keys: set[Key] = set()
         for pod in self._store.all(POD):
-            if (pod.get("spec") or {}).get("nodeName") == name and (key := owner_key(pod)):
+            if (pod.get("spec") or {}).get("nodeName") in nodes and (key := owner_key(pod)):
                 keys.add(key)
         for deployment in self._store.all(MODEL_DEPLOYMENT):
             if not _planned(deployment):
                 keys.add((deployment["metadata"]["namespace"], deployment["metadata"]["name"]))
         return sorted(keys)
+
+    def _in_partition(self, before: Obj | None, after: Obj | None) -> Iterable[str]:
+        """Nodes of the same NVLink partition, where a node has joined or left a ComputeDomain: those of others disturb
+        groups on any of them."""
+        if _label(before, NODE_LABEL) == _label(after, NODE_LABEL):
+            return []
+        partitions = {_label(before, CLIQUE), _label(after, CLIQUE)} - {None}
+        return [n["metadata"]["name"] for n in self._store.all(NODE) if _label(n, CLIQUE) in partitions]
+
+
+def _label(node: Obj | None, key: str) -> str | None:
+    return ((node or {}).get("metadata", {}).get("labels") or {}).get(key)
 
 
 def _planned(deployment: dict[str, Any]) -> bool:
