@@ -11,6 +11,7 @@ import yaml
 
 import render_manifests
 from factories.deployments import group_plan, model_deployment, revision_of
+from factories.site_configs import GOOD, ONLY_THE_READER_KNOWS, WRONG
 from harness.kubectl import CommandError, apply, helm, kubectl
 from harness.wait import wait_for
 from moe_operator.catalog.operator_config import read_config
@@ -157,6 +158,25 @@ def test_a_misspelt_value_is_refused(setting: str) -> None:
     """Else a typing error installs the default, and nobody notices."""
     with pytest.raises(CommandError, match="schema"):
         _template("--set", setting)
+
+
+def test_helm_says_of_configurations_what_the_operator_says(tmp_path: Path) -> None:
+    """Lost: a site's section that its own Helm refuses, or an operator that does not start. The unit tests compare the
+    schema with the reader by a validator of their own; this is Helm's."""
+    refused: dict[str, bool] = {}
+    for text in (*GOOD, *WRONG, *ONLY_THE_READER_KNOWS):
+        values = tmp_path / "values.yaml"
+        values.write_text(yaml.safe_dump({"config": yaml.safe_load(text)}), encoding="utf-8")
+        try:
+            rendered = _template("-f", str(values))
+        except CommandError as error:
+            refused[text] = "schema" in str(error)
+            continue
+        refused[text] = False
+        if text in GOOD:
+            (made,) = [one for one in rendered if one["kind"] == "ConfigMap"]
+            assert yaml.safe_load(made["data"]["config.yaml"]) == yaml.safe_load(text), "numbers stay numbers"
+    assert [text for text, said in refused.items() if said != (text in WRONG)] == []
 
 
 def test_committed_files_are_current() -> None:

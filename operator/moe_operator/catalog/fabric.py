@@ -194,7 +194,7 @@ class FabricProfile:
     @property
     def of_the_host(self) -> tuple[str, ...]:
         """Files of the nodes that engines get. With any, pods keep to no Pod Security Standard but Privileged."""
-        return tuple(one.path for one in (*self.host_paths, *self.host_devices))
+        return (*(one.path for one in self.host_paths), *(one.path for one in self.host_devices))
 
     def resource(self, name: str) -> FabricResource | None:
         """The pattern that this extended resource matches."""
