@@ -1,11 +1,18 @@
-"""Crash the operator at every single write of a scenario, and compare where it ends with a run without a crash."""
+"""Crash the operator at every single write of a scenario, and compare where it ends with a run without a crash.
 
+The scenario is played once. At each write the world branches off once for every fate: what came before the write is
+computed once, and the branches run on all processors.
+"""
+
+import gc
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fakecluster.client import MemoryClient
 from fakecluster.engines import EngineSettings
-from fakecluster.faults import FaultPlan
+from fakecluster.faults import Call, FaultPlan
+from fakecluster.forks import Forks
 from fakecluster.harness import Harness, differences, play
 
 Step = Callable[[Harness], Awaitable[None]]
@@ -31,14 +38,16 @@ class Report:
 
     story: str
     writes: list[str]
+    """Those of the story without a fault."""
+    tried: int = 0
+    """Writes at which each fate struck: those that the API server refused are among them."""
     converged: dict[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
     def line(self) -> str:
         """For the test's output."""
-        count = len(self.writes)
         return f"{self.story}: " + ", ".join(
-            f"{n}/{count} converge after {how}" for how, n in self.converged.items()
+            f"{n}/{self.tried} converge after {how}" for how, n in self.converged.items()
         )
 
 
@@ -52,47 +61,62 @@ FATES: dict[str, Callable[[int], FaultPlan]] = {
 }
 
 
-def _play(
-    story: Story, fate: Callable[[int], FaultPlan] | None, number: int
-) -> tuple[dict[str, Any], list[str]]:
-    found: dict[str, Any] = {}
-    written: list[str] = []
+@dataclass
+class _Scout(FaultPlan):
+    """No fault; branches off before each write."""
 
-    async def run(h: Harness) -> None:
-        await story.prepare(h)
-        operator, before = h.operator, h.writes
-        if fate is not None:
-            plan = fate(operator.client.attempts + number)
-            operator.client.faults = plan
-        await story.act(h)
-        await story.finish(h)
-        await h.settle(quiet=75)  # figures may follow half a minute after what they measure
-        found.update(h.end_state())
-        written.extend(h.written(before))
-        if fate is not None:
-            hit = operator.crash is not None or operator.client.attempts >= number
-            assert hit, f"write {number} was never made"
+    forks: Forks = field(default_factory=Forks)
+    fates: tuple[str, ...] = ()
+    client: MemoryClient | None = None
+    labels: list[str] = field(default_factory=list)
 
-    play(run, settings=story.settings())
-    return found, written
+    def before(self, call: Call) -> None:
+        if not call.write_number:
+            return
+        self.labels.append(f"{call.verb} {call.kind.kind} {call.name}")
+        for how in self.fates:
+            if self.forks.fork((how, len(self.labels))):
+                assert self.client is not None
+                self.client.faults = FATES[how](call.write_number)
+                self.client.faults.before(call)
+                return
 
 
 def explore(story: Story, fates: tuple[str, ...] = tuple(FATES)) -> Report:
-    """Play the story once as it is, then once per write and fate."""
-    expected, writes = _play(story, None, 0)
-    report = Report(story.name, writes)
-    for how in fates:
-        report.converged[how] = 0
-        for number in range(1, len(writes) + 1):
-            try:
-                state, _ = _play(story, FATES[how], number)
-                wrong = differences(expected, state)
-            except AssertionError as error:
-                wrong = [str(error)]
-            if wrong:
-                report.failures.append(
-                    f"{story.name}, {how}, at {writes[number - 1]}:\n" + "\n".join(wrong[:12])
-                )
-            else:
-                report.converged[how] += 1
+    """Play the story as it is, and from each write on once per fate."""
+    forks = Forks()
+    scout = _Scout(forks=forks, fates=fates)
+
+    def once() -> tuple[dict[str, Any], list[str]]:
+        found: dict[str, Any] = {}
+        written: list[str] = []
+
+        async def run(h: Harness) -> None:
+            await story.prepare(h)
+            before = h.writes
+            scout.client = h.operator.client
+            scout.client.faults = scout
+            await story.act(h)
+            await story.finish(h)
+            await h.settle(quiet=75)  # figures may follow half a minute after what they measure
+            found.update(h.end_state())
+            written.extend(h.written(before))
+
+        play(run, settings=story.settings())
+        return found, written
+
+    gc.collect()
+    gc.freeze()  # else every branch goes through, and so copies, all that was there before it
+    try:
+        expected, writes = forks.end(once)
+    finally:
+        gc.unfreeze()
+    report = Report(story.name, writes, len(scout.labels), dict.fromkeys(fates, 0))
+    for (how, number), result in sorted(forks.results.items()):
+        wrong = [result] if isinstance(result, str) else differences(expected, result[0])
+        if wrong:
+            at = f"{story.name}, {how}, at {scout.labels[number - 1]}"
+            report.failures.append(f"{at}:\n" + "\n".join(wrong[:12]))
+        else:
+            report.converged[how] += 1
     return report
