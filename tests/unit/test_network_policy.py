@@ -7,6 +7,7 @@ from factories.golden import check_golden
 from moe_operator.api import names
 from moe_operator.catalog.operator_config import OperatorConfig, read_config
 from moe_operator.resources.network_policy import build_network_policy
+from moe_operator.resources.security_notes import security_notes
 
 OWN = {"podSelector": {"matchLabels": {names.LABEL_DEPLOYMENT: "tiny"}}}
 HTTP = {"protocol": "TCP", "port": 8000}
@@ -82,16 +83,70 @@ def test_an_engine_that_finds_its_weights_in_the_pod_reaches_nothing_outside() -
     ]
 
 
+def ports_out(text: str = "", **spec: Any) -> list[int]:
+    """Ports of sources that the policy opens."""
+    rules = spec_of(DENY + "\n" + text, **spec)["egress"][2:]
+    return [port["port"] for rule in rules for port in rule["ports"]]
+
+
+BUCKET = {"name": "m", "source": "s3://bucket/m"}
+ON_NODES = {"cache": {"hostPath": "/var/lib/weights"}}
+FOLDER = "hostPaths: [/var/lib/weights]"
+
+
 def test_a_container_that_fetches_before_the_engine_reaches_the_hub() -> None:
     """The engine is offline, and would wait for ever for weights that cannot come."""
-    deployment = model_deployment(model={"name": "m", "source": "pvc://models/m"})
-    revision = revision_of(deployment, group_plan())
-    revision.template["leaderWorkerTemplate"]["workerTemplate"]["spec"]["initContainers"] = [
-        {"name": "fetch"}
-    ]
-    found = build_network_policy(deployment, revision, read_config(DENY))
-    assert found is not None
-    assert {"ports": [{"protocol": "TCP", "port": 443}]} in found["spec"]["egress"]
+    assert ports_out(f"weights: {{{FOLDER}}}", weights=ON_NODES) == [443]
+
+
+def test_a_mirror_and_a_store_are_reached_at_their_own_ports_and_at_no_other() -> None:
+    """Port 443 leads to the whole world; without the mirror's no engine starts."""
+    assert ports_out("weights: {endpoint: 'http://mirror:8080'}") == [8080]
+    assert ports_out("weights: {endpoint: 'http://mirror'}") == [80]
+    assert ports_out("weights: {s3Endpoint: 'http://minio.storage:9000/'}", model=BUCKET) == [9000]
+    on_nodes = f"weights: {{{FOLDER}, endpoint: 'http://mirror:8080', s3Endpoint: 'http://minio:9000'}}"
+    assert ports_out(on_nodes, weights=ON_NODES) == [8080]
+    assert ports_out(on_nodes, weights=ON_NODES, model=BUCKET) == [9000]
+    lora = {**BUCKET, "adapters": [{"name": "a", "source": "hf://acme/lora"}]}
+    assert ports_out(on_nodes, weights=ON_NODES, model=lora) == [8080, 9000]
+
+
+def test_addresses_in_the_engines_variables_count() -> None:
+    env = [{"name": "AWS_ENDPOINT_URL", "value": "http://minio:9000"}]
+    assert ports_out(model=BUCKET, engine={"env": env}) == [9000]
+    proxy = [{"name": "https_proxy", "value": "proxy:3128"}]
+    assert ports_out(engine={"env": proxy}) == [443, 3128]
+
+
+def test_an_engine_that_streams_from_a_bucket_reaches_it() -> None:
+    """It never asks the hub, but it must reach its store."""
+    assert ports_out(model=BUCKET) == [443]
+
+
+def test_shared_caches_need_no_way_out_even_with_adapters_of_the_hub() -> None:
+    model = {"name": "org/m", "adapters": [{"name": "a", "source": "hf://acme/lora"}]}
+    assert ports_out(model=model, weights={"cache": {"claim": "models"}}) == []
+    assert ports_out(model={**model, "source": "pvc://models/m"}) == [443], "nothing keeps them"
+
+
+def test_an_address_that_only_a_secret_names_is_said() -> None:
+    """The operator reads no Secrets: the port of such a store stays shut, and the pods hang."""
+
+    def notes(text: str, **spec: Any) -> list[str]:
+        deployment = model_deployment(model=BUCKET, **spec)
+        config = read_config(text)
+        revision = revision_of(deployment, group_plan(), config)
+        return [n for n in security_notes(deployment, revision, config) if "AWS_ENDPOINT_URL" in n]
+
+    secret = {"credentialsSecret": "store"}
+    (note,) = notes(DENY, weights=secret)
+    assert "Secret store" in note
+    assert "weights.s3Endpoint" in note
+    assert notes("", weights=secret) == []
+    assert notes(DENY + "\nweights: {s3Endpoint: 'http://minio:9000'}", weights=secret) == []
+    given = {"env": [{"name": "AWS_ENDPOINT_URL", "value": "http://minio:9000"}]}
+    assert notes(DENY, weights=secret, engine=given) == []
+    assert notes(DENY, weights={**secret, "cache": {"claim": "models"}}) == []
 
 
 def test_names_are_asked_only_where_the_site_says() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from factories.deployments import group_plan, model_deployment, rendering, revision_of
-from moe_operator.catalog.operator_config import read_config
+from moe_operator.catalog.operator_config import default_config, read_config
 from moe_operator.catalog.policy import PodSecurityLevel
 from moe_operator.catalog.policy_check import Subject, policy_violations
 from moe_operator.planner.plan import Transport
@@ -130,12 +130,12 @@ def test_a_policy_can_ask_for_a_standard() -> None:
 def test_notes_say_what_nodes_and_namespaces_must_give() -> None:
     plan = replace(group_plan(2), transport=Transport(fabric="infiniband", rdma_resource="rdma/hca"))
     deployment = model_deployment(engine={**RESTRICTED, "image": "vllm/vllm-openai:latest"})
-    notes = security_notes(deployment, revision_of(deployment, plan))
+    notes = security_notes(deployment, revision_of(deployment, plan), default_config())
     assert any("LimitMEMLOCK" in note for note in notes)
     assert any("vllm/vllm-openai:latest names no version" in note for note in notes)
     mounted = {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}
     open_ = model_deployment(podTemplate=mounted)
-    (note,) = security_notes(open_, revision_of(open_, group_plan()))
+    (note,) = security_notes(open_, revision_of(open_, group_plan()), default_config())
     assert note == "pods need a namespace of the Pod Security level privileged: hostPath volume v (/)"
 
 
@@ -155,4 +155,4 @@ def test_an_image_that_can_move_is_noted(image: str, noted: bool) -> None:
     deployment = model_deployment(engine={"image": image})
     revision = revision_of(deployment, group_plan())
     assert engine_container(revision.template)["image"] == image
-    assert bool(security_notes(deployment, revision)) is noted
+    assert bool(security_notes(deployment, revision, default_config())) is noted

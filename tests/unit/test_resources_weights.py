@@ -14,6 +14,7 @@ from moe_operator.catalog.operator_config import OperatorConfig, default_config
 from moe_operator.catalog.weights_site import WeightsSite, run_by
 from moe_operator.planner.plan import Refusal
 from moe_operator.resources.engine_args import engine_arguments
+from moe_operator.resources.group import build_group
 from moe_operator.resources.model_source import Scheme, model_source
 from moe_operator.resources.pod_template import pod_template
 from moe_operator.resources.revision import build_revision, read_revision, spec_hash
@@ -22,6 +23,7 @@ from moe_operator.resources.weights_fetch import (
     build_claim,
     build_download,
     build_job,
+    entries_of,
     job_name,
     read_message,
 )
@@ -202,6 +204,90 @@ def test_a_mirror_takes_the_hubs_place_where_engines_download() -> None:
     assert "HF_ENDPOINT" not in env(engine(deployment(), mirror))
 
 
+LORA = [
+    {"name": "law", "source": "hf://acme/law"},
+    {"name": "tax", "source": "hf://acme/tax/"},
+    {"name": "own", "source": "pvc://loras/own"},
+]
+
+
+def test_adapters_of_the_hub_are_downloaded_with_the_model_and_engines_get_their_folders() -> None:
+    """An engine without a token, or without a way out, cannot fetch them."""
+    given = deployment(
+        model={**MODEL, "adapters": LORA}, weights={"cache": SHARED, "credentialsSecret": "hub"}
+    )
+    made = rendering(given, group_plan(2), site(endpoint="http://mirror:8080"))
+    kept = made.weights.kept
+    assert kept is not None
+    found = engine(given)
+    at = found["args"].index("--lora-modules")
+    law, tax, own = [json.loads(text) for text in found["args"][at + 1 : at + 4]]
+    assert kept.entries[1].startswith("acme-law-main-")
+    assert law == {"name": "law", "path": f"{CACHE_PATH}/{kept.entries[1]}/model"}
+    assert tax["path"] == f"{CACHE_PATH}/{kept.entries[2]}/model"
+    assert own["path"] == "/adapters/loras/own"
+    assert env(found)["HF_HUB_OFFLINE"] == "1"
+    assert "HF_TOKEN" not in env(found)
+    job = build_download(made)[1]
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    fetched = [arguments[i + 1] for i, word in enumerate(arguments) if word == "--adapter"]
+    assert fetched == ["hf://acme/law", "hf://acme/tax"]
+    assert arguments[arguments.index("--adapter-endpoint") + 1] == "http://mirror:8080"
+    group = build_group(given, revision_of(given, group_plan(2), site()), 0)
+    for user in (job, group):
+        assert set(entries_of(user)) == set(kept.entries), "a folder in use could be removed"
+    assert set(kept.entries) <= set(arguments)
+
+
+def test_adapters_of_the_hub_beside_a_bucket_get_the_hubs_token() -> None:
+    given = deployment(
+        model={"name": "qwen", "source": "s3://bucket/qwen", "adapters": LORA},
+        weights={"cache": SHARED, "credentialsSecret": "both"},
+    )
+    container = build_download(rendering(given, group_plan(2), site(s3_endpoint="http://minio:9000")))[1]
+    container = container["spec"]["template"]["spec"]["containers"][0]
+    assert {"HF_TOKEN", "AWS_ACCESS_KEY_ID"} <= set(env(container))
+    assert container["args"][container["args"].index("--endpoint") + 1] == "http://minio:9000"
+    assert "--adapter-endpoint" not in container["args"]
+
+
+def test_a_node_keeps_adapters_too() -> None:
+    given = deployment(
+        model={**MODEL, "adapters": LORA[:1]}, weights={"cache": {"hostPath": "/var/lib/weights"}}
+    )
+    found = engine(given, site(host_paths=("/var/lib/weights",)))
+    assert "--adapter" in found["pod"]["initContainers"][0]["args"]
+    assert env(found)["HF_HUB_OFFLINE"] == "1"
+
+
+def test_engines_that_fetch_adapters_themselves_get_the_token_and_the_mirror() -> None:
+    """Beside a claim or an image there is no cache to keep them in."""
+    given = deployment(
+        model={"name": "m", "source": "pvc://models/m", "adapters": LORA},
+        weights={"credentialsSecret": "hub"},
+    )
+    found = env(engine(given, site(endpoint="http://mirror:8080")))
+    assert found["HF_HUB_OFFLINE"] == "0"
+    assert found["HF_TOKEN"]["secretKeyRef"]["name"] == "hub"
+    assert found["HF_ENDPOINT"] == "http://mirror:8080"
+
+
+def test_an_adapter_that_no_hub_can_have_is_refused() -> None:
+    given = deployment(model={**MODEL, "adapters": [{"name": "a", "source": "hf://law"}]})
+    refused = weights_refusal(given.spec, group_plan(), site().weights)
+    assert refused is not None
+    assert "hf://law" in refused.message
+
+
+def test_a_store_of_the_sites_takes_the_place_of_the_secrets() -> None:
+    streamed = deployment(
+        model={"name": "qwen", "source": "s3://bucket/qwen"}, weights={"credentialsSecret": "s3"}
+    )
+    found = env(engine(streamed, site(s3_endpoint="http://minio:9000")))
+    assert found["AWS_ENDPOINT_URL"] == "http://minio:9000"
+    assert "AWS_SECRET_ACCESS_KEY" in found
+
+
 def test_a_source_that_no_cache_can_keep_is_refused_with_what_to_write() -> None:
     given = deployment(model={"name": "tiny-moe"})
     refused = weights_refusal(given.spec, group_plan(), site().weights)
@@ -240,6 +326,10 @@ def test_a_kept_revision_knows_its_weights() -> None:
     made = revision_of(deployment(), group_plan(), site())
     stored = json.loads(json.dumps(build_revision(deployment(), made)))
     assert read_revision(stored).weights == made.weights
+    assert "adapters" not in stored["data"]["weights"]
+    beside = revision_of(deployment(model={**MODEL, "adapters": LORA}), group_plan(), site())
+    stored = json.loads(json.dumps(build_revision(deployment(), beside)))
+    assert read_revision(stored).weights == beside.weights
     without = revision_of(deployment(weights={}), group_plan(), site())
     stored = json.loads(json.dumps(build_revision(deployment(), without)))
     assert "weights" not in stored["data"]
@@ -255,11 +345,12 @@ def test_deployments_share_a_job_when_they_want_the_same_with_the_same_secret() 
     assert name(name="other") == name()
     assert name(weights={"cache": {**SHARED, "size": "9Ti"}}) == name()
     others = [
+        name(model={**MODEL, "adapters": LORA}),
         name(model={**MODEL, "revision": "v3"}),
         name(weights={"cache": {"claim": "other"}}),
         name(weights={"cache": SHARED, "credentialsSecret": "hub"}),
     ]
-    assert len({name(), *others}) == 4
+    assert len({name(), *others}) == 5
 
 
 def test_the_claim_is_shared_and_outlives_deployments() -> None:

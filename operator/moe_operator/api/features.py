@@ -64,8 +64,9 @@ class AdapterSpec(ApiModel):
     name: Annotated[str, Field(min_length=1, max_length=253, pattern=_ADAPTER)]
     """What clients put into a request's `model` to get the adapter."""
     source: Annotated[str, Field(pattern=r"^(hf|pvc)://[A-Za-z0-9][A-Za-z0-9._/@-]*$", max_length=512)]
-    """Where its files are (`adapter_config.json` and `adapter_model.safetensors`): `hf://ORG/NAME`, or
-    `pvc://CLAIM/PATH`, a folder on a PersistentVolumeClaim in the same namespace."""
+    """Where its files are (`adapter_config.json` and `adapter_model.safetensors`): `hf://ORG/NAME`, downloaded once
+    into `weights.cache` where there is one, or `pvc://CLAIM/PATH`, a folder on a PersistentVolumeClaim in the same
+    namespace."""
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     """`r` of its adapter_config.json. Memory for every adapter is made for the largest rank among them."""
     target_modules: (

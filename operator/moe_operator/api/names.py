@@ -45,6 +45,8 @@ ANNOTATION_OUTCOME = f"{GROUP}/outcome"
 ANNOTATION_CLAIM_UID = f"{GROUP}/claim-uid"
 #: On that Job and its pods: the folder in the cache.
 LABEL_WEIGHTS = f"{GROUP}/weights"
+#: On that Job and on LeaderWorkerSets: further folders in the cache, those of LoRA adapters, with commas between.
+ANNOTATION_ENTRIES = f"{GROUP}/weights-beside"
 #: What Kubernetes puts on the pods of a Job.
 LABEL_JOB = "batch.kubernetes.io/job-name"
 #: The container that downloads weights, in the pods of a Job or before an engine.

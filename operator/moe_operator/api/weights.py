@@ -36,7 +36,8 @@ class CacheSpec(ApiModel):
     """One of three places: `claim`, `storageClassName` with `size`, or `hostPath`."""
 
     claim: _Name | None = None
-    """An existing PersistentVolumeClaim in the same namespace that many nodes can mount at once (ReadWriteMany)."""
+    """An existing PersistentVolumeClaim in the same namespace that many nodes can mount at once (ReadWriteMany).
+    Another does for one group of one pod."""
     storage_class_name: _Name | None = None
     """Class of shared storage. The operator makes one ReadWriteMany claim per namespace and class, shared by all
     deployments that name the class, and keeps it when they go."""
@@ -60,7 +61,7 @@ class WeightsSpec(ApiModel):
     credentials_secret: _Name | None = None
     """Secret in the same namespace with what the source asks for: `HF_TOKEN`, or `AWS_ACCESS_KEY_ID`,
     `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`. The pod that downloads gets
-    them; engines only where they read the source themselves."""
+    them; engines only where they read the source themselves. `HF_TOKEN` is for adapters from the hub too."""
     loader: Loader = Loader.AUTO
     """How engines read weights. `Auto`: vLLM's choice. `Standard`: file by file. `Streamer`: many reads at once (Run:ai
     Model Streamer), for shared and object storage. `FastSafetensors`: straight to GPU memory where the storage can

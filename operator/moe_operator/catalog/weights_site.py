@@ -4,6 +4,7 @@ weights:
   cache: {storageClassName: shared-nvme, size: 4Ti}    # or {claim: NAME}, or {hostPath: /var/lib/weights}
   hostPaths: [/var/lib/weights]                        # folders that ModelDeployments may name
   endpoint: https://hub-mirror.example                 # in place of https://huggingface.co
+  s3Endpoint: http://minio.storage:9000                # in place of AWS's, and of AWS_ENDPOINT_URL in Secrets
   nodeSelector: {pool: infra}
 """
 
@@ -33,6 +34,8 @@ class WeightsSite:
     """Folders of nodes that ModelDeployments may name, with what is below them."""
     endpoint: str | None = None
     """URL of a mirror of the Hugging Face hub."""
+    s3_endpoint: str | None = None
+    """URL of the store that `s3://` sources are in."""
     node_selector: tuple[tuple[str, str], ...] = ()
     """Of the pods that download into a shared claim."""
     tolerations: tuple[dict[str, Any], ...] = ()
@@ -50,6 +53,15 @@ class WeightsSite:
 
 
 _Folder = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$", max_length=256)]
+
+
+_Url = Annotated[
+    str,
+    Field(
+        pattern=r"^https?://([^\s/@]+@)?(\[[0-9A-Fa-f:.]+\]|[^\s/:?#@\[\]]+)(:[0-9]{1,5})?(/[^\s]*)?$",
+        max_length=512,
+    ),
+]
 
 
 class _Cache(CacheSpec):
@@ -74,7 +86,8 @@ class WeightsSection(BaseModel):
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s-][^\s]*$")] | None = None
     cache: _Cache | None = None
     host_paths: Annotated[list[_Folder], Field(max_length=32)] = Field(default_factory=list)
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=512)] | None = None
+    endpoint: _Url | None = None
+    s3_endpoint: _Url | None = None
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[dict[str, Any]] = Field(default_factory=list)
 
@@ -86,6 +99,7 @@ class WeightsSection(BaseModel):
             cache=cache,
             host_paths=tuple(self.host_paths),
             endpoint=self.endpoint.rstrip("/") if self.endpoint else None,
+            s3_endpoint=self.s3_endpoint.rstrip("/") if self.s3_endpoint else None,
             node_selector=tuple(sorted(self.node_selector.items())),
             tolerations=tuple(self.tolerations),
         )

@@ -72,7 +72,7 @@ def plan_data(report: PlanReport, *, explain: bool = False) -> dict[str, Any]:
         "engineArguments": [
             {"flag": one.flag or None, "value": one.value, "reason": one.reason} for one in report.arguments
         ],
-        "notes": [*plan.notes, *security_notes(report.deployment, report.revision)],
+        "notes": [*plan.notes, *security_notes(report.deployment, report.revision, report.site)],
         "assumptions": list(sizes.wants.assumed) if sizes else [],
         **(_explained(report) if explain else {}),
     }

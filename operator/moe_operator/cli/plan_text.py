@@ -170,7 +170,7 @@ def _estimate(report: PlanReport, sizing: Sizing, sizes: Sizes) -> Iterator[str]
 
 
 def _notes(report: PlanReport) -> Iterator[str]:
-    for note in (*report.plan.notes, *security_notes(report.deployment, report.revision)):
+    for note in (*report.plan.notes, *security_notes(report.deployment, report.revision, report.site)):
         yield f"note: {note}"
     if report.nodes.assumed and report.profile.resource_name:
         yield (

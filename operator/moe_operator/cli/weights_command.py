@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from moe_operator.catalog.weights_layout import EXIT_CODES, Reason
@@ -100,6 +101,16 @@ def _fetch(given: argparse.Namespace, run: _Run) -> Outcome:
         include=tuple(given.include),
         patience=given.patience,
     )
+    # Adapters are small: a mistake in one is known before hours of the model.
+    for adapter in given.adapter:
+        wanted = replace(
+            request, source=adapter, revision=None, endpoint=given.adapter_endpoint or None, include=()
+        )
+        run.fetch = Fetch(wanted, Progress(adapter=adapter), run.stop)
+        outcome = run.fetch.run()
+        if outcome.reason != Reason.COMPLETE:
+            # Commit and bytes are told of the model alone.
+            return Outcome(outcome.reason, f"adapter {adapter}: {outcome.message}", outcome.entry)
     run.fetch = Fetch(request, run.progress, run.stop)
     return run.fetch.run()
 
@@ -144,6 +155,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--cache", required=True, metavar="DIR", help="the cache's folder")
     add("--revision", metavar="REV", help="branch, tag or commit of a repository (default: its main branch)")
     add("--endpoint", metavar="URL", help="a mirror of the hub, or an S3 store (default: the public ones)")
+    add(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="have a LoRA adapter complete before the model; may be repeated",
+    )
+    add("--adapter-endpoint", metavar="URL", help="a mirror of the hub, for adapters")
     add(
         "--in-use",
         action="append",

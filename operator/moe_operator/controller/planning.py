@@ -108,7 +108,7 @@ class Planning:
         )
         if forbidden:
             return forbidden
-        notes = (*choice.notes, *security_notes(deployment, revision))
+        notes = (*choice.notes, *security_notes(deployment, revision, self._site))
         runs = provenance(policy, deployment, model, revision.plan, pods.level)
         return replace(choice, notes=notes, provenance=runs)
 

@@ -5,17 +5,20 @@ from collections.abc import Iterator, Sequence
 
 from moe_operator.api.features import AdapterSpec
 from moe_operator.resources.argument import Argument
+from moe_operator.resources.model_source import Scheme
 from moe_operator.resources.pod_parts import PodParts
+from moe_operator.resources.weights import Kept
 
 #: Each claim below a folder of its own name.
 MOUNT_PATH = "/adapters"
+VOLUME_PREFIX = "moe-adapters-"
 
 
-def adapter_arguments(adapters: Sequence[AdapterSpec]) -> Iterator[Argument]:
+def adapter_arguments(adapters: Sequence[AdapterSpec], kept: Kept | None) -> Iterator[Argument]:
     """The list of adapters, and the modules that they change where all of them say so."""
     if not adapters:
         return
-    first, *others = (_module(adapter) for adapter in adapters)
+    first, *others = (_module(adapter, kept) for adapter in adapters)
     yield Argument(
         "lora-modules", first, "adapters of model.adapters, by the names that clients use", more=tuple(others)
     )
@@ -29,26 +32,27 @@ def adapter_arguments(adapters: Sequence[AdapterSpec]) -> Iterator[Argument]:
         )
 
 
-def _module(adapter: AdapterSpec) -> str:
-    return json.dumps({"name": adapter.name, "path": adapter_path(adapter)}, separators=(",", ":"))
+def _module(adapter: AdapterSpec, kept: Kept | None) -> str:
+    return json.dumps({"name": adapter.name, "path": adapter_path(adapter, kept)}, separators=(",", ":"))
 
 
-def adapter_path(adapter: AdapterSpec) -> str:
-    """A repository on the hub, which the engine downloads, or a folder in the container."""
-    scheme, _, rest = adapter.source.partition("://")
-    rest = rest.strip("/")
-    return f"{MOUNT_PATH}/{rest}" if scheme == "pvc" else rest
+def adapter_path(adapter: AdapterSpec, kept: Kept | None) -> str:
+    """A folder in the container, or a repository on the hub, which the engine downloads where no cache keeps it."""
+    if kept is not None and (folder := kept.adapter_folder(adapter.source)):
+        return folder
+    rest = adapter.source.partition("://")[2].strip("/")
+    return f"{MOUNT_PATH}/{rest}" if Scheme.CLAIM.names(adapter.source) else rest
 
 
-def adapter_parts(adapters: Sequence[AdapterSpec]) -> PodParts:
-    """The claims, read-only, and that the hub may be asked where an adapter is there."""
+def adapter_parts(adapters: Sequence[AdapterSpec], kept: Kept | None) -> PodParts:
+    """The claims, read-only, and that the hub may be asked where an adapter is there alone."""
     claims = dict.fromkeys(
         adapter.source.partition("://")[2].partition("/")[0]
         for adapter in adapters
-        if adapter.source.startswith("pvc://")
+        if Scheme.CLAIM.names(adapter.source)
     )
-    volumes = [(f"moe-adapters-{index}", claim) for index, claim in enumerate(claims)]
-    hub = any(adapter.source.startswith("hf://") for adapter in adapters)
+    volumes = [(f"{VOLUME_PREFIX}{index}", claim) for index, claim in enumerate(claims)]
+    hub = kept is None and any(Scheme.HUB.names(adapter.source) for adapter in adapters)
     return PodParts(
         # The model itself may come from a claim, for which the hub is shut.
         env=({"name": "HF_HUB_OFFLINE", "value": "0"},) if hub else (),

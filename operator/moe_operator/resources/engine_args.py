@@ -78,7 +78,7 @@ def explained_arguments(rendering: Rendering) -> tuple[Argument, ...]:
             str(SHUTDOWN_TIMEOUT),
             "requests in flight have so many seconds when the pod is told to stop; without it they are aborted",
         ),
-        *adapter_arguments(deployment.spec.model.adapters),
+        *adapter_arguments(deployment.spec.model.adapters, rendering.weights.kept),
         *_agent_arguments(engine.agent),
         *_named_arguments(rendering),
     )

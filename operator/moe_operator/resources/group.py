@@ -17,6 +17,7 @@ from moe_operator.resources.metadata import child_metadata
 from moe_operator.resources.pod_template import pod_template
 from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.revision import Revision, new_revision
+from moe_operator.resources.weights_fetch import other_entries
 
 
 def group_name(deployment_name: str, slot: int) -> str:
@@ -98,6 +99,7 @@ def build_group(
         metadata["labels"][names.KUEUE_QUEUE_LABEL] = queue
     if revision.weights is not None:
         metadata["labels"][names.LABEL_WEIGHTS] = revision.weights.entry
+        metadata["annotations"] |= other_entries(revision.weights)
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",

@@ -7,7 +7,7 @@ from moe_operator.api.spec import ModelSpec
 from moe_operator.resources.pod_parts import Object, PodParts
 
 MOUNT_PATH = "/models"
-_VOLUME = "model"
+VOLUME = "model"
 
 
 class Scheme(StrEnum):
@@ -17,6 +17,10 @@ class Scheme(StrEnum):
     BUCKET = "s3"
     CLAIM = "pvc"
     IMAGE = "oci"
+
+    def names(self, url: str) -> bool:
+        """Whether a URL is of this scheme."""
+        return url.startswith(f"{self}://")
 
 
 @dataclass(frozen=True)
@@ -59,16 +63,16 @@ class ModelSource:
         if self.scheme is Scheme.CLAIM:
             what = f"PersistentVolumeClaim {self.place}"
             volume: Object = {
-                "name": _VOLUME,
+                "name": VOLUME,
                 "persistentVolumeClaim": {"claimName": self.place, "readOnly": True},
             }
         else:
             what = f"the container image {self.place}"
-            volume = {"name": _VOLUME, "image": {"reference": self.place, "pullPolicy": "IfNotPresent"}}
+            volume = {"name": VOLUME, "image": {"reference": self.place, "pullPolicy": "IfNotPresent"}}
         return PodParts(
             env=(offline,),
             volumes=(volume,),
-            mounts=({"name": _VOLUME, "mountPath": MOUNT_PATH, "readOnly": True},),
+            mounts=({"name": VOLUME, "mountPath": MOUNT_PATH, "readOnly": True},),
             reasons={
                 "HF_HUB_OFFLINE": f"the weights are in {what}: the hub is not asked",
                 MOUNT_PATH: f"the weights, of {what}",

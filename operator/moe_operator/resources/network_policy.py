@@ -14,10 +14,10 @@ from moe_operator.catalog.network import Network, Policies
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.catalog.policy import Egress
 from moe_operator.resources.metadata import child_metadata
-from moe_operator.resources.revision import Revision, engine_container
+from moe_operator.resources.revision import Revision
+from moe_operator.resources.source_ports import source_ports
 
 _NAMESPACE = "kubernetes.io/metadata.name"
-_OFFLINE = {"name": "HF_HUB_OFFLINE", "value": "1"}
 
 
 def network_policy_name(deployment_name: str) -> str:
@@ -29,8 +29,7 @@ def build_network_policy(
     deployment: ModelDeployment, revision: Revision, config: OperatorConfig
 ) -> dict[str, Any] | None:
     """The policy; None where the site has switched them off and no rule denies egress."""
-    rule = config.policy.rule_for(deployment.namespace)
-    deny = rule is not None and rule.egress is Egress.DENY
+    deny = denies_egress(deployment, config)
     ingress = config.network.policies is Policies.INGRESS
     if not ingress and not deny:
         return None
@@ -46,13 +45,19 @@ def build_network_policy(
         spec["ingress"] = [{"from": [own]}, _clients(deployment, config.network)]
     if deny:
         spec["policyTypes"].append("Egress")
-        spec["egress"] = [{"to": [own]}, _dns(config.network), *_hub(revision)]
+        spec["egress"] = [{"to": [own]}, _dns(config.network), *_sources(revision)]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": child_metadata(deployment, network_policy_name(deployment.name)),
         "spec": spec,
     }
+
+
+def denies_egress(deployment: ModelDeployment, config: OperatorConfig) -> bool:
+    """Whether the site's policy lets engines reach nothing but what they must."""
+    rule = config.policy.rule_for(deployment.namespace)
+    return rule is not None and rule.egress is Egress.DENY
 
 
 def _clients(deployment: ModelDeployment, network: Network) -> dict[str, Any]:
@@ -76,10 +81,7 @@ def _dns(network: Network) -> dict[str, Any]:
     return {"to": list(network.dns), **rule} if network.dns else rule
 
 
-def _hub(revision: Revision) -> list[dict[str, Any]]:
-    """HTTPS to anywhere for pods that fetch their weights themselves, in the engine or in a container before it: the
-    hub's addresses change. Engines that find them in the pod are told so, and need none."""
-    pod = revision.template["leaderWorkerTemplate"]["workerTemplate"]["spec"]
-    if _OFFLINE in engine_container(revision.template).get("env", ()) and not pod.get("initContainers"):
-        return []
-    return [{"ports": [{"protocol": "TCP", "port": 443}]}]
+def _sources(revision: Revision) -> list[dict[str, Any]]:
+    """Anywhere, as addresses of hubs and stores change, by the ports of the sources that the pods read themselves."""
+    ports = source_ports(revision.template["leaderWorkerTemplate"]["workerTemplate"]["spec"])
+    return [{"ports": [{"protocol": "TCP", "port": port} for port in ports]}] if ports else []

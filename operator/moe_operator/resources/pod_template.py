@@ -49,7 +49,7 @@ def _parts(rendering: Rendering) -> list[PodParts]:
         hardened(rendering.deployment.spec.engine, CACHE_PATH),
         _shared_memory(rendering),
         weights_parts(rendering),
-        adapter_parts(rendering.deployment.spec.model.adapters),
+        adapter_parts(rendering.deployment.spec.model.adapters, rendering.weights.kept),
         *([agent_config.agent_parts(rendering.deployment.name)] if agent else []),
         _accelerator(rendering),
         _api_key(rendering),

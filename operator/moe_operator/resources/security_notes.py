@@ -1,13 +1,18 @@
 """What is worth saying of a revision's security: what is unusual, and what the nodes must give for it."""
 
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.catalog.policy import PodSecurityLevel
 from moe_operator.resources.hardening import is_restricted
+from moe_operator.resources.network_policy import denies_egress
 from moe_operator.resources.pod_security import template_security
 from moe_operator.resources.revision import Revision
+from moe_operator.resources.source_ports import unknown_address
 
 
-def security_notes(deployment: ModelDeployment, revision: Revision) -> tuple[str, ...]:
+def security_notes(
+    deployment: ModelDeployment, revision: Revision, config: OperatorConfig
+) -> tuple[str, ...]:
     """One line each, for the plan's notes."""
     notes: list[str] = []
     security = template_security(revision.template)
@@ -25,6 +30,13 @@ def security_notes(deployment: ModelDeployment, revision: Revision) -> tuple[str
         notes.append(
             f"image {revision.image} names no version: pods of one group may run different ones; name a version"
             " or a digest in engine.image"
+        )
+    pod = revision.template["leaderWorkerTemplate"]["workerTemplate"]["spec"]
+    if denies_egress(deployment, config) and (secret := unknown_address(pod)) is not None:
+        notes.append(
+            f"egress is denied but for port 443, where AWS answers: if Secret {secret} names another store"
+            " (AWS_ENDPOINT_URL), which the operator does not read, name it in weights.s3Endpoint of the operator's"
+            " configuration, or in engine.env where the engine itself reads it"
         )
     return tuple(notes)
 

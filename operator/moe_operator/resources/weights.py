@@ -5,14 +5,14 @@ and two deployments of one model share it.
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from moe_operator.api import reasons
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.api.weights import CacheSpec, Caching, Loader
-from moe_operator.catalog.weights_layout import MODEL_FOLDER, entry_name
+from moe_operator.catalog.weights_layout import MODEL_FOLDER, entry_name, parse_source
 from moe_operator.catalog.weights_site import WeightsSite
 from moe_operator.planner.plan import Plan, Refusal
 from moe_operator.resources.model_source import ModelSource, Scheme, model_source
@@ -63,11 +63,23 @@ class Kept:
     """Folder of the nodes, in place of a claim."""
     secret: str | None = None
     """With credentials for the source."""
+    adapters: tuple[str, ...] = ()
+    """URLs of LoRA adapters on the hub that are kept beside it."""
 
     @property
     def folder(self) -> str:
         """The model in the engine's container."""
         return f"{CACHE_PATH}/{self.entry}/{MODEL_FOLDER}"
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """All folders in the cache, the model's first."""
+        return (self.entry, *map(entry_name, self.adapters))
+
+    def adapter_folder(self, source: str) -> str | None:
+        """An adapter in the engine's container; None for one that the cache does not keep."""
+        url = source.rstrip("/")
+        return f"{CACHE_PATH}/{entry_name(url)}/{MODEL_FOLDER}" if url in self.adapters else None
 
     @property
     def place(self) -> str:
@@ -95,6 +107,9 @@ class Weights:
     secret: str | None
     loader: Loader
     endpoint: str | None
+    s3_endpoint: str | None = None
+    hub_adapters: bool = False
+    """Whether engines fetch LoRA adapters from the hub: nothing is kept to keep them beside."""
 
     @property
     def argument(self) -> str:
@@ -119,31 +134,35 @@ class Weights:
                 },
             )
         parts = self.source.parts()
-        if not self.source.remote:
-            return parts
-        mirror = self.source.scheme is Scheme.HUB and self.endpoint is not None
-        env = (
-            *parts.env,
-            *([{"name": "HF_ENDPOINT", "value": self.endpoint}] if mirror else []),
-            *credentials(self.source.url, self.secret),
-        )
+        schemes = [self.source.scheme] if self.source.remote else []
+        if self.hub_adapters and Scheme.HUB not in schemes:
+            schemes.append(Scheme.HUB)
+        env = [*parts.env]
+        if Scheme.HUB in schemes and self.endpoint is not None:
+            env.append({"name": "HF_ENDPOINT", "value": self.endpoint})
+        if Scheme.BUCKET in schemes and self.s3_endpoint is not None:
+            env.append({"name": "AWS_ENDPOINT_URL", "value": self.s3_endpoint})
+        given = {one["name"] for one in env}
+        env += [one for one in credentials(schemes, self.secret) if one["name"] not in given]
         why = {
-            "HF_ENDPOINT": "the site's mirror of the hub",
             **dict.fromkeys(
-                CREDENTIALS[self.source.scheme],
+                (key for scheme in schemes for key in CREDENTIALS[scheme]),
                 "what the source may ask for, as weights.credentialsSecret says",
             ),
+            "HF_ENDPOINT": "the site's mirror of the hub",
+            **({"AWS_ENDPOINT_URL": "the site's object store"} if "AWS_ENDPOINT_URL" in given else {}),
         }
-        return PodParts(env=env, reasons={**parts.reasons, **why})
+        return replace(parts, env=tuple(env), reasons={**parts.reasons, **why})
 
 
-def credentials(source: str, secret: str | None) -> list[Object]:
-    """Variables from the user's Secret, of those that a source of this URL may ask for."""
+def credentials(schemes: Iterable[Scheme], secret: str | None) -> list[Object]:
+    """Variables from the user's Secret, of those that sources of these schemes may ask for."""
     if secret is None:
         return []
     return [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": True}}}
-        for key in CREDENTIALS[Scheme(source.partition("://")[0])]
+        for scheme in schemes
+        for key in CREDENTIALS[scheme]
     ]
 
 
@@ -153,6 +172,9 @@ def weights_of(spec: ModelDeploymentSpec, plan: Plan, site: WeightsSite) -> Weig
     source = model_source(spec.model, repository)
     given = spec.weights
     cache = _cache(spec, source, site)
+    adapters = tuple(
+        dict.fromkeys(a.source.rstrip("/") for a in spec.model.adapters if Scheme.HUB.names(a.source))
+    )
     kept = None
     if cache is not None:
         revision = spec.model.revision if source.scheme is Scheme.HUB else None
@@ -164,8 +186,19 @@ def weights_of(spec: ModelDeploymentSpec, plan: Plan, site: WeightsSite) -> Weig
             storage_class=cache.storage_class_name,
             host_path=cache.host_path,
             secret=given.credentials_secret,
+            adapters=adapters,
         )
-    return Weights(source, kept, given.credentials_secret, given.loader, site.endpoint)
+        for adapter in adapters:
+            parse_source(adapter)
+    return Weights(
+        source,
+        kept,
+        given.credentials_secret,
+        given.loader,
+        site.endpoint,
+        site.s3_endpoint,
+        hub_adapters=bool(adapters) and kept is None,
+    )
 
 
 def _cache(spec: ModelDeploymentSpec, source: ModelSource, site: WeightsSite) -> CacheSpec | None:
@@ -216,7 +249,7 @@ def weights_refusal(spec: ModelDeploymentSpec, plan: Plan, site: WeightsSite) ->
 
 def kept_to_data(kept: Kept) -> dict[str, Any]:
     """As JSON stores it."""
-    return {name: value for name, value in asdict(kept).items() if value is not None}
+    return {name: value for name, value in asdict(kept).items() if value not in (None, ())}
 
 
 def kept_from_data(data: Mapping[str, Any] | None) -> Kept | None:
@@ -224,4 +257,4 @@ def kept_from_data(data: Mapping[str, Any] | None) -> Kept | None:
     if data is None:
         return None
     known = {f.name: data[f.name] for f in fields(Kept) if f.name in data}
-    return Kept(**{"revision": None, **known})
+    return Kept(**{"revision": None, **known, "adapters": tuple(known.get("adapters", ()))})

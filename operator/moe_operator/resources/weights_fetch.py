@@ -13,6 +13,7 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.accelerators import AcceleratorProfile
 from moe_operator.catalog.weights_layout import EXIT_CODES, Reason
 from moe_operator.catalog.weights_site import WeightsSite
+from moe_operator.resources.model_source import Scheme
 from moe_operator.resources.pod_parts import Object, PodParts, together
 from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.weights import CACHE_PATH, VOLUME, Kept, cache_size, credentials
@@ -47,8 +48,9 @@ def weights_parts(rendering: Rendering) -> PodParts:
 
 
 def job_name(kept: Kept) -> str:
-    """The same for all that want the same model from the same source in the same claim, with the same Secret."""
-    about = "\0".join((kept.claim or "", kept.entry, kept.secret or ""))
+    """The same for all that want the same model and adapters from the same sources in the same claim, with the same
+    Secret."""
+    about = "\0".join((kept.claim or "", kept.entry, kept.secret or "", *kept.adapters))
     return f"{VOLUME}-{hashlib.sha256(about.encode()).hexdigest()[:10]}"
 
 
@@ -56,6 +58,20 @@ def owner(deployment: ModelDeployment) -> Object:
     """One of several owners of a Job: it goes with the last of them. Not its controller: there can be only one."""
     reference = deployment.owner_reference()
     return {key: reference[key] for key in ("apiVersion", "kind", "name", "uid")}
+
+
+def other_entries(kept: Kept) -> dict[str, str]:
+    """The annotation of what uses more than one folder of a cache: the label has room for the model's alone."""
+    others = kept.entries[1:]
+    return {names.ANNOTATION_ENTRIES: ",".join(others)} if others else {}
+
+
+def entries_of(obj: Mapping[str, Any]) -> tuple[str, ...]:
+    """The folders of a cache that a Job or a group uses."""
+    meta = obj["metadata"]
+    label = (meta.get("labels") or {}).get(names.LABEL_WEIGHTS, "")
+    others = (meta.get("annotations") or {}).get(names.ANNOTATION_ENTRIES, "")
+    return tuple(entry for entry in (label, *others.split(",")) if entry)
 
 
 def build_job(
@@ -78,6 +94,7 @@ def build_job(
         names.LABEL_MANAGED_BY: names.MANAGED_BY,
         names.LABEL_WEIGHTS: kept.entry,
     }
+    annotations = {**other_entries(kept), **annotations}
     user = deployment.spec.pod_template
     container = {
         **_container(kept, site, in_use),
@@ -174,9 +191,14 @@ def _container(kept: Kept, site: WeightsSite, in_use: Iterable[str]) -> Object:
     arguments = ["weights", "fetch", "--source", kept.source, "--cache", CACHE_PATH]
     if kept.revision:
         arguments += ["--revision", kept.revision]
-    if site.endpoint and kept.source.startswith("hf://"):
-        arguments += ["--endpoint", site.endpoint]
-    for entry in sorted({*in_use, kept.entry}):
+    scheme = Scheme(kept.source.partition("://")[0])
+    if endpoint := site.endpoint if scheme is Scheme.HUB else site.s3_endpoint:
+        arguments += ["--endpoint", endpoint]
+    for adapter in kept.adapters:
+        arguments += ["--adapter", adapter]
+    if kept.adapters and site.endpoint:
+        arguments += ["--adapter-endpoint", site.endpoint]
+    for entry in sorted({*in_use, *kept.entries}):
         arguments += ["--in-use", entry]
     arguments += ["--message-file", _TERMINATION_MESSAGE]
     return {
@@ -184,7 +206,7 @@ def _container(kept: Kept, site: WeightsSite, in_use: Iterable[str]) -> Object:
         "image": site.program_image,
         "command": ["moe-operator"],
         "args": arguments,
-        "env": credentials(kept.source, kept.secret),
+        "env": credentials(dict.fromkeys((scheme, *([Scheme.HUB] if kept.adapters else []))), kept.secret),
         "terminationMessagePath": _TERMINATION_MESSAGE,
         # The program writes it; where it could not (a kill), the end of its log has to do.
         "terminationMessagePolicy": "FallbackToLogsOnError",

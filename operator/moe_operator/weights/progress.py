@@ -56,8 +56,12 @@ class Outcome:
 class Progress:
     """Counts of one run; threads add to them."""
 
-    def __init__(self, out: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._out, self._clock = out or sys.stdout, clock
+    def __init__(
+        self, out: TextIO | None = None, *, adapter: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`adapter`: the source of one that is fetched before its model. The lines then name it and carry no counts,
+        which are the model's."""
+        self._out, self._clock, self._adapter = out or sys.stdout, clock, adapter
         self._lock = threading.Lock()
         self._phase: Phase | None = None
         self._message = ""
@@ -106,6 +110,10 @@ class Progress:
         if not force and now - self._written < _EVERY:
             return
         self._written = now
+        if self._adapter:
+            about = {"phase": self._phase, "adapter": self._adapter, "message": self._message}
+            self._write(json.dumps(about))
+            return
         self._samples.append((now, self._received))
         while now - self._samples[0][0] > _WINDOW and len(self._samples) > 2:
             self._samples.popleft()
