@@ -18,6 +18,7 @@ from cluster.replica import Replica
 from cluster.runtime_helpers import HAS_CLUSTER, NO_CLUSTER, ensure_crd, new_client, until
 from cluster.weights_cluster import (
     NAME,
+    claim,
     config_file,
     engine_folder,
     fetch_pods,
@@ -160,6 +161,38 @@ async def test_a_wrong_token_is_said_within_a_minute_and_its_correction_is_taken
         assert "wrong" not in message, "a token is in the status"
         secret(place, HF_TOKEN="right")
         await until(lambda: ready(place) == 1, "the corrected Secret is used", 90)
+
+
+async def test_a_private_adapter_comes_with_the_model_and_its_engine_asks_no_hub(
+    place: str, hub: HubServer, operator: Replica, engine: Path
+) -> None:
+    with shown(place, operator):
+        hub.add("acme/law", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x" * 5000})
+        hub.repositories["acme/law"].token = "right"
+        secret(place, HF_TOKEN="wrong")
+        spec = {"cache": {"storageClassName": "local", "size": "1Gi"}, "credentialsSecret": "hub"}
+        model = {"name": "acme/moe", "adapters": [{"name": "law", "source": "hf://acme/law"}]}
+        apply(manifest(place, engine, pods=2, weights=spec, model=model))
+        message = await reason(place, "WeightsUnauthorized", 60)
+        assert "adapter hf://acme/law" in message
+        secret(place, HF_TOKEN="right")
+        await until(lambda: ready(place) == 2, "the engines have read model and adapter", 90)
+        assert weights(place)["commit"] == "a" * 40
+        assert weights(place)["totalBytes"] == sum(map(len, FILES.values()))
+
+
+async def test_a_claim_that_one_node_can_mount_is_said_and_its_correction_taken_up(
+    place: str, operator: Replica, engine: Path
+) -> None:
+    with shown(place, operator):
+        claim(place, "models", "ReadWriteOncePod")
+        apply(manifest(place, engine, pods=2, weights={"cache": {"claim": "models"}}))
+        message = await reason(place, "WeightsClaimNotShared", 30)
+        assert "claim models (the cache) is ReadWriteOncePod" in message
+        assert (items("jobs", place), items("leaderworkersets", place)) == ([], [])
+        kubectl("delete", "pvc", "models", "-n", place)
+        claim(place, "models", "ReadWriteMany")
+        await until(lambda: ready(place) == 2, "the engines have read their weights", 90)
 
 
 class _Huge(bytes):

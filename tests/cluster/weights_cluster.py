@@ -33,6 +33,11 @@ for name in sorted(os.listdir(model)):
     with open(os.path.join(model, name), "rb") as file:
         digest.update(file.read())
 print("read", digest.hexdigest(), flush=True)
+for text in sys.argv:
+    if text.startswith('{"name":'):
+        adapter = json.loads(text)["path"]
+        if os.environ["HF_HUB_OFFLINE"] != "1" or not os.path.isfile(adapter + "/adapter_model.safetensors"):
+            sys.exit(f"no adapter in {adapter}")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -145,6 +150,17 @@ def shown(namespace: str, operator: Replica) -> Iterator[None]:
         yield
     except AssertionError as error:
         raise AssertionError(f"{error}\n{report(namespace, operator)}") from error
+
+
+def claim(namespace: str, name: str, *modes: str) -> None:
+    """Make a claim of somebody's own."""
+    spec = {
+        "accessModes": list(modes),
+        "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": "local",
+    }
+    metadata = {"name": name, "namespace": namespace}
+    apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec})
 
 
 def secret(namespace: str, **values: str) -> None:

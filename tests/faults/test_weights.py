@@ -9,7 +9,7 @@ from fakecluster.harness import NAME, NAMESPACE, Harness, manifest, play
 from fakecluster.objects import is_true
 from moe_operator.api import names
 from moe_operator.catalog.weights_layout import Reason
-from moe_operator.controller.kube import JOB, PERSISTENT_VOLUME_CLAIM, POD, Obj
+from moe_operator.controller.kube import JOB, LEADER_WORKER_SET, PERSISTENT_VOLUME_CLAIM, POD, Obj
 
 CACHE = {"cache": {"storageClassName": "shared", "size": "1Ti"}}
 TOTAL = 400_000_000_000
@@ -234,6 +234,111 @@ def test_a_larger_size_makes_the_claim_larger_and_moves_no_group() -> None:
 
         await h.until(lambda: size() == "2Ti", 900, "the claim grows")
         assert h.status()["revision"] == revision
+
+    play(story)
+
+
+# --- claims that not all pods can mount -----------------------------------------------------------
+
+OWN = {"cache": {"claim": "models"}}
+ONE_POD = {"accelerator": "B200", "gpusPerGroup": 8}
+
+
+def make_claim(h: Harness, *modes: str) -> None:
+    """Somebody's claim, in place of one that may be there."""
+    if h.world.server.get(PERSISTENT_VOLUME_CLAIM, NAMESPACE, "models"):
+        h.world.server.delete(PERSISTENT_VOLUME_CLAIM, NAMESPACE, "models", "somebody")
+    spec = {"accessModes": list(modes), "resources": {"requests": {"storage": "1Ti"}}}
+    metadata = {"name": "models", "namespace": NAMESPACE}
+    obj = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+    h.world.server.create(PERSISTENT_VOLUME_CLAIM, obj, "somebody")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"weights": OWN}, {"model": {"name": "org/tiny-moe", "source": "pvc://models/tiny"}}],
+    ids=["cache", "source"],
+)
+def test_a_claim_of_one_node_is_said_and_its_correction_taken_up(spec: Obj) -> None:
+    """Pods of the second node would stay in ContainerCreating, and the status would say "starting"."""
+
+    async def story(h: Harness) -> None:
+        make_claim(h, "ReadWriteOnce")
+        h.apply(manifest(**spec))
+        await h.until(lambda: weights_ready(h)[1] == "WeightsClaimNotShared", 10, "it says so")
+        assert "claim models" in weights_ready(h)[2]
+        assert "ReadWriteOnce" in weights_ready(h)[2]
+        assert h.condition("Stalled")["reason"] == "WeightsClaimNotShared"  # type: ignore[index]
+        assert "ReadWriteOnce" in h.condition("GroupsReady")["message"]  # type: ignore[index]
+        assert h.condition("Reconciling") is None
+        await h.settle()
+        assert (h.groups(), jobs(h)) == ([], [])
+        make_claim(h, "ReadWriteMany")
+        await h.serve(within=200)
+        assert h.condition("Stalled") is None
+
+    play(story)
+
+
+def test_a_cache_that_nobody_can_write_is_said_before_a_pod_waits_for_it() -> None:
+    async def story(h: Harness) -> None:
+        make_claim(h, "ReadOnlyMany")
+        h.apply(manifest(weights=OWN, hardware=ONE_POD))
+        await h.until(lambda: weights_ready(h)[1] == "WeightsBadCache", 10, "it says so")
+        await h.settle()
+        assert jobs(h) == []
+        make_claim(h, "ReadWriteMany")
+        await h.serve(within=200)
+
+    play(story)
+
+
+def test_one_pod_serves_from_a_claim_of_one_node_and_a_second_group_is_not_made() -> None:
+    async def story(h: Harness) -> None:
+        make_claim(h, "ReadWriteOnce")
+        h.apply(manifest(weights=OWN, hardware=ONE_POD))
+        await h.serve()
+        assert weights_ready(h)[:2] == ("True", "WeightsCached")
+        assert "only pods on one node at a time" in weights_ready(h)[2]
+        h.edit(replicas=2)
+        await h.until(lambda: weights_ready(h)[1] == "WeightsClaimNotShared", 10, "it says so")
+        await h.rest(200)
+        assert h.serving() == ["tiny-g0"]
+        assert len(h.groups()) == 1
+        h.world.crash_engine("tiny-g0-0", "CUDA error")
+        await h.until(lambda: not h.serving(), 30, "the group is lost")
+        await h.until(lambda: len(h.serving()) == 1, 300, "it is replaced all the same")
+        h.edit(replicas=1)
+        await h.serve(within=60)
+        assert weights_ready(h)[0] == "True"
+        h.edit(replicas=2)
+        make_claim(h, "ReadWriteMany")
+        await h.serve(2, within=400)
+
+    play(story)
+
+
+def test_groups_that_run_are_believed_more_than_the_modes_of_their_claim() -> None:
+    """ReadWriteOnce claims on NFS serve many nodes: an upgrade must hold up no group, lost ones included."""
+
+    async def story(h: Harness) -> None:
+        make_claim(h, "ReadWriteMany")
+        h.apply(manifest(weights=OWN))
+        await h.serve()
+        for made in h.world.server.list(PERSISTENT_VOLUME_CLAIM, NAMESPACE):
+            spec = {"accessModes": ["ReadWriteOnce"]}
+            h.world.server.patch(
+                PERSISTENT_VOLUME_CLAIM, NAMESPACE, made["metadata"]["name"], {"spec": spec}, "somebody"
+            )
+        h.kill_operators()
+        h.world.server.delete(LEADER_WORKER_SET, NAMESPACE, "tiny-g0", "somebody")
+        await h.until(lambda: not h.world.server.list(POD, NAMESPACE, names.LABEL_GROUP), 300, "nothing runs")
+        h.supervised = True
+        h.start_operator()
+        await h.serve(within=300)
+        assert weights_ready(h)[0] == "True"
+        h.edit(replicas=2)
+        await h.serve(2)
 
     play(story)
 

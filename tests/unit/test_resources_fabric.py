@@ -271,7 +271,7 @@ def test_folders_of_nodes_are_told_where_pod_security_is() -> None:
     deployment = model_deployment(hardware={"accelerator": "B200"})
     made = replace(group_plan(2, 8, accelerator="B200"), transport=Transport("gke-rdma", None, "n/r", 1))
     revision = revision_of(deployment, made, site)
-    (note,) = [n for n in security_notes(deployment, revision) if "privileged" in n]
+    (note,) = [n for n in security_notes(deployment, revision, default_config()) if "privileged" in n]
     assert "(/home/kubernetes/bin/gib)" in note
     engine = engine_container(revision.template)
     assert not engine["securityContext"].get("privileged")

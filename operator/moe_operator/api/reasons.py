@@ -281,6 +281,12 @@ WEIGHTS_BAD_CACHE = _reason(
     "The cache cannot be written to.",
     "Let user or group 65532 write to the claim, or see what the message says.",
 )
+WEIGHTS_CLAIM_NOT_SHARED = _reason(
+    _WEIGHTS,
+    "WeightsClaimNotShared",
+    "A claim that weights are read from can be mounted by one node or pod at a time, and more are wanted.",
+    "Use a ReadWriteMany claim: delete the claim and make it again so, or name another; it is taken up by itself.",
+)
 WEIGHTS_UNREACHABLE = _reason(
     _WEIGHTS,
     "WeightsUnreachable",

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from moe_operator.api import reasons
+from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import Condition
 from moe_operator.api.times import format_time
 
@@ -36,3 +38,13 @@ def merge(old: Sequence[Condition], said: Sequence[Said], generation: int, now: 
             )
         )
     return merged
+
+
+def was_ready_at(deployment: ModelDeployment) -> bool:
+    """Whether this generation has been Ready before: then a loss is recovery, no rollout."""
+    return any(
+        c.type == reasons.GROUPS_READY
+        and c.observed_generation == deployment.generation
+        and (c.status == "True" or c.reason in (reasons.GROUPS_UNHEALTHY, reasons.SCALING))
+        for c in deployment.status.conditions
+    )

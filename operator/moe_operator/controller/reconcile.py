@@ -30,6 +30,7 @@ from moe_operator.controller.group_planner import (
     CreateGroup,
     DeleteGroup,
     GroupPlan,
+    GroupState,
     GroupView,
     StartDrain,
     TrafficOff,
@@ -211,9 +212,13 @@ class _Pass:
         if self._effective is not None and needs_compute_domain(self._effective.plan):
             note = await self._o._domains.note(self._d)
             self._notes = (*self._notes, note) if note else self._notes
+        scale = None
         if self._effective is not None:
-            self._weights = await self._o._weights.look(self._d, self._effective)
-        seen = self._decide(None)
+            scale = self._scale()
+            self._weights = await self._o._weights.look(
+                self._d, self._effective, scale.desired, scale.minimum
+            )
+        seen = self._decide(scale)
         try:
             await self._act(trouble, seen)
         except ParentGoneError as gone:
@@ -309,6 +314,11 @@ class _Pass:
             views.append(classify(group, cause, busy, self._o._canaries.state(group)))
         return views
 
+    def _scale(self) -> Scale:
+        snapshot = self._o._snapshot()
+        load = load_of(self._judge(self._groups(), snapshot), snapshot)
+        return self._o._scaler.scale(self._d, load, self._now)
+
     def _decide(self, scale: Scale | None) -> _Seen:
         """Look at the groups as the cache has them now; one scaling decision holds for the whole pass."""
         snapshot = self._o._snapshot()
@@ -322,7 +332,7 @@ class _Pass:
         made_of = self._groups_of or self._effective
         plan = plan_groups(
             Wanted(
-                desired=scale.desired,
+                desired=self._mountable(scale.desired, views),
                 revision=made_of.name if made_of else None,
                 max_surge=rollout.max_surge,
                 max_unavailable=rollout.max_unavailable,
@@ -335,6 +345,14 @@ class _Pass:
             self._now,
         )
         return _Seen(views, plan, scale, load)
+
+    def _mountable(self, desired: int, views: Sequence[GroupView]) -> int:
+        """No more groups than can mount the weights; those that there are stay."""
+        most = self._weights.most_groups if self._weights is not None else None
+        if most is None:
+            return desired
+        gone = (GroupState.BROKEN, GroupState.DRAINING, GroupState.DELETING)
+        return min(desired, max(most, sum(view.state not in gone for view in views)))
 
     def _occupied_slots(self) -> frozenset[int]:
         """Slots whose names are taken: by a group, or by a pod that outlives its own, as one on a silent node does. A
@@ -458,7 +476,7 @@ class _Pass:
                 self._parent_lives,
             )
             self._kept[self._effective.name] = self._effective
-        await self._o._weights.ensure(d, self._effective, self._parent_lives)
+        await self._o._weights.ensure(d, self._effective, self._weights, self._parent_lives)
 
     async def _clean_up(self) -> None:
         """Forget revisions past the history limit, agents that no kept revision mounts, and what only revisions that

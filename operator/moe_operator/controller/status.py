@@ -21,7 +21,7 @@ from moe_operator.api.status import (
 from moe_operator.api.times import format_time, parse_time
 from moe_operator.controller.causes import waiting_for
 from moe_operator.controller.cold_start import newest_start
-from moe_operator.controller.conditions import Said, merge
+from moe_operator.controller.conditions import Said, merge, was_ready_at
 from moe_operator.controller.group_planner import GroupState, GroupView, leader_selector
 from moe_operator.controller.outlook import described
 from moe_operator.controller.planning import Room
@@ -269,9 +269,11 @@ def _conditions(
     said.append(_ready(learned, serving, updated))
     if trouble and trouble.stalled:
         said.append(Said(reasons.STALLED, True, trouble.reason, trouble.message))
+    elif trouble is None and learned.weights is not None and learned.weights.stalled:
+        said.append(Said(reasons.STALLED, True, learned.weights.said.reason, learned.weights.said.message))
     elif trouble is None:
         old = [g for g in live if learned.revision and g.facts.revision != learned.revision.name]
-        started = _was_ready_at(learned.deployment)
+        started = was_ready_at(learned.deployment)
         if old:
             message = (
                 f"{len(updated)} of {learned.desired} groups serve the wanted revision, {len(old)} are older"
@@ -311,16 +313,6 @@ def _claimed(plan: Plan) -> str:
     return f"its claim asks for {count} of {plan.accelerator}{seen} on one node"
 
 
-def _was_ready_at(deployment: ModelDeployment) -> bool:
-    """Whether this generation has been Ready before: then a loss is recovery, no rollout."""
-    return any(
-        c.type == reasons.GROUPS_READY
-        and c.observed_generation == deployment.generation
-        and (c.status == "True" or c.reason in (reasons.GROUPS_UNHEALTHY, reasons.SCALING))
-        for c in deployment.status.conditions
-    )
-
-
 def _groups_ready(
     learned: Learned, live: Sequence[GroupView], serving: Sequence[GroupView], enough: bool
 ) -> Said:
@@ -335,13 +327,13 @@ def _groups_ready(
     weights = learned.weights
     if late:
         parts.append(f"{late[0].name}: {waiting_for(late[0].facts)[1]}")
-    elif weights is not None and weights.hold:
+    elif weights is not None and (weights.hold or weights.most_groups is not None):
         parts.append(weights.said.message)
     elif due is not None and due > learned.now:
         parts.append(f"the next group is created at {learned.ledger.next_attempt_time}")
     if failed and cause is not None:
         parts.append(f"last lost: {learned.ledger.last_group}: {cause.message}")
-    if not _was_ready_at(learned.deployment):
+    if not was_ready_at(learned.deployment):
         reason = reasons.STARTING
     else:
         reason = (
@@ -365,7 +357,7 @@ def _ready(learned: Learned, serving: Sequence[GroupView], updated: Sequence[Gro
         )
     reason = (
         reasons.GROUPS_UNHEALTHY
-        if learned.ledger.failures and _was_ready_at(learned.deployment)
+        if learned.ledger.failures and was_ready_at(learned.deployment)
         else reasons.STARTING
     )
     return Said(

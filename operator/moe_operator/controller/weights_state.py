@@ -100,6 +100,10 @@ class WeightsView:
     status: WeightsStatus | None = None
     hold: bool = False
     """Whether groups must wait: their engines would find nothing."""
+    most_groups: int | None = None
+    """Groups of the wanted revision that can mount the weights; None: as many as are wanted."""
+    stalled: bool = False
+    """Whether only somebody else can help, and fewer groups than must serve can be made until then."""
     again: float | None = None
     """Seconds until it is worth another look."""
 
