@@ -19,7 +19,7 @@ from typing import IO, Any, NoReturn
 class Forks:
     """The branches of one run. In a branch, `branch` is what it was forked as; in the run itself None."""
 
-    at_once: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    at_once: int = field(default_factory=lambda: os.cpu_count() or 1)
     branch: Any = None
     results: dict[Any, Any] = field(default_factory=dict)
     """What each branch ended with: in the run itself, once they were collected."""

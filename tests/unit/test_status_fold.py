@@ -137,6 +137,22 @@ def test_a_bad_spec_is_stalled_and_what_serves_is_said() -> None:
     assert "serve on" in ready.message
 
 
+def test_a_claim_that_not_all_pods_can_mount_stalls_what_must_serve_and_nothing_else() -> None:
+    """A GitOps wait must end where only a person can help, and not where one group serves and more cannot."""
+    said = Said(
+        reasons.WEIGHTS_READY, False, reasons.WEIGHTS_CLAIM_NOT_SHARED, "claim models is ReadWriteOnce"
+    )
+    none = fold(learned(weights=WeightsView(said, hold=True, most_groups=0, stalled=True)))
+    assert read(none) == "Failed"
+    assert conditions(none)[reasons.STALLED] == "True/WeightsClaimNotShared"
+    assert reasons.RECONCILING not in conditions(none)
+    fewer = WeightsView(said, most_groups=1)
+    some = fold(learned(groups=[serving()], desired=2, minimum=1, weights=fewer))
+    assert read(some) == "Current"
+    told = next(c for c in some.conditions if c.type == reasons.GROUPS_READY)
+    assert "claim models is ReadWriteOnce" in told.message
+
+
 def test_missing_nodes_are_waited_for_not_stalled() -> None:
     status = fold(
         learned(trouble=Trouble(reasons.NO_NODES, "no node has B200", stalled=False), revision=None)
