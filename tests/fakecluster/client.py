@@ -95,7 +95,9 @@ class MemoryClient:
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
         return await self._call("get", kind, name, lambda: copied(self.server.get(kind, namespace, name)))
 
-    async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> list[Obj]:
+    async def list(
+        self, kind: Kind, namespace: str | None = None, label_selector: str = "", *, field_selector: str = ""
+    ) -> list[Obj]:
         return await self._call(
             "list", kind, "", lambda: copied(self.server.list(kind, namespace, label_selector))
         )

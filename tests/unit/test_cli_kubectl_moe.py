@@ -12,7 +12,7 @@ from factories.deployments import UID
 from moe_operator.api import names
 from moe_operator.api.deployment import parse
 from moe_operator.cli import kubectl_moe
-from moe_operator.cli.status_text import describe_deployment
+
 from moe_operator.cli.tables import table
 
 B200_NODE: dict[str, Any] = {

@@ -174,8 +174,8 @@ def test_a_plan_from_files_asks_the_cluster_nothing(cluster: Cluster, tmp_path: 
 
 
 def test_what_is_not_there_is_named(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("plan", "status"):
-        assert kubectl_moe.main([command, "qwen", "-n", "serving"]) == 2
+    for command, code in (["plan"], 2), (["status"], 1), (["rollout", "history"], 1):
+        assert kubectl_moe.main([*command, "qwen", "-n", "serving"]) == code
         assert "there is no ModelDeployment serving/qwen" in capsys.readouterr().err
 
 

@@ -1,16 +1,30 @@
 """Reads of a cluster for the commands. Imported only when one is asked: the client takes half a second to load."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from moe_operator.api import names
 from moe_operator.catalog.operator_config import OperatorConfig
-from moe_operator.cli.errors import UsageError
+from moe_operator.cli.errors import ClusterError, UsageError
 from moe_operator.cli.inventory_source import Nodes
-from moe_operator.cli.manifest import deployment_of
+from moe_operator.cli.status_picture import Seen
 from moe_operator.controller.census import list_holders
-from moe_operator.controller.kube import CONFIG_MAP, MODEL_DEPLOYMENT, NODE, POD, ForbiddenError, KubeError
+from moe_operator.controller.kube import (
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    EVENT,
+    LEADER_WORKER_SET,
+    MODEL_DEPLOYMENT,
+    NODE,
+    POD,
+    ConflictError,
+    ForbiddenError,
+    Kind,
+    KubeError,
+    NotFoundError,
+)
 from moe_operator.planner.inventory import Inventory
 from moe_operator.runtime.connection import NoConnectionError, context_namespace, load_configuration
 from moe_operator.runtime.kube_client import AioKubeClient
@@ -18,6 +32,18 @@ from moe_operator.runtime.transport import Transport
 
 Obj = dict[str, Any]
 _T = TypeVar("_T")
+
+
+class Reader(Protocol):
+    """What reads of a deployment need."""
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
+        """As `KubeClient.get`."""
+
+    async def list(
+        self, kind: Kind, namespace: str | None = None, label_selector: str = "", *, field_selector: str = ""
+    ) -> list[Obj]:
+        """As `KubeClient.list`."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +73,54 @@ def read_for_plan(
     return _run(_read(kubeconfig, namespace, name, obj, site, config), patience)
 
 
-def read_status(kubeconfig: str | None, namespace: str | None, name: str) -> tuple[Obj, list[Obj]]:
-    """A ModelDeployment and the pods of its namespace that carry its labels. Raises UsageError."""
-    return _run(_status(kubeconfig, namespace, name), None)
+def read_status(kubeconfig: str | None, namespace: str | None, name: str) -> Seen:
+    """A ModelDeployment with all that belongs to it, as far as it may be read. Raises UsageError, ClusterError."""
+
+    async def reading() -> Seen:
+        async with _Connected(kubeconfig) as client:
+            return await read_seen(client, namespace or context_namespace(kubeconfig), name)
+
+    return _run(reading(), None)
+
+
+def watch_deployment(
+    kubeconfig: str | None,
+    namespace: str | None,
+    name: str,
+    watch: Callable[[Callable[[], Awaitable[Obj]]], Awaitable[_T]],
+) -> _T:
+    """Runs `watch`, which may read the ModelDeployment again and again. Raises UsageError, ClusterError."""
+
+    async def watching() -> _T:
+        async with _Connected(kubeconfig) as client:
+            space = namespace or context_namespace(kubeconfig)
+
+            async def look() -> Obj:
+                try:
+                    return await _get(client, space, name)
+                except KubeError as error:
+                    raise _cluster_error(error) from error
+
+            return await watch(look)
+
+    return _run(watching(), None)
+
+
+def send_patch(kubeconfig: str | None, obj: Obj, patch: Obj, manager: str) -> None:
+    """Merge the patch into the ModelDeployment, if it is still as it was read. Raises UsageError, ClusterError."""
+    meta = obj["metadata"]
+    pinned = {**patch, "metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}}
+
+    async def sending() -> None:
+        async with _Connected(kubeconfig) as client:
+            try:
+                await client.patch(MODEL_DEPLOYMENT, meta["namespace"], meta["name"], pinned, manager=manager)
+            except ConflictError as error:
+                raise ClusterError(
+                    f"{meta['namespace']}/{meta['name']} changed meanwhile, nothing was written: run it again"
+                ) from error
+
+    _run(sending(), None)
 
 
 def _run(reading: Coroutine[Any, Any, _T], patience: float | None) -> _T:
@@ -61,8 +132,14 @@ def _run(reading: Coroutine[Any, Any, _T], patience: float | None) -> _T:
         return asyncio.run(bounded())
     except TimeoutError as error:
         raise UsageError(f"the API server did not answer within {patience:g} s") from error
-    except (NoConnectionError, KubeError) as error:
+    except NoConnectionError as error:
         raise UsageError(str(error)) from error
+    except KubeError as error:
+        raise _cluster_error(error) from error
+
+
+def _cluster_error(error: KubeError) -> ClusterError:
+    return ClusterError(str(error), final=400 <= error.status < 500 and error.status != 429)
 
 
 async def _read(
@@ -81,10 +158,10 @@ async def _read(
         return Read(obj, await _nodes(client, site) if site else None, text)
 
 
-async def _get(client: AioKubeClient, namespace: str, name: str) -> Obj:
+async def _get(client: Reader, namespace: str, name: str) -> Obj:
     obj = await client.get(MODEL_DEPLOYMENT, namespace, name)
     if obj is None:
-        raise UsageError(f"there is no ModelDeployment {namespace}/{name}")
+        raise ClusterError(f"there is no ModelDeployment {namespace}/{name}")
     return obj
 
 
@@ -114,12 +191,35 @@ async def _config(client: AioKubeClient, obj: Obj, namespace: str) -> str | None
     return text
 
 
-async def _status(kubeconfig: str | None, namespace: str | None, name: str) -> tuple[Obj, list[Obj]]:
-    async with _Connected(kubeconfig) as client:
-        obj = await _get(client, namespace or context_namespace(kubeconfig), name)
-        deployment = deployment_of(obj)
-        selector = ",".join(f"{k}={v}" for k, v in sorted(deployment.labels().items()))
-        return obj, await client.list(POD, deployment.namespace, selector)
+async def read_seen(client: Reader, namespace: str, name: str) -> Seen:
+    """The deployment and its groups, pods, revisions and Events; what may not be read is left out, and said.
+
+    Raises KubeError where the deployment itself cannot be read, ClusterError where there is none.
+    """
+    obj = await _get(client, namespace, name)
+    selector = f"{names.LABEL_DEPLOYMENT}={name}"
+    regarding = f"regarding.kind={names.KIND},regarding.name={name}"
+    reads = (
+        ("groups", client.list(LEADER_WORKER_SET, namespace, selector)),
+        ("pods", client.list(POD, namespace, selector)),
+        ("revisions", client.list(CONTROLLER_REVISION, namespace, selector)),
+        ("Events", client.list(EVENT, namespace, field_selector=regarding)),
+    )
+    answers = await asyncio.gather(*(_or_words(what, read) for what, read in reads))
+    groups, pods, revisions, events = (answer if isinstance(answer, list) else None for answer in answers)
+    unread = tuple(answer for answer in answers if isinstance(answer, str))
+    return Seen(obj, groups, pods, revisions, events, unread)
+
+
+async def _or_words(what: str, read: Awaitable[list[Obj]]) -> list[Obj] | str:
+    try:
+        return await read
+    except ForbiddenError as error:
+        return f"{what} may not be read: {error.message}"
+    except NotFoundError as error:
+        return f"{what}: the cluster does not serve their kind ({error.message})"
+    except KubeError as error:
+        return f"{what} could not be read: {error}"
 
 
 class _Connected:

@@ -1,6 +1,6 @@
-"""`kubectl moe`: what a deployment would be, and how it is. Reads only; never writes to the cluster.
+"""`kubectl moe`: what a deployment would be, and how it is. Reads only; `rollout undo --apply` alone writes.
 
-Plan and status are imported when they are called: a plan from files needs no client of Kubernetes.
+Plan, status and rollout are imported when they are called: a plan from files needs no client of Kubernetes.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from moe_operator.cli import accelerators_command, models_command, render_command
+from moe_operator.cli import accelerators_command, models_command, render_command, rollout_options
 from moe_operator.cli.errors import UsageError
 from moe_operator.cli.plan_inputs import add_source
 
@@ -23,9 +23,8 @@ def parser() -> argparse.ArgumentParser:
     render_command.add_options(
         commands.add_parser("render", help="every object that the operator would make of a deployment")
     )
-    status = commands.add_parser("status", help="how a deployment is: conditions, groups, pods, last cause")
-    status.add_argument("name")
-    status.add_argument("-n", "--namespace", help="default: the current context's")
+    rollout_options.add_status(commands)
+    rollout_options.add_rollout(commands)
     models_command.add_parser(commands)
     accelerators_command.add_parser(commands)
     return top
@@ -81,6 +80,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from moe_operator.cli import status_command
 
         return status_command.run(arguments)
+    if arguments.command == "rollout":
+        from moe_operator.cli import rollout_command
+
+        return rollout_command.run(arguments)
     run = {
         "render": render_command.run,
         "models": models_command.run,

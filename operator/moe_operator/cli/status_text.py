@@ -1,20 +1,150 @@
-"""What `kubectl moe status` prints. Pure: objects in, text out."""
+"""What `kubectl moe status` prints of a picture. Pure: values in, text of at most 100 columns out."""
 
-from collections.abc import Iterable
-from typing import Any
+import textwrap
+from collections.abc import Iterator, Sequence
 
-from moe_operator.api import names
-from moe_operator.api.deployment import ModelDeployment
-from moe_operator.api.status import ColdStartStatus, ProvenanceStatus, WeightsStatus
+from moe_operator.api import reasons
+from moe_operator.api.status import ColdStartStatus, Condition, WeightsStatus
+from moe_operator.api.times import format_time, parse_time
+from moe_operator.cli.spec_changes import cut, one_line
+from moe_operator.cli.status_picture import GroupLine, Picture, RevisionLine
 from moe_operator.cli.tables import table
-from moe_operator.controller.observed import pod_facts
-from moe_operator.planner.governance import places
+from moe_operator.cli.timeline import Entry
+from moe_operator.cli.units import count, span
+from moe_operator.controller.group_planner import GroupState
+
+WIDTH = 100
+#: Longest piece of one message; `-o json` has all of it.
+_MESSAGE = 400
+#: Columns between two cells of a table.
+_GAP = 3
+#: Deployments with longer names have their groups called by slot in tables.
+_LONG_NAME = 30
+
+
+def status_text(picture: Picture, last: int, *, absolute: bool = False) -> str:
+    """Everything but the parts that could not be read, which are named. `last`: events at most; `absolute`: times as
+    they are and not as ages."""
+    when = _When(picture.now, absolute)
+    parts = [
+        "\n".join(_header(picture, when)),
+        _groups(picture, when),
+        _revisions(picture, when),
+        _section("WAITS FOR", [_item(one) for one in picture.waits]),
+        _events(picture, last, when),
+        _section("NOT SHOWN", [_item(one) for one in picture.unread]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+class _When:
+    """Times as ages, or as they are."""
+
+    def __init__(self, now: float, absolute: bool) -> None:
+        self._now, self.absolute = now, absolute
+
+    def ago(self, at: float) -> str:
+        return format_time(at) if self.absolute else f"{span(self._now - at)} ago"
+
+    def age(self, at: float) -> str:
+        return format_time(at) if self.absolute else span(self._now - at)
+
+    def since(self, text: str | None) -> str:
+        """` (3m ago)`, or nothing for a time that is not known."""
+        at = parse_time(text)
+        return "" if at is None else f" ({self.ago(at)})"
+
+
+def _wrapped(first: str, text: str) -> str:
+    """The text behind `first`, in lines that begin below it."""
+    return textwrap.fill(
+        cut(" ".join(text.split()), _MESSAGE),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=True,
+        break_on_hyphens=False,
+    )
+
+
+def _item(text: str) -> str:
+    return _wrapped("  ", text)
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([title, *lines]) if lines else ""
+
+
+# --- header ---------------------------------------------------------------------------------------
+
+
+def _header(picture: Picture, when: _When) -> Iterator[str]:
+    deployment, status = picture.deployment, picture.deployment.status
+    model = deployment.spec.model.name if not picture.invalid else "its spec cannot be read"
+    yield cut(f"{deployment.namespace}/{deployment.name}: {model}", WIDTH)
+    if picture.invalid:
+        yield _field("spec", picture.invalid)
+    stalled = picture.condition(reasons.STALLED)
+    for type_ in (reasons.READY, reasons.STALLED, reasons.RECONCILING):
+        condition = picture.condition(type_)
+        if condition is not None:
+            yield _field(type_, _condition(condition, when, stalled))
+        elif type_ == reasons.READY:
+            yield _field(type_, "not known: the operator has not written a status")
+    if status.revision:
+        number = f" (number {picture.number})" if picture.number is not None else ""
+        yield _field("revision", f"{status.revision}{number}, spec generation {deployment.generation}")
+    if plan := status.plan:
+        yield _field(
+            "plan",
+            f"{count(plan.pods_per_group, 'pod')} x {count(plan.ranks_per_pod, 'rank')} x"
+            f" {count(plan.tensor, 'GPU')} on {plan.accelerator}, {plan.image}",
+        )
+    if status.endpoint:
+        yield _field("endpoint", status.endpoint)
+    yield _field(
+        "groups",
+        f"{status.groups.summary} serve, {status.groups.updated} of the wanted revision,"
+        f" {status.groups.draining} draining",
+    )
+    yield _field(
+        "tokens/s",
+        f"{status.throughput.prompt_tokens_per_second} prompt,"
+        f" {status.throughput.output_tokens_per_second} output",
+    )
+    if status.scaling:
+        scaling = status.scaling
+        yield _field("scaling", f"{scaling.desired} wanted: {scaling.reason}: {scaling.message}")
+    if status.weights:
+        yield _field("weights", weights_text(status.weights))
+    if status.cold_start:
+        yield _field("last start", start_text(status.cold_start))
+    if cause := status.recovery.last_cause:
+        lost = f"{status.recovery.last_group}{when.since(status.recovery.last_failure_time)}"
+        yield _field("last loss", f"{lost}: {cause.reason}: {cause.message}")
+
+
+def _field(name: str, text: str) -> str:
+    return _wrapped(f"  {name:<11} ", text)
+
+
+def _condition(condition: Condition, when: _When, stalled: Condition | None) -> str:
+    """`no for 3m: Starting: 0 of 2 groups serve`; what Stalled says stands there alone."""
+    answer = {"True": "yes", "False": "no"}.get(condition.status, "unknown")
+    moved = parse_time(condition.last_transition_time)
+    since = (
+        "" if moved is None else f" since {when.age(moved)}" if when.absolute else f" for {when.age(moved)}"
+    )
+    said = f"{answer}{since}: {condition.reason}"
+    if stalled is not None and condition.message.startswith(stalled.message) and stalled is not condition:
+        return f"{said} {condition.message.removeprefix(stalled.message).strip()}".strip()
+    return f"{said}: {condition.message}"
 
 
 def start_text(start: ColdStartStatus) -> str:
     """A group's start in a line: `g0 in 412 s: scheduled 3, image 120, engine 289 (weights 180, graphs 22)`."""
     spans = {"weights": start.weights, "compile": start.compile, "graphs": start.graphs}
-    engine = [f"{name} {span}" for name, span in spans.items() if span is not None]
+    engine = [f"{name} {seconds}" for name, seconds in spans.items() if seconds is not None]
     parts = [f"scheduled {start.schedule}"]
     if start.download is not None:
         parts.append(f"download {start.download}")
@@ -25,79 +155,8 @@ def start_text(start: ColdStartStatus) -> str:
     return f"{start.group} in {start.total} s: {', '.join(parts)}"
 
 
-def describe_deployment(deployment: ModelDeployment, pods: Iterable[dict[str, Any]]) -> str:
-    """Conditions, groups, pods, the last decision and the last loss."""
-    status = deployment.status
-    lines = [f"{deployment.namespace}/{deployment.name}: {deployment.spec.model.name}"]
-    if status.plan:
-        plan = status.plan
-        lines.append(
-            f"  plan       {plan.pods_per_group} pods x {plan.ranks_per_pod} ranks x {plan.tensor} GPUs"
-            f" on {plan.accelerator}, revision {status.revision}"
-        )
-    if status.provenance:
-        lines += [f"  {line}" for line in provenance_lines(status.provenance)]
-    if status.endpoint:
-        lines.append(f"  endpoint   {status.endpoint}")
-    lines.append(
-        f"  groups     {status.groups.summary} ready, {status.groups.updated} updated,"
-        f" {status.groups.draining} draining"
-    )
-    lines.append(
-        f"  tokens/s   {status.throughput.prompt_tokens_per_second} prompt,"
-        f" {status.throughput.output_tokens_per_second} output"
-    )
-    if status.cold_start:
-        lines.append(f"  last start {start_text(status.cold_start)}")
-    if status.weights:
-        lines.append(f"  weights    {_weights(status.weights)}")
-    if status.scaling:
-        lines.append(
-            f"  scaling    {status.scaling.desired} wanted: {status.scaling.reason}: {status.scaling.message}"
-        )
-    if status.recovery.last_cause:
-        lines.append(
-            f"  last loss  {status.recovery.last_group} at {status.recovery.last_failure_time}:"
-            f" {status.recovery.last_cause.message}"
-        )
-    if status.conditions:
-        rows = [(c.type, c.status, c.reason, c.message) for c in status.conditions]
-        lines += ["", table(("CONDITION", "STATUS", "REASON", "MESSAGE"), rows)]
-    found = [(pod, pod_facts(pod, None)) for pod in pods]
-    engines = [(p, f) for p, f in found if names.LABEL_GROUP in (p["metadata"].get("labels") or {})]
-    if engines:
-        pod_rows = [
-            (
-                pod["metadata"]["labels"][names.LABEL_GROUP],
-                facts.name,
-                "yes" if facts.ready else "no",
-                "on" if facts.traffic else "off",
-                str(facts.engine.restarts),
-                facts.node or "-",
-                "leaving" if facts.deleting else facts.engine.waiting_reason or facts.phase,
-            )
-            for pod, facts in sorted(engines, key=lambda e: e[1].name)
-        ]
-        lines += ["", table(("GROUP", "POD", "READY", "TRAFFIC", "RESTARTS", "NODE", "STATE"), pod_rows)]
-    return "\n".join(lines)
-
-
-def provenance_lines(runs: ProvenanceStatus) -> list[str]:
-    """What runs and whose it is, and by whose leave and where."""
-    version = runs.commit[:12] if runs.commit else runs.revision
-    at = f" at {version}" if version else ""
-    if not runs.commit and runs.source.startswith("hf://"):
-        at += " (not pinned)"
-    adapters = f", with adapters {', '.join(runs.adapters)}" if runs.adapters else ""
-    where = places({key: tuple(values) for key, values in runs.nodes.items()})
-    rule = f"policy rule {runs.policy_rule}" if runs.policy_rule else "no policy"
-    return [
-        f"runs       {runs.source}{at}, {runs.precision}{adapters}; licence {runs.licence}, publisher {runs.publisher}",
-        f"governed   by {rule}; on {where or 'any node'}; Pod Security Standard {runs.pod_security}",
-    ]
-
-
-def _weights(weights: WeightsStatus) -> str:
+def weights_text(weights: WeightsStatus) -> str:
+    """Where the weights stand, in a line."""
     commit = f" at {weights.commit[:12]}" if weights.commit else ""
     text = f"{weights.source}{commit} in {weights.cache}"
     if weights.ready_since:
@@ -105,3 +164,126 @@ def _weights(weights: WeightsStatus) -> str:
     if not weights.total_bytes:
         return f"{text}, not begun"
     return f"{text}, {weights.bytes / 1e9:.1f} of {weights.total_bytes / 1e9:.1f} GB ({weights.percent} %)"
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+def _groups(picture: Picture, when: _When) -> str:
+    if not picture.groups:
+        return "" if picture.groups is None else "no groups"
+    domains = any(group.domain for group in picture.groups)
+    header = ["GROUP", "REVISION", "STATE", "PODS", "TRAFFIC", "RESTARTS", "AGE"]
+    rows = [_group_cells(picture, group, when) for group in picture.groups]
+    if domains:
+        header.append("DOMAIN")
+        for row, group in zip(rows, picture.groups, strict=True):
+            row.append(cut((group.domain or "-").rpartition("=")[2], 20))
+    room = WIDTH - sum(max(len(line[i]) for line in (header, *rows)) + _GAP for i in range(len(header)))
+    header.append("NODES")
+    for row, group in zip(rows, picture.groups, strict=True):
+        row.append(_nodes(group, max(room, 12)))
+    return table(header, rows)
+
+
+def _group_cells(picture: Picture, group: GroupLine, when: _When) -> list[str]:
+    state = group.state
+    if state == GroupState.DRAINING and group.draining_since is not None:
+        state = f"{state} {span(picture.now - group.draining_since)}"
+    return [
+        group.name if len(picture.deployment.name) <= _LONG_NAME else group.name.rpartition("-")[2],
+        _hash(group.revision),
+        state,
+        f"{group.ready}/{group.size}" if group.ready is not None else f"?/{group.size}",
+        _traffic(group),
+        str(group.restarts) if group.ready is not None else "?",
+        when.age(group.created),
+    ]
+
+
+def _traffic(group: GroupLine) -> str:
+    if group.traffic is None:
+        return "?"
+    if group.traffic in (0, group.size):
+        return "on" if group.traffic else "off"
+    return f"on {group.traffic}/{group.size}"
+
+
+def _nodes(group: GroupLine, room: int) -> str:
+    """As many nodes as there is room for."""
+    if not group.nodes:
+        return "-" if group.ready is not None else "?"
+    for shown in range(len(group.nodes), 0, -1):
+        rest = len(group.nodes) - shown
+        text = ", ".join(group.nodes[:shown]) + (f" +{rest}" if rest else "")
+        if len(text) <= room:
+            return text
+    rest = len(group.nodes) - 1
+    more = f" +{rest}" if rest else ""
+    return cut(group.nodes[0], room - len(more)) + more
+
+
+def _hash(revision: str) -> str:
+    return revision.rpartition("-")[2] or "-"
+
+
+# --- revisions ------------------------------------------------------------------------------------
+
+
+def _revisions(picture: Picture, when: _When) -> str:
+    if not picture.revisions:
+        return "" if picture.revisions is None else "no revisions"
+    return revisions_table(picture.revisions, picture.now, absolute=when.absolute)
+
+
+def revisions_table(revisions: Sequence[RevisionLine], now: float, *, absolute: bool = False) -> str:
+    """Oldest first, each with what changed against the one before."""
+    when = _When(now, absolute)
+    header = ["REVISION", "NUMBER", "STATE", "GROUPS", "AGE"]
+    rows = [
+        [
+            _hash(line.kept.name),
+            str(line.kept.number),
+            ", ".join(line.roles) or "kept",
+            "?" if line.groups is None else str(line.groups),
+            when.age(line.kept.created),
+        ]
+        for line in revisions
+    ]
+    room = WIDTH - sum(max(len(cells[i]) for cells in (header, *rows)) + _GAP for i in range(len(header)))
+    header.append("CHANGED")
+    for cells, line in zip(rows, revisions, strict=True):
+        cells.append(_changed(line, first=line is revisions[0], room=max(room, 20)))
+    return table(header, rows)
+
+
+def _changed(line: RevisionLine, *, first: bool, room: int) -> str:
+    if line.changes is None:
+        return "-" if first else "(cannot be read)"
+    return one_line(line.changes, room) if line.changes else "nothing that its user wrote"
+
+
+# --- timeline -------------------------------------------------------------------------------------
+
+
+def _events(picture: Picture, last: int, when: _When) -> str:
+    shown = picture.timeline[-last:] if last else ()
+    if not shown:
+        return ""
+    stamps = [when.ago(entry.at) for entry in shown]
+    room, said = max(map(len, stamps)), max(len(entry.reason) for entry in shown)
+    lines = [
+        _wrapped(f"  {stamp:<{room}}   {entry.reason:<{said}}   ", _told(entry, when))
+        for stamp, entry in zip(stamps, shown, strict=True)
+    ]
+    left = len(picture.timeline) - len(shown)
+    return _section(
+        "EVENTS" + (f" (the last {len(shown)} of {len(picture.timeline)})" if left else ""), lines
+    )
+
+
+def _told(entry: Entry, when: _When) -> str:
+    if entry.since is None:
+        return entry.text
+    again = "again" if entry.count == 2 else f"{entry.count} times"
+    return f"{entry.text} ({again}, first {when.ago(entry.since)})"

@@ -23,3 +23,17 @@ def billions(number: int) -> str:
 def count(number: int, thing: str) -> str:
     """`1 GPU`, `8 GPUs`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def span(seconds: float) -> str:
+    """`45s`, `3m`, `2h5m`, `4d`: as kubectl writes ages, coarser the longer. Never negative: clocks differ."""
+    total = max(0, int(seconds))
+    if total < 120:
+        return f"{total}s"
+    minutes, hours, days = total // 60, total // 3600, total // 86400
+    if hours < 2:
+        return f"{minutes}m"
+    if days < 2:
+        rest = minutes % 60
+        return f"{hours}h{rest}m" if hours < 10 and rest else f"{hours}h"
+    return f"{days}d"

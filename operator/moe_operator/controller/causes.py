@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from moe_operator.api import reasons
+from moe_operator.api.base import parse_duration
+from moe_operator.api.spec import RecoverySpec
 from moe_operator.api.status import Cause
 from moe_operator.controller.half_placed import placed_in_part, waits_for_place
 from moe_operator.controller.incarnation import admitted_incarnations, incarnation
@@ -23,6 +25,16 @@ class Limits:
     unready: float
     start: float
     placement: float
+
+
+def limits_of(recovery: RecoverySpec) -> Limits:
+    """The limits that a spec sets."""
+    return Limits(
+        stall=parse_duration(recovery.stall_limit),
+        unready=parse_duration(recovery.unready_limit),
+        start=parse_duration(recovery.start_deadline),
+        placement=parse_duration(recovery.placement_limit),
+    )
 
 
 def last_line(text: str) -> str:

@@ -13,13 +13,14 @@ from moe_operator.api import names, reasons
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse
 from moe_operator.api.rules import violations
+from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.api.status import Cause
 from moe_operator.api.times import parse_time
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller import revisions
 from moe_operator.controller.agent_tokens import AgentTokens
 from moe_operator.controller.canary import CanaryRunner
-from moe_operator.controller.causes import Limits, broken, last_line
+from moe_operator.controller.causes import broken, last_line, limits_of
 from moe_operator.controller.census import Census
 from moe_operator.controller.children import NameConflictError, ensure, is_ours, prune
 from moe_operator.controller.compute_domain import ensure_compute_domain, leave_compute_domain
@@ -160,8 +161,9 @@ class Reconciler:
         except InvalidSpecError as error:
             blank = parse({**obj, "spec": {"model": {"name": "invalid"}, "hardware": {"accelerator": "cpu"}}})
             trouble = Trouble(reasons.INVALID_SPEC, f"the stored spec cannot be read: {error}", stalled=True)
-            return await _Pass(self, blank, self._clock()).run(trouble)
-        return await _Pass(self, self._planning.constrained(deployment), self._clock()).run(None)
+            return await _Pass(self, blank, blank.spec, self._clock()).run(trouble)
+        constrained = self._planning.constrained(deployment)
+        return await _Pass(self, constrained, deployment.spec, self._clock()).run(None)
 
 
 @dataclass(frozen=True)
@@ -185,9 +187,13 @@ class ParentGoneError(Exception):
 class _Pass:
     """The state of one reconcile."""
 
-    def __init__(self, owner: Reconciler, deployment: ModelDeployment, now: float) -> None:
+    def __init__(
+        self, owner: Reconciler, deployment: ModelDeployment, written: ModelDeploymentSpec, now: float
+    ) -> None:
+        """`written`: the spec without what the policy adds to it."""
         self._o = owner
         self._d = deployment
+        self._written = written
         self._now = now
         self._memory = owner._memory.setdefault(deployment.key, _Memory())
         self._store = owner._store
@@ -295,13 +301,7 @@ class _Pass:
         return await self._o._placing.displaced(self._d, placed, self._kept, self._ledger, limit, self._now)
 
     def _judge(self, groups: Sequence[GroupFacts], snapshot: Snapshot) -> list[GroupView]:
-        recovery = self._d.spec.recovery
-        limits = Limits(
-            stall=parse_duration(recovery.stall_limit),
-            unready=parse_duration(recovery.unready_limit),
-            start=parse_duration(recovery.start_deadline),
-            placement=parse_duration(recovery.placement_limit),
-        )
+        limits = limits_of(self._d.spec.recovery)
         stalled = {
             uid: snapshot.taken_at - seen.progress_at for uid, seen in snapshot.pods.items() if seen.busy
         }
@@ -472,7 +472,7 @@ class _Pass:
                 store,
                 d,
                 CONTROLLER_REVISION,
-                [build_revision(d, self._effective)],
+                [build_revision(d, self._effective, revisions.next_number(store, d), self._written)],
                 self._parent_lives,
             )
             self._kept[self._effective.name] = self._effective

@@ -92,5 +92,11 @@ def to_keep(store: Store, deployment: ModelDeployment, wanted: str) -> set[str]:
     return keep | set(others[:HISTORY_LIMIT])
 
 
+def next_number(store: Store, deployment: ModelDeployment) -> int:
+    """The number of a revision that is made now: above all that are stored."""
+    stored = store.children(deployment.key, CONTROLLER_REVISION)
+    return max((obj.get("revision") or 0 for obj in stored), default=0) + 1
+
+
 def _age(obj: Obj) -> str:
     return obj["metadata"].get("creationTimestamp") or ""

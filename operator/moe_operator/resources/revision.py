@@ -14,6 +14,7 @@ from typing import Any
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.planner.plan import Plan, plan_from_data, plan_to_data
 from moe_operator.resources.metadata import child_metadata
 from moe_operator.resources.weights import Kept, kept_from_data, kept_to_data
@@ -58,6 +59,12 @@ def spec_hash(deployment: ModelDeployment) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
 
 
+def written_parts(spec: ModelDeploymentSpec) -> dict[str, Any]:
+    """What the user wrote of the fields that reach the pods, as on the wire and as far as it differs from defaults:
+    applied in place of the present ones, it has the hash that it had."""
+    return spec.model_dump(mode="json", by_alias=True, include=set(TEMPLATE_FIELDS), exclude_defaults=True)
+
+
 def revision_name(deployment: ModelDeployment) -> str:
     """`<deployment>-<hash10>`."""
     return f"{deployment.name}-{spec_hash(deployment)}"
@@ -90,8 +97,16 @@ def engine_container(template: Mapping[str, Any]) -> dict[str, Any]:
     return next(c for c in containers if c["name"] == names.ENGINE_CONTAINER)
 
 
-def build_revision(deployment: ModelDeployment, revision: Revision, number: int = 1) -> dict[str, Any]:
-    """The ControllerRevision. `number` orders the history for people; nothing here depends on it."""
+def build_revision(
+    deployment: ModelDeployment,
+    revision: Revision,
+    number: int = 1,
+    written: ModelDeploymentSpec | None = None,
+) -> dict[str, Any]:
+    """The ControllerRevision. `number` orders the history for people; nothing here depends on it.
+
+    `written`: the spec as its user wrote it, where a policy has added to that of `deployment`: people go back to it.
+    """
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
@@ -99,11 +114,20 @@ def build_revision(deployment: ModelDeployment, revision: Revision, number: int 
         "data": {
             "plan": plan_to_data(revision.plan),
             "template": revision.template,
+            "spec": written_parts(written or deployment.spec),
             **({"companions": list(revision.companions)} if revision.companions else {}),
             **({"weights": kept_to_data(revision.weights)} if revision.weights else {}),
         },
         "revision": number,
     }
+
+
+def written_of(obj: Mapping[str, Any]) -> dict[str, Any] | None:
+    """`written_parts` of the spec that a ControllerRevision was made of; None for one of an earlier version, which kept
+    only what was rendered."""
+    data = obj.get("data")
+    spec = data.get("spec") if isinstance(data, Mapping) else None
+    return dict(spec) if isinstance(spec, Mapping) else None
 
 
 def read_revision(obj: Mapping[str, Any]) -> Revision:

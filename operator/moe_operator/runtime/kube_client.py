@@ -74,8 +74,16 @@ class AioKubeClient:
     async def apply_status(self, kind: Kind, obj: Obj) -> Obj:
         return await self._apply(kind, obj, names.STATUS_FIELD_MANAGER, "status")
 
-    async def patch(self, kind: Kind, namespace: str | None, name: str, patch: Obj) -> Obj:
-        query = [("fieldManager", names.FIELD_MANAGER)]
+    async def patch(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        name: str,
+        patch: Obj,
+        *,
+        manager: str = names.FIELD_MANAGER,
+    ) -> Obj:
+        query = [("fieldManager", manager)]
         return await self._patch("patch", kind, kind.path(namespace, name), query, patch, _MERGE_PATCH)
 
     async def delete(
@@ -145,21 +153,23 @@ class AioKubeClient:
         )
         return answer.get("items") or []
 
-    async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> Objects:
+    async def list(
+        self, kind: Kind, namespace: str | None = None, label_selector: str = "", *, field_selector: str = ""
+    ) -> Objects:
+        given = (("labelSelector", label_selector), ("fieldSelector", field_selector))
+        query = [(key, value) for key, value in given if value]
         for _ in range(_PAGED_TRIES):
             try:
-                return await self._pages(kind, namespace, label_selector, PAGE)
+                return await self._pages(kind, namespace, query, PAGE)
             except KubeError as error:
                 if error.status != 410:
                     raise
                 # The continue token outlived the server's history; pages of two moments do not fit together.
-        return await self._pages(kind, namespace, label_selector, None)
+        return await self._pages(kind, namespace, query, None)
 
-    async def _pages(
-        self, kind: Kind, namespace: str | None, label_selector: str, page: int | None
-    ) -> Objects:
+    async def _pages(self, kind: Kind, namespace: str | None, selected: Query, page: int | None) -> Objects:
         items = []
-        query = [("labelSelector", label_selector)] if label_selector else []
+        query = [*selected]
         if page:
             query.append(("limit", str(page)))
         token = ""
