@@ -8,11 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from factories.deployments import UID
 from moe_operator.api import names
-from moe_operator.api.deployment import parse
 from moe_operator.cli import kubectl_moe
-
 from moe_operator.cli.tables import table
 
 B200_NODE: dict[str, Any] = {
@@ -113,68 +110,6 @@ def test_missing_files_and_clusters_are_explained(
     assert "/absent cannot be read" in capsys.readouterr().err
     assert kubectl_moe.main(["--kubeconfig", "/absent", "status", "qwen"]) == 2
     assert "no usable connection" in capsys.readouterr().err
-
-
-def test_a_status_says_what_is_wrong_and_where() -> None:
-    obj = manifest()
-    obj["metadata"] |= {"namespace": "serving", "uid": UID}
-    obj["status"] = {
-        "groups": {"desired": 2, "ready": 1, "summary": "1/2", "updated": 2},
-        "endpoint": "http://qwen.serving.svc:8000/v1",
-        "provenance": {
-            "model": "Qwen/Qwen3-30B-A3B",
-            "licence": "apache-2.0",
-            "publisher": "Qwen",
-            "source": "hf://Qwen/Qwen3-30B-A3B",
-            "revision": "main",
-            "precision": "bf16",
-            "nodes": {"topology.kubernetes.io/region": ["eu-west-1", "eu-central-1"]},
-            "podSecurity": "Baseline",
-            "policyRule": "production",
-        },
-        "throughput": {"promptTokensPerSecond": 5, "outputTokensPerSecond": 7},
-        "conditions": [
-            {
-                "type": "Ready",
-                "status": "False",
-                "reason": "Starting",
-                "message": "1 of 2 groups serve",
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-            }
-        ],
-        "recovery": {
-            "lastGroup": "qwen-g0",
-            "lastFailureTime": "2026-01-01T00:00:00Z",
-            "lastCause": {"reason": "EngineExited", "message": "exit 1: CUDA out of memory"},
-        },
-    }
-    pod = {
-        "metadata": {
-            "name": "qwen-g1-0",
-            "uid": "u",
-            "labels": {names.LABEL_GROUP: "qwen-g1", names.LABEL_TRAFFIC: "on"},
-        },
-        "spec": {"nodeName": "gpu-1"},
-        "status": {
-            "phase": "Running",
-            "conditions": [{"type": "Ready", "status": "True"}],
-            "containerStatuses": [{"name": "engine", "restartCount": 3, "state": {"running": {}}}],
-        },
-    }
-    foreign = {"metadata": {"name": "tool", "uid": "v", "labels": {}}}
-    text = describe_deployment(parse(obj), [pod, foreign])
-    assert "1/2 ready, 2 updated, 0 draining" in text
-    assert "hf://Qwen/Qwen3-30B-A3B at main (not pinned), bf16; licence apache-2.0, publisher Qwen" in text, (
-        "what an auditor asks for"
-    )
-    assert (
-        "policy rule production; on topology.kubernetes.io/region eu-west-1 or eu-central-1; Pod Security Standard"
-        " Baseline" in text
-    )
-    assert "Ready       False    Starting   1 of 2 groups serve" in text
-    assert "qwen-g0 at 2026-01-01T00:00:00Z: exit 1: CUDA out of memory" in text
-    assert "qwen-g1   qwen-g1-0   yes     on        3          gpu-1   Running" in text
-    assert "tool" not in text
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:

@@ -1,12 +1,8 @@
 """`kubectl moe` against an API server: what it asks, and what it makes of answers that it may not have."""
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -15,6 +11,8 @@ from factories.gpu_nodes import hgx_b200
 from factories.plans import plan_manifest
 from moe_operator.api import names
 from moe_operator.cli import kubectl_moe
+from unit.answers import Answers as Cluster
+from unit.answers import listed
 
 DEPLOYMENT = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/serving/modeldeployments/qwen"
 CONFIG = {
@@ -28,55 +26,6 @@ CONFIG = {
     "max_position_embeddings": 8192,
     "torch_dtype": "bfloat16",
 }
-
-
-class Cluster:
-    """Answers GETs from a table; what is not in it is 404, and a number is that status."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Any] = {}
-        self.asked: list[str] = []
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    made = Cluster()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = urlsplit(self.path).path
-            made.asked.append(path)
-            answer = made.answers.get(path, 404)
-            body = json.dumps(answer if isinstance(answer, dict) else {"kind": "Status"}).encode()
-            self.send_response(200 if isinstance(answer, dict) else answer)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "a", "cluster": {"server": f"http://127.0.0.1:{server.server_address[1]}"}}],
-        "users": [{"name": "a", "user": {}}],
-        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a", "namespace": "serving"}}],
-        "current-context": "a",
-    }
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    yield made
-    server.shutdown()
-    server.server_close()
-
-
-def listed(*items: dict[str, Any]) -> dict[str, Any]:
-    return {"kind": "List", "metadata": {}, "items": list(items)}
 
 
 def applied(**spec: Any) -> dict[str, Any]:

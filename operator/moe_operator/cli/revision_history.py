@@ -90,13 +90,13 @@ def _outline(revision: Revision) -> dict[str, Any]:
 
 
 def _flags(arguments: Sequence[str]) -> dict[str, str]:
-    """`{"max-num-seqs": "256", ...}` of an argument list; what precedes the first flag is the model."""
+    """`{"max-num-seqs": "256", ...}` of an argument list (`--flag value`, `--flag=value` or bare)."""
     found: dict[str, str] = {}
     flag = "model"
     for word in arguments:
         if word.startswith("--"):
-            flag = word[2:]
-            found.setdefault(flag, "")
+            flag, _, value = word[2:].partition("=")
+            found[flag] = value
         else:
             found[flag] = f"{found.get(flag, '')} {word}".strip()
     return found

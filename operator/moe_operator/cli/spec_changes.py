@@ -69,16 +69,16 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 
 def change_text(change: Change) -> str:
     """`engine.image: vllm/vllm-openai v0.10.0 -> v0.11.0`."""
-    before, after = change.before, change.after
-    if isinstance(before, str) and isinstance(after, str):
-        (repository, tag), (other, other_tag) = _tagged(before), _tagged(after)
-        if repository and repository == other:
-            return f"{change.path}: {repository} {tag} -> {other_tag}"
-    return f"{change.path}: {_words(before)} -> {_words(after)}"
+    (repository, tag), (other, other_tag) = _tagged(change.before), _tagged(change.after)
+    if repository and repository == other:
+        return f"{change.path}: {repository} {tag} -> {other_tag}"
+    return f"{change.path}: {_words(change.before)} -> {_words(change.after)}"
 
 
-def _tagged(image: str) -> tuple[str, str]:
-    """Repository and tag of an image, empty for other texts."""
+def _tagged(image: Any) -> tuple[str, str]:
+    """Repository and tag of an image, empty for anything else."""
+    if not isinstance(image, str):
+        return "", ""
     repository, colon, tag = image.rpartition(":")
     return (repository, tag) if colon and "/" in repository and "/" not in tag else ("", "")
 
@@ -116,7 +116,10 @@ def _short_text(change: Change) -> str:
         return f"no {path}"
     if change.before is None:
         return f"{path} = {_words(change.after)}"
-    return change_text(change).replace(f"{change.path}:", path, 1)
+    (repository, tag), (other, other_tag) = _tagged(change.before), _tagged(change.after)
+    if repository and repository == other:
+        return f"{path} {tag} -> {other_tag}"
+    return f"{path} {_words(change.before)} -> {_words(change.after)}"
 
 
 def _short_path(path: str) -> str:

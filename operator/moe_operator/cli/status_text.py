@@ -18,6 +18,8 @@ WIDTH = 100
 _MESSAGE = 400
 #: Columns between two cells of a table.
 _GAP = 3
+#: Columns of a domain's value: many are uuids, told apart by their beginning.
+_DOMAIN = 12
 #: Deployments with longer names have their groups called by slot in tables.
 _LONG_NAME = 30
 
@@ -48,6 +50,14 @@ class _When:
 
     def age(self, at: float) -> str:
         return format_time(at) if self.absolute else span(self._now - at)
+
+    @property
+    def age_header(self) -> str:
+        return "CREATED" if self.absolute else "AGE"
+
+    def cell(self, at: float) -> str:
+        """For tables: without the year."""
+        return format_time(at)[5:] if self.absolute else span(self._now - at)
 
     def since(self, text: str | None) -> str:
         """` (3m ago)`, or nothing for a time that is not known."""
@@ -173,12 +183,16 @@ def _groups(picture: Picture, when: _When) -> str:
     if not picture.groups:
         return "" if picture.groups is None else "no groups"
     domains = any(group.domain for group in picture.groups)
-    header = ["GROUP", "REVISION", "STATE", "PODS", "TRAFFIC", "RESTARTS", "AGE"]
+    header = ["GROUP", "REVISION", "STATE", "PODS", "TRAFFIC", when.age_header]
     rows = [_group_cells(picture, group, when) for group in picture.groups]
+    if any(group.restarts for group in picture.groups):
+        header.append("RESTARTS")
+        for row, group in zip(rows, picture.groups, strict=True):
+            row.append(str(group.restarts))
     if domains:
         header.append("DOMAIN")
         for row, group in zip(rows, picture.groups, strict=True):
-            row.append(cut((group.domain or "-").rpartition("=")[2], 20))
+            row.append(cut((group.domain or "-").rpartition("=")[2], _DOMAIN))
     room = WIDTH - sum(max(len(line[i]) for line in (header, *rows)) + _GAP for i in range(len(header)))
     header.append("NODES")
     for row, group in zip(rows, picture.groups, strict=True):
@@ -196,8 +210,7 @@ def _group_cells(picture: Picture, group: GroupLine, when: _When) -> list[str]:
         state,
         f"{group.ready}/{group.size}" if group.ready is not None else f"?/{group.size}",
         _traffic(group),
-        str(group.restarts) if group.ready is not None else "?",
-        when.age(group.created),
+        when.cell(group.created),
     ]
 
 
@@ -239,14 +252,14 @@ def _revisions(picture: Picture, when: _When) -> str:
 def revisions_table(revisions: Sequence[RevisionLine], now: float, *, absolute: bool = False) -> str:
     """Oldest first, each with what changed against the one before."""
     when = _When(now, absolute)
-    header = ["REVISION", "NUMBER", "STATE", "GROUPS", "AGE"]
+    header = ["REVISION", "NUMBER", "STATE", "GROUPS", when.age_header]
     rows = [
         [
             _hash(line.kept.name),
             str(line.kept.number),
             ", ".join(line.roles) or "kept",
             "?" if line.groups is None else str(line.groups),
-            when.age(line.kept.created),
+            when.cell(line.kept.created),
         ]
         for line in revisions
     ]

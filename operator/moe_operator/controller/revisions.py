@@ -87,15 +87,19 @@ def in_use(store: Store, deployment: ModelDeployment, wanted: str) -> set[str]:
 def to_keep(store: Store, deployment: ModelDeployment, wanted: str) -> set[str]:
     """Names of the revisions that stay: those in use, and the newest for rollback."""
     keep = in_use(store, deployment, wanted)
-    stored = sorted(store.children(deployment.key, CONTROLLER_REVISION), key=_age, reverse=True)
+    stored = sorted(_own(store, deployment), key=_age, reverse=True)
     others = [o["metadata"]["name"] for o in stored if o["metadata"]["name"] not in keep]
     return keep | set(others[:HISTORY_LIMIT])
 
 
 def next_number(store: Store, deployment: ModelDeployment) -> int:
     """The number of a revision that is made now: above all that are stored."""
-    stored = store.children(deployment.key, CONTROLLER_REVISION)
-    return max((obj.get("revision") or 0 for obj in stored), default=0) + 1
+    return max((obj.get("revision") or 0 for obj in _own(store, deployment)), default=0) + 1
+
+
+def _own(store: Store, deployment: ModelDeployment) -> list[Obj]:
+    """The deployment's own: StatefulSets of groups hand its labels on to their revisions."""
+    return [obj for obj in store.children(deployment.key, CONTROLLER_REVISION) if is_ours(obj, deployment)]
 
 
 def _age(obj: Obj) -> str:

@@ -1,0 +1,59 @@
+"""Fixtures of several unit tests."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from unit.answers import Answers
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
+    made = Answers()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = urlsplit(self.path).path
+            made.asked.append(path)
+            answer = made.answers.get(path, 404)
+            self._answer(answer)
+
+        def do_PATCH(self) -> None:
+            sent = self.rfile.read(int(self.headers["Content-Length"]))
+            made.patches.append((self.path, json.loads(sent)))
+            self._answer(made.answers.get("PATCH", made.answers.get(urlsplit(self.path).path, 404)))
+
+        def _answer(self, answer: Any) -> None:
+            body = json.dumps(answer if isinstance(answer, dict) else {"kind": "Status"}).encode()
+            self.send_response(200 if isinstance(answer, dict) else answer)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "a", "cluster": {"server": f"http://127.0.0.1:{server.server_address[1]}"}}],
+        "users": [{"name": "a", "user": {}}],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a", "namespace": "serving"}}],
+        "current-context": "a",
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    yield made
+    server.shutdown()
+    server.server_close()
