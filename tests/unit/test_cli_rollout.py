@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from factories.cluster_objects import condition, deployment_object, revision_object
+from factories.cluster_objects import NOW, condition, deployment_object, revision_object
 from moe_operator.api.deployment import parse
+from moe_operator.api.times import format_time
 from moe_operator.cli import kubectl_moe
 from moe_operator.cli.errors import ClusterError, UsageError
 from moe_operator.cli.revision_history import KeptRevision, history, wanted_revision
@@ -271,6 +272,12 @@ def test_progress_tells_a_stale_status_from_an_end() -> None:
     assert progress(parse(rolling())).text == (
         "RollingOut: 1 of 2 groups serve the wanted revision, 1 are older; tiny-g1: 1 of 2 pods exist"
     )
+    cause = {"reason": "EngineExited", "message": "code 1: CUDA error"}
+    for ago, told in (100, True), (4000, False):
+        lossy = rolling()
+        at = format_time(NOW - ago)
+        lossy["status"]["recovery"] = {"lastGroup": "tiny-g1", "lastFailureTime": at, "lastCause": cause}
+        assert ("last lost: tiny-g1: code 1: CUDA error" in progress(parse(lossy)).text) is told
     assert progress(parse(finished())).text == "revision tiny-abc serves: 2 of 2 groups"
     unready = finished()
     unready["status"]["conditions"] = [condition("Ready", "False", "GroupsUnhealthy", "0 of 1 groups serve")]

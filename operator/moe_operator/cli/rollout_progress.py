@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from moe_operator.api import reasons
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import Condition, ModelDeploymentStatus
+from moe_operator.api.times import parse_time
 from moe_operator.cli.errors import ClusterError
 
 #: Seconds between two looks.
 POLL = 2.0
+#: Seconds by which a loss may come before the condition that it moves.
+_MARGIN = 60.0
 
 
 @dataclass(frozen=True)
@@ -31,26 +34,33 @@ def progress(deployment: ModelDeployment) -> Progress:
         return Progress(f"Stalled: {_words(stalled)}", over=True, failed=True)
     every = {condition.type: condition for condition in status.conditions}
     if reconciling := found.get(reasons.RECONCILING):
-        return Progress("; ".join([_words(reconciling), *_waits(status, every)]))
+        return Progress("; ".join([_words(reconciling), *_waits(status, every, reconciling)]))
     if reasons.READY not in found:
         ready = every.get(reasons.READY)
         said = _words(ready) if ready else "the operator has said nothing yet"
-        return Progress("; ".join([said, *_waits(status, every)]))
+        return Progress("; ".join([said, *_waits(status, every, ready)]))
     groups = status.groups
     return Progress(
         f"revision {status.revision} serves: {groups.updated} of {groups.desired} groups", over=True
     )
 
 
-def _waits(status: ModelDeploymentStatus, every: Mapping[str, Condition]) -> Iterator[str]:
-    """The first thing that a person would look for: weights, nodes, the first group that does not serve, a loss."""
+def _waits(
+    status: ModelDeploymentStatus, every: Mapping[str, Condition], since: Condition | None
+) -> Iterator[str]:
+    """The first thing that a person would look for: weights, nodes, the first group that does not serve; and a loss, if
+    it came after the condition `since` last moved."""
     for type_ in (reasons.WEIGHTS_READY, reasons.CAPACITY_AVAILABLE):
         if type_ in every and every[type_].status != "True":
             yield _words(every[type_])
             return
     for group in status.groups.unhealthy[:1]:
         yield f"{group.name}: {group.message}"
-    if status.recovery.failures and status.recovery.last_cause:
+    lost, begun = (
+        parse_time(status.recovery.last_failure_time),
+        parse_time(since.last_transition_time) if since else None,
+    )
+    if status.recovery.last_cause and lost is not None and begun is not None and lost >= begun - _MARGIN:
         yield f"last lost: {status.recovery.last_group}: {status.recovery.last_cause.message}"
 
 
