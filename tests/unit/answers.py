@@ -11,7 +11,8 @@ class Answers:
         self.asked: list[str] = []
         """Paths of GETs."""
         self.patches: list[tuple[str, Any]] = []
-        """Path with query, and body, of PATCHes. They answer with the object, or the number under `PATCH`."""
+        """Path with query, and body, of PATCHes. They answer with the object as it is; else `PATCH` lists, for one
+        after another, the status and the object as it is from then on."""
 
 
 def listed(*items: dict[str, Any]) -> dict[str, Any]:

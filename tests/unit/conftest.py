@@ -28,7 +28,11 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers
         def do_PATCH(self) -> None:
             sent = self.rfile.read(int(self.headers["Content-Length"]))
             made.patches.append((self.path, json.loads(sent)))
-            self._answer(made.answers.get("PATCH", made.answers.get(urlsplit(self.path).path, 404)))
+            path = urlsplit(self.path).path
+            planned = made.answers.get("PATCH") or [(200, made.answers[path])]
+            code, after = planned.pop(0)
+            made.answers[path] = after
+            self._answer(after if code == 200 else code)
 
         def _answer(self, answer: Any) -> None:
             body = json.dumps(answer if isinstance(answer, dict) else {"kind": "Status"}).encode()

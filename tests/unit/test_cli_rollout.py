@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from factories.cluster_objects import NOW, condition, deployment_object, revision_object
+from factories.merging import json_merged
 from moe_operator.api.deployment import parse
 from moe_operator.api.times import format_time
 from moe_operator.cli import kubectl_moe
@@ -47,26 +48,13 @@ def _random(rng: random.Random, depth: int = 3) -> Any:
     return {key: _random(rng, depth - 1) for key in "pqrs" if rng.random() < 0.6}
 
 
-def _merged(live: Any, patch: Any) -> Any:
-    """RFC 7396, as its section 2 has it."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(live) if isinstance(live, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = _merged(result.get(key), value)
-    return result
-
-
 def test_a_patch_leads_from_any_spec_to_any_other() -> None:
     """Lost: a flag that the former spec did not have stays, and the kept revision is not found."""
     rng = random.Random(7)
     for _ in range(2000):
         before, after = ({"k": _random(rng)} for _ in range(2))
         patch = merge_patch(before, after)
-        assert _merged(before, patch) == after
+        assert json_merged(before, patch) == after
         assert bool(patch) == (before != after)
 
 
@@ -137,7 +125,7 @@ def test_a_revision_is_called_by_number_name_or_hash(to: str) -> None:
     found = undo(parse(SECOND), three(), to)
     assert found.target.number == 1
     assert found.patch == {"spec": {"engine": {"args": None, "image": "vllm/vllm-openai:v1"}}}
-    restored = parse(SECOND | {"spec": _merged(SECOND["spec"], found.patch["spec"])})
+    restored = parse(SECOND | {"spec": json_merged(SECOND["spec"], found.patch["spec"])})
     assert revision_name(restored) == found.target.name
 
 
@@ -375,9 +363,27 @@ def test_undo_is_sent_under_a_name_of_its_own_and_to_what_was_read(
     assert path == f"{NAMESPACED}?fieldManager=kubectl-moe"
     assert body["metadata"] == {"uid": SECOND["metadata"]["uid"], "resourceVersion": "7"}
     assert body["spec"] == {"engine": {"args": None, "image": "vllm/vllm-openai:v1"}}
-    kept.answers["PATCH"] = 409
-    assert kubectl_moe.main(["rollout", "undo", "tiny", "--apply"]) == 1
+
+
+def test_undo_goes_on_while_only_the_status_changes(
+    kept: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost: the way back in the busy moments in which it is needed, or somebody's change of the spec."""
+    undo_now = ["rollout", "undo", "tiny", "--apply"]
+    live = kept.answers[NAMESPACED]
+
+    def later(generation: int) -> Any:
+        return live | {"metadata": live["metadata"] | {"resourceVersion": "8", "generation": generation}}
+
+    kept.answers["PATCH"] = [(409, later(1)), (200, live)]
+    assert kubectl_moe.main(undo_now) == 0
+    assert [body["metadata"]["resourceVersion"] for _, body in kept.patches] == ["7", "8"]
+    kept.patches.clear()
+    kept.answers[NAMESPACED] = live
+    kept.answers["PATCH"] = [(409, later(2))]
+    assert kubectl_moe.main(undo_now) == 1
     assert "changed meanwhile, nothing was written: run it again" in capsys.readouterr().err
+    assert len(kept.patches) == 1
 
 
 def test_undo_to_what_is_there_already_changes_nothing(

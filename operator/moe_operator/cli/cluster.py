@@ -32,6 +32,8 @@ from moe_operator.runtime.transport import Transport
 
 Obj = dict[str, Any]
 _T = TypeVar("_T")
+#: Times that a write is tried while the status of its object keeps changing.
+_TRIES = 5
 
 
 class Reader(Protocol):
@@ -107,20 +109,30 @@ def watch_deployment(
 
 
 def send_patch(kubeconfig: str | None, obj: Obj, patch: Obj, manager: str) -> None:
-    """Merge the patch into the ModelDeployment, if it is still as it was read. Raises UsageError, ClusterError."""
-    meta = obj["metadata"]
-    pinned = {**patch, "metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}}
+    """Merge the patch into the ModelDeployment if its spec is still as it was read. Raises UsageError, ClusterError."""
 
     async def sending() -> None:
         async with _Connected(kubeconfig) as client:
-            try:
-                await client.patch(MODEL_DEPLOYMENT, meta["namespace"], meta["name"], pinned, manager=manager)
-            except ConflictError as error:
-                raise ClusterError(
-                    f"{meta['namespace']}/{meta['name']} changed meanwhile, nothing was written: run it again"
-                ) from error
+            await _merge(client, obj, patch, manager)
 
     _run(sending(), None)
+
+
+async def _merge(client: AioKubeClient, obj: Obj, patch: Obj, manager: str) -> None:
+    """Pinned to the version that was read, and tried again while only the status has moved on, as it does often."""
+    meta = obj["metadata"]
+    space, name = meta["namespace"], meta["name"]
+    seen = meta
+    for _ in range(_TRIES):
+        pinned = {**patch, "metadata": {"uid": meta["uid"], "resourceVersion": seen["resourceVersion"]}}
+        try:
+            await client.patch(MODEL_DEPLOYMENT, space, name, pinned, manager=manager)
+            return
+        except ConflictError:
+            seen = (await _get(client, space, name))["metadata"]
+            if (seen["uid"], seen["generation"]) != (meta["uid"], meta["generation"]):
+                break
+    raise ClusterError(f"{space}/{name} changed meanwhile, nothing was written: run it again")
 
 
 def _run(reading: Coroutine[Any, Any, _T], patience: float | None) -> _T:
