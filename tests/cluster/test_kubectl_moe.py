@@ -92,7 +92,7 @@ async def moe(kubeconfig: str, *words: str) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 async def test_people_look_with_the_rights_they_have_and_go_back_to_what_ran(
     client: AioKubeClient, place: str, tmp_path: Path
 ) -> None:
