@@ -192,6 +192,28 @@ def test_a_broken_group_says_why_before_it_is_replaced() -> None:
     assert "tiny-g1: its replacement: PodLost: 1 of 2 pods of group tiny-g1 are gone" in waits
 
 
+def test_what_runs_and_by_whose_leave_is_in_the_head() -> None:
+    """Lost: what an auditor asks for."""
+    seen = story()
+    seen.obj["status"]["provenance"] = {
+        "model": "Qwen/Qwen3-30B-A3B",
+        "licence": "apache-2.0",
+        "publisher": "Qwen",
+        "source": "hf://Qwen/Qwen3-30B-A3B",
+        "revision": "main",
+        "precision": "bf16",
+        "nodes": {"topology.kubernetes.io/region": ["eu-west-1", "eu-central-1"]},
+        "podSecurity": "Baseline",
+        "policyRule": "production",
+    }
+    said = " ".join(status_text(picture(seen, NOW), 20).split())
+    assert "hf://Qwen/Qwen3-30B-A3B at main (not pinned), bf16; licence apache-2.0, publisher Qwen" in said
+    assert (
+        "policy rule production; on topology.kubernetes.io/region eu-west-1 or eu-central-1; Pod Security Standard"
+        " Baseline" in said
+    )
+
+
 def test_restarts_are_a_column_where_there_are_any() -> None:
     seen = story()
     assert "RESTARTS" not in status_text(picture(seen, NOW), 20)

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from moe_operator.api import reasons
-from moe_operator.api.status import ColdStartStatus, Condition, WeightsStatus
+from moe_operator.api.status import ColdStartStatus, Condition, ProvenanceStatus, WeightsStatus
 from moe_operator.api.times import format_time, parse_time
 from moe_operator.cli.spec_changes import cut, one_line
 from moe_operator.cli.status_picture import GroupLine, Picture, RevisionLine
@@ -12,6 +12,7 @@ from moe_operator.cli.tables import table
 from moe_operator.cli.timeline import Entry
 from moe_operator.cli.units import count, span
 from moe_operator.controller.group_planner import GroupState
+from moe_operator.planner.governance import places
 
 WIDTH = 100
 #: Longest piece of one message; `-o json` has all of it.
@@ -110,6 +111,9 @@ def _header(picture: Picture, when: _When) -> Iterator[str]:
             f"{count(plan.pods_per_group, 'pod')} x {count(plan.ranks_per_pod, 'rank')} x"
             f" {count(plan.tensor, 'GPU')} on {plan.accelerator}, {plan.image}",
         )
+    if status.provenance:
+        for name, text in provenance_fields(status.provenance):
+            yield _field(name, text)
     if status.endpoint:
         yield _field("endpoint", status.endpoint)
     yield _field(
@@ -163,6 +167,20 @@ def start_text(start: ColdStartStatus) -> str:
         f"engine {start.engine}" + (f" ({', '.join(engine)})" if engine else ""),
     ]
     return f"{start.group} in {start.total} s: {', '.join(parts)}"
+
+
+def provenance_fields(runs: ProvenanceStatus) -> Iterator[tuple[str, str]]:
+    """What runs and whose it is, and by whose leave and where."""
+    version = runs.commit[:12] if runs.commit else runs.revision
+    at = f" at {version}" if version else ""
+    if not runs.commit and runs.source.startswith("hf://"):
+        at += " (not pinned)"
+    adapters = f", with adapters {', '.join(runs.adapters)}" if runs.adapters else ""
+    where = places({key: tuple(values) for key, values in runs.nodes.items()})
+    rule = f"policy rule {runs.policy_rule}" if runs.policy_rule else "no policy"
+    whose = f"licence {runs.licence}, publisher {runs.publisher}"
+    yield "runs", f"{runs.source}{at}, {runs.precision}{adapters}; {whose}"
+    yield "governed", f"by {rule}; on {where or 'any node'}; Pod Security Standard {runs.pod_security}"
 
 
 def weights_text(weights: WeightsStatus) -> str:
