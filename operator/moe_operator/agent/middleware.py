@@ -30,6 +30,7 @@ from typing import Any
 
 from . import phases
 from .asgi import App, Message, Receive, Scope, Send, answer, field_of, refuse, routed_path
+from .compile_publisher import PublisherThread
 from .drain import DrainFlag
 from .guard import TOKEN_HEADER, Guard
 from .settings import Settings, read_settings
@@ -61,6 +62,7 @@ class AgentMiddleware:
         self._guard = Guard(self._settings.verifier, self._settings.api_key)
         self._drain = DrainFlag(self._settings.directory)
         self._watch = PeerWatch(self._settings)
+        self._publisher = PublisherThread(self._settings.directory)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,8 +112,11 @@ class AgentMiddleware:
                 self._settings = replace(self._settings, directory=private)
                 self._drain = DrainFlag(private)
                 self._watch = PeerWatch(self._settings)
+                self._publisher = PublisherThread(private)
                 self._slot = Slot(private)
             self._watch.start()
+            # vLLM serves once its engine is up.
+            self._publisher.start()
             self._tasks.add(asyncio.get_running_loop().create_task(self._beat(self._slot)))
             logging.getLogger("uvicorn.access").addFilter(_is_not_own_page)
         return self._slot
@@ -120,6 +125,7 @@ class AgentMiddleware:
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
+        self._publisher.stop()
         self._watch.stop(wait=False)  # this is the event loop, and the server is on its way out
         if self._slot is not None:
             self._slot.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from . import cpu_expert_parallel, cpu_fork, cpu_waiting, phases, shared_memory, termination
+from . import compile_cache, cpu_expert_parallel, cpu_fork, cpu_waiting, phases, shared_memory, termination
 
 _log = logging.getLogger("vllm.moe_agent")
 
@@ -19,6 +19,7 @@ def register() -> None:
     for part in (
         phases.install,
         shared_memory.apply,
+        compile_cache.apply,
         cpu_expert_parallel.apply,
         cpu_fork.apply,
         cpu_waiting.apply,

@@ -119,7 +119,7 @@ class PeerWatch:
             watched = [_Watched(peer) for peer in self._settings.peers]
             in_charge = False
             while not self._stop.is_set():
-                in_charge = in_charge or _try_lock(handle.fileno())
+                in_charge = in_charge or try_lock(handle.fileno())
                 if not in_charge:
                     await asyncio.sleep(self._settings.interval / 2)
                     continue
@@ -208,7 +208,7 @@ def _judge(answer: bytes, pod: str) -> str:
     return ""
 
 
-def _try_lock(fd: int) -> bool:
+def try_lock(fd: int) -> bool:
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -139,6 +139,11 @@ Quantity = Annotated[
     Extend(x_kubernetes_int_or_string=True),
 ]
 
+#: Name of a Kubernetes object.
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+#: An absolute folder of a node, without steps upwards.
+NodeFolder = Annotated[str, Field(min_length=2, max_length=256, pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$")]
+
 #: An object whose shape is Kubernetes' own (a toleration, an affinity ...) and is passed on as written.
 KubernetesObject = Annotated[dict[str, Any], Extend(x_kubernetes_preserve_unknown_fields=True)]
 

@@ -315,7 +315,7 @@ HOST_PATH_NOT_ALLOWED = _reason(
     _SPEC,
     "HostPathNotAllowed",
     "The operator's configuration does not allow this folder of the nodes as a cache.",
-    "Use a folder that the message lists, or have it added to `weights.hostPaths`.",
+    "Use a folder that the message lists, or have it added to `weights.hostPaths` or `compileCache.hostPaths`.",
 )
 
 _CAPACITY = "CapacityAvailable"

@@ -113,6 +113,7 @@ MOUNT_PATHS: tuple[Reserved, ...] = (
             "/opt/moe-agent",
             "/run/moe-agent",
             "/var/cache/moe-operator",
+            "/var/cache/moe-compiled",
             "/var/cache/moe-weights",
         ),
     ),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from moe_operator.api import names, reasons, reserved
+from moe_operator.api.compile_cache import CompileCaching
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.features import BalancingMode, SpeculationMethod
 from moe_operator.api.reserved import Reserved
@@ -104,6 +105,26 @@ def _one_cache(spec: ModelDeploymentSpec) -> bool:
 def _sized(spec: ModelDeploymentSpec) -> bool:
     cache = spec.weights.cache
     return cache is None or (cache.storage_class_name is None) == (cache.size is None)
+
+
+def _one_compile_cache(spec: ModelDeploymentSpec) -> bool:
+    cache = spec.engine.compile_cache
+    return cache is None or sum(place is not None for place in (cache.claim, cache.host_path)) == (
+        cache.mode is CompileCaching.ENABLED
+    )
+
+
+def _compile_cache_with_agent(spec: ModelDeploymentSpec) -> bool:
+    cache = spec.engine.compile_cache
+    return (
+        cache is None or cache.mode is CompileCaching.DISABLED or spec.engine.agent is not AgentMode.DISABLED
+    )
+
+
+def _compile_cache_writable(spec: ModelDeploymentSpec) -> bool:
+    cache = spec.engine.compile_cache
+    restricted = spec.engine.pod_security is PodSecurityProfile.RESTRICTED
+    return cache is None or cache.host_path is None or not restricted
 
 
 _GIVEN = "!has(self.hardware.gpusPerGroup) || !has(self.parallelism) || !has(self.parallelism.{})"
@@ -212,6 +233,28 @@ _PLAIN = (
         f"!has(self.runAsUser) || (has(self.podSecurity) && self.podSecurity == '{PodSecurityProfile.RESTRICTED}')",
         "runAsUser needs podSecurity: Restricted: otherwise engines run as their image's own user",
         lambda s: s.engine.run_as_user is None or s.engine.pod_security is PodSecurityProfile.RESTRICTED,
+    ),
+    _on_spec(
+        "spec.engine",
+        "!has(self.compileCache) || (has(self.compileCache.claim) ? 1 : 0)"
+        " + (has(self.compileCache.hostPath) ? 1 : 0)"
+        f" == (has(self.compileCache.mode) && self.compileCache.mode == '{CompileCaching.DISABLED}' ? 0 : 1)",
+        "compileCache needs exactly one of claim and hostPath, and none of them where mode is Disabled",
+        _one_compile_cache,
+    ),
+    _on_spec(
+        "spec.engine",
+        f"!has(self.compileCache) || !has(self.agent) || self.agent != '{AgentMode.DISABLED}'"
+        f" || (has(self.compileCache.mode) && self.compileCache.mode == '{CompileCaching.DISABLED}')",
+        "compileCache needs agent: Enabled: the agent copies kernels in and publishes them",
+        _compile_cache_with_agent,
+    ),
+    _on_spec(
+        "spec.engine",
+        "!has(self.compileCache) || !has(self.compileCache.hostPath) || !has(self.podSecurity)"
+        f" || self.podSecurity != '{PodSecurityProfile.RESTRICTED}'",
+        "compileCache.hostPath needs podSecurity: Baseline, as nodes make the folder for root alone: use a claim",
+        _compile_cache_writable,
     ),
     _on_spec(
         "spec.weights",

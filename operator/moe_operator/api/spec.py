@@ -21,6 +21,7 @@ from moe_operator.api.base import (
     NamedObject,
     Quantity,
 )
+from moe_operator.api.compile_cache import CompileCacheSpec
 from moe_operator.api.features import AdapterSpec, ExpertBalancingSpec, SpeculationSpec
 from moe_operator.api.weights import WeightsSpec
 
@@ -221,6 +222,10 @@ class EngineSpec(ApiModel):
     """Speculative decoding."""
     expert_balancing: ExpertBalancingSpec = ExpertBalancingSpec()
     """Whether experts get copies and are moved while a group serves."""
+    compile_cache: CompileCacheSpec | None = None
+    """Where compiled kernels are kept, so that a pod finds what an earlier one compiled; default: what the operator's
+    configuration says (`compileCache.default`), else nowhere, and each pod compiles. It holds code that engines run:
+    whoever can write to it can run code in them. Needs the agent."""
 
 
 class PodTemplateSpec(ApiModel):

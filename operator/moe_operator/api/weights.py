@@ -5,14 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from moe_operator.api.base import ApiModel
+from moe_operator.api.base import ApiModel, NodeFolder, ObjectName
 
-#: Name of a Kubernetes object.
-_Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 #: A whole amount of bytes as Kubernetes writes it.
 _Size = Annotated[str, Field(min_length=2, max_length=32, pattern=r"^[1-9][0-9]*([KMGTPE]i|[kMGTPE])$")]
-#: An absolute folder of a node, without steps upwards.
-_Folder = Annotated[str, Field(min_length=2, max_length=256, pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$")]
 
 
 class Caching(StrEnum):
@@ -35,16 +31,16 @@ class Loader(StrEnum):
 class CacheSpec(ApiModel):
     """One of three places: `claim`, `storageClassName` with `size`, or `hostPath`."""
 
-    claim: _Name | None = None
+    claim: ObjectName | None = None
     """An existing PersistentVolumeClaim in the same namespace that many nodes can mount at once (ReadWriteMany).
     Another does for one group of one pod."""
-    storage_class_name: _Name | None = None
+    storage_class_name: ObjectName | None = None
     """Class of shared storage. The operator makes one ReadWriteMany claim per namespace and class, shared by all
     deployments that name the class, and keeps it when they go."""
     size: _Size | None = None
     """Of that claim, for example `2Ti`. The largest that a deployment of the namespace asks for counts; a claim is
     made larger where its class allows it, never smaller."""
-    host_path: _Folder | None = None
+    host_path: NodeFolder | None = None
     """A folder on every node (local NVMe): each node downloads once. Only folders that the operator's configuration
     allows (`weights.hostPaths`)."""
 
@@ -58,7 +54,7 @@ class WeightsSpec(ApiModel):
     caching: Caching = Caching.AUTO
     """`Auto`: in `cache`, or in the site's default. `Disabled`: each pod reads the source itself even where the site
     has a cache."""
-    credentials_secret: _Name | None = None
+    credentials_secret: ObjectName | None = None
     """Secret in the same namespace with what the source asks for: `HF_TOKEN`, or `AWS_ACCESS_KEY_ID`,
     `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`. The pod that downloads gets
     them; engines only where they read the source themselves. `HF_TOKEN` is for adapters from the hub too."""

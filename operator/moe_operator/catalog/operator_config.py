@@ -12,6 +12,7 @@
     network: {policies: Ingress}
     deviceClasses: {nvidia.com/gpu: team-gpus.example.com}
     weights: {cache: {storageClassName: shared-nvme, size: 4Ti}}
+    compileCache: {default: {claim: compiled}, hostPaths: [/var/lib/compiled]}
 
 Vendors and accelerators have the fields of `accelerators.yaml`, and only those that differ; an accelerator that
 is not in the catalogue is added, with all its fields. Fabrics: see `site_fabrics`.
@@ -26,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from moe_operator.catalog.accelerators import Catalog, catalog_data, load_catalog, read_catalog
+from moe_operator.catalog.compile_cache_site import CompileCacheSection, CompileCacheSite
 from moe_operator.catalog.device_classes import DeviceClassSection, device_classes
 from moe_operator.catalog.network import Network, NetworkForm
 from moe_operator.catalog.policy import Policy, PolicyForm
@@ -59,6 +61,8 @@ class OperatorConfig:
     """DeviceClass that gives whole GPUs, by the extended resource that stands for them."""
     weights: WeightsSite = field(default_factory=WeightsSite)
     """How weights are fetched and kept."""
+    compile_cache: CompileCacheSite = field(default_factory=CompileCacheSite)
+    """Where compiled kernels may be kept."""
 
 
 _Key = Annotated[str, Field(min_length=1, max_length=317)]
@@ -77,6 +81,7 @@ class _File(BaseModel):
     network: NetworkForm = NetworkForm()
     device_classes: DeviceClassSection = Field(default_factory=dict)
     weights: WeightsSection = Field(default_factory=WeightsSection)
+    compile_cache: CompileCacheSection = Field(default_factory=CompileCacheSection)
 
 
 #: The file as it is written.
@@ -117,6 +122,7 @@ def read_config(text: str) -> OperatorConfig:
         policy=policy,
         network=given.network.network(),
         weights=given.weights.site(),
+        compile_cache=given.compile_cache.site(),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from moe_operator.api.base import NodeFolder
 from moe_operator.api.weights import CacheSpec
 
 #: Variable by which a deployed operator knows the image that it runs from.
@@ -52,9 +53,6 @@ class WeightsSite:
         return any(PurePosixPath(folder).is_relative_to(root) for root in (*self.host_paths, *own))
 
 
-_Folder = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$", max_length=256)]
-
-
 _Url = Annotated[
     str,
     Field(
@@ -85,7 +83,7 @@ class WeightsSection(BaseModel):
 
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s-][^\s]*$")] | None = None
     cache: _Cache | None = None
-    host_paths: Annotated[list[_Folder], Field(max_length=32)] = Field(default_factory=list)
+    host_paths: Annotated[list[NodeFolder], Field(max_length=32)] = Field(default_factory=list)
     endpoint: _Url | None = None
     s3_endpoint: _Url | None = None
     node_selector: dict[str, str] = Field(default_factory=dict)

@@ -20,6 +20,7 @@ from moe_operator.planner.sizing import Sized
 from moe_operator.planner.transports import Transports
 from moe_operator.planner.wants import Wants, wants_of
 from moe_operator.resources.argument import Argument
+from moe_operator.resources.compile_cache import compile_cache_refusal
 from moe_operator.resources.engine_args import explained_arguments
 from moe_operator.resources.fabric import fabric_additions
 from moe_operator.resources.group import render_revision
@@ -95,6 +96,8 @@ def make_report(
         return governance.with_policy_nodes(planned, policy, namespace)
     spec = deployment.spec
     if refused := weights_refusal(spec, planned, site.weights):
+        return refused
+    if refused := compile_cache_refusal(spec.engine, site.compile_cache):
         return refused
     options = hardware_options(spec, nodes.inventory, catalog)
     assert not isinstance(options, Refusal)  # there is a plan on one of them

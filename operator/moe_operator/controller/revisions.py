@@ -19,6 +19,7 @@ from moe_operator.planner.governance import Provenance
 from moe_operator.planner.inventory import Inventory
 from moe_operator.planner.plan import Refusal
 from moe_operator.planner.planning import plan as make_plan
+from moe_operator.resources.compile_cache import compile_cache_refusal
 from moe_operator.resources.group import render_revision
 from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.revision import Revision, read_revision, revision_name
@@ -74,6 +75,8 @@ def make(
     if isinstance(planned, Refusal):
         return planned
     if refused := weights_refusal(deployment.spec, planned, config.weights):
+        return refused
+    if refused := compile_cache_refusal(deployment.spec.engine, config.compile_cache):
         return refused
     return Choice(render_revision(Rendering(deployment, planned, config)), fresh=True, notes=planned.notes)
 

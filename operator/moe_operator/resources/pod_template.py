@@ -8,7 +8,8 @@ from moe_operator.resources import agent_config
 from moe_operator.resources.adapters import adapter_parts
 from moe_operator.resources.affinity import affinity
 from moe_operator.resources.claims import claim_parts
-from moe_operator.resources.engine_args import SHUTDOWN_TIMEOUT, engine_arguments
+from moe_operator.resources.compile_cache import compile_cache_of, compile_cache_parts, compile_key
+from moe_operator.resources.engine_args import SHUTDOWN_TIMEOUT, engine_arguments, explained_arguments
 from moe_operator.resources.fabric import fabric_parts, shared_memory_mib
 from moe_operator.resources.hardening import engine_context, hardened
 from moe_operator.resources.pod_parts import PodParts, together
@@ -51,6 +52,7 @@ def _parts(rendering: Rendering) -> list[PodParts]:
         weights_parts(rendering),
         adapter_parts(rendering.deployment.spec.model.adapters, rendering.weights.kept),
         *([agent_config.agent_parts(rendering.deployment.name)] if agent else []),
+        _compiled(rendering),
         _accelerator(rendering),
         _api_key(rendering),
         fabric_parts(rendering),
@@ -80,6 +82,14 @@ def _engine_parts() -> PodParts:
             CACHE_PATH: "downloads and compiled kernels, for as long as the pod lives",
         },
     )
+
+
+def _compiled(rendering: Rendering) -> PodParts:
+    """Kernels that outlive the pod, where the spec or the site says so."""
+    deployment = rendering.deployment
+    cache = compile_cache_of(deployment.spec.engine, rendering.config.compile_cache)
+    key = compile_key(rendering.image, rendering.plan.accelerator, explained_arguments(rendering))
+    return compile_cache_parts(cache, deployment.namespace, key, CACHE_PATH)
 
 
 def _shared_memory(rendering: Rendering) -> PodParts:
