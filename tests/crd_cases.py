@@ -103,6 +103,23 @@ ACCEPTED: tuple[Case, ...] = (
     Case("weights from a bucket", {"model": {"source": "s3://bucket/models/qwen"}}),
     Case("weights in an image", {"model": {"source": "oci://registry.example:5000/models/qwen:1#models"}}),
     Case("weights kept on a claim", {"weights": {"cache": {"claim": "shared"}, "credentialsSecret": "hub"}}),
+    Case("kernels kept on a claim", {"engine": {"compileCache": {"claim": "kernels"}}}),
+    Case(
+        "kernels kept on a claim, all said",
+        {
+            "engine": {
+                "compileCache": {"claim": "kernels"},
+                "compileCaching": "Auto",
+                "agent": "Enabled",
+                "podSecurity": "Restricted",
+            }
+        },
+    ),
+    Case("kernels kept on nodes", {"engine": {"compileCache": {"hostPath": "/var/lib/kernels"}}}),
+    Case(
+        "kernels not kept, without the agent",
+        {"engine": {"compileCaching": "Disabled", "agent": "Disabled"}},
+    ),
     Case(
         "weights kept on a claim to be made",
         {"weights": {"cache": {"storageClassName": "nfs", "size": "2Ti"}}},
@@ -297,6 +314,18 @@ REFUSED: tuple[Case, ...] = (
     Case("class without a size", {"weights": {"cache": {"storageClassName": "nfs"}}}, "size goes with"),
     Case("claim with a size", {"weights": {"cache": {"claim": "a", "size": "1Ti"}}}, "size goes with"),
     Case("cache without caching", {"weights": {"caching": "Disabled", "cache": {"claim": "a"}}}, "contradict"),
+    Case("no place for kernels", {"engine": {"compileCache": {}}}, "exactly one of claim and hostPath"),
+    Case("two places for kernels", {"engine": {"compileCache": {"claim": "a", "hostPath": "/b"}}},
+         "exactly one of claim and hostPath"),
+    Case("a place for kernels that are not kept",
+         {"engine": {"compileCache": {"claim": "a"}, "compileCaching": "Disabled"}},
+         "compileCaching: Disabled and compileCache contradict"),
+    Case("kernels without the agent", {"engine": {"compileCache": {"claim": "a"}, "agent": "Disabled"}},
+         "compileCache needs agent: Enabled"),
+    Case("kernels in root's folder", {"engine": {"compileCache": {"hostPath": "/a"}, "podSecurity": "Restricted"}},
+         "compileCache.hostPath needs podSecurity: Baseline"),
+    Case("folder of kernels with steps upwards", {"engine": {"compileCache": {"hostPath": "/a/../b"}}}, "hostPath"),
+    Case("kernels kept somehow", {"engine": {"compileCaching": "Maybe"}}, "compileCaching"),
     Case("nothing may move", {"rollout": {"maxSurge": 0}}, "must not both be 0"),
     # Flags that the operator derives.
     Case("flag: model", _arg("model"), "use spec.model.name"),
@@ -361,6 +390,8 @@ REFUSED: tuple[Case, ...] = (
     Case("mount: shared memory", _pod(volumeMounts=[{"name": "x", "mountPath": "/dev/shm"}]),
          "podTemplate.volumeMounts must not set"),
     Case("mount: with a slash", _pod(volumeMounts=[{"name": "x", "mountPath": "/opt/moe-agent/"}]),
+         "podTemplate.volumeMounts must not set"),
+    Case("mount: kernels", _pod(volumeMounts=[{"name": "x", "mountPath": "/var/cache/moe-compiled"}]),
          "podTemplate.volumeMounts must not set"),
     Case("container: engine", _pod(containers=[{"name": "engine", "image": "x"}]),
          "podTemplate.containers must not set"),

@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -68,7 +69,11 @@ def apply() -> None:
     if place is None or _DONE in os.environ:
         return
     os.environ[_DONE] = "1"
-    _log.info("%s", restore(place))
+    said = restore(place)
+    if _log.isEnabledFor(logging.INFO):
+        _log.info("%s", said)
+    else:  # vLLM loads its plugins before it sets its loggers up
+        print(said, file=sys.stderr, flush=True)
 
 
 def restore(place: Place, patience: float = PATIENCE) -> str:

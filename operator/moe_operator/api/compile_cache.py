@@ -8,15 +8,13 @@ from moe_operator.api.base import ApiModel, NodeFolder, ObjectName
 class CompileCaching(StrEnum):
     """Whether compiled kernels are kept."""
 
-    ENABLED = "Enabled"
+    AUTO = "Auto"
     DISABLED = "Disabled"
 
 
 class CompileCacheSpec(ApiModel):
-    """One of two places: `claim` or `hostPath`; or none of them with `mode: Disabled`."""
+    """One of two places: `claim` or `hostPath`."""
 
-    mode: CompileCaching = CompileCaching.ENABLED
-    """`Disabled`: every pod compiles for itself, even where the site has a cache."""
     claim: ObjectName | None = None
     """An existing PersistentVolumeClaim in the same namespace that many nodes can mount at once (ReadWriteMany) and
     engines may write to. Their folder in it is `moe-compiled`; they see nothing else of it."""

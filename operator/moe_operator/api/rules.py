@@ -109,16 +109,7 @@ def _sized(spec: ModelDeploymentSpec) -> bool:
 
 def _one_compile_cache(spec: ModelDeploymentSpec) -> bool:
     cache = spec.engine.compile_cache
-    return cache is None or sum(place is not None for place in (cache.claim, cache.host_path)) == (
-        cache.mode is CompileCaching.ENABLED
-    )
-
-
-def _compile_cache_with_agent(spec: ModelDeploymentSpec) -> bool:
-    cache = spec.engine.compile_cache
-    return (
-        cache is None or cache.mode is CompileCaching.DISABLED or spec.engine.agent is not AgentMode.DISABLED
-    )
+    return cache is None or (cache.claim is None) != (cache.host_path is None)
 
 
 def _compile_cache_writable(spec: ModelDeploymentSpec) -> bool:
@@ -236,18 +227,21 @@ _PLAIN = (
     ),
     _on_spec(
         "spec.engine",
-        "!has(self.compileCache) || (has(self.compileCache.claim) ? 1 : 0)"
-        " + (has(self.compileCache.hostPath) ? 1 : 0)"
-        f" == (has(self.compileCache.mode) && self.compileCache.mode == '{CompileCaching.DISABLED}' ? 0 : 1)",
-        "compileCache needs exactly one of claim and hostPath, and none of them where mode is Disabled",
+        "!has(self.compileCache) || has(self.compileCache.claim) != has(self.compileCache.hostPath)",
+        "compileCache needs exactly one of claim and hostPath",
         _one_compile_cache,
     ),
     _on_spec(
         "spec.engine",
-        f"!has(self.compileCache) || !has(self.agent) || self.agent != '{AgentMode.DISABLED}'"
-        f" || (has(self.compileCache.mode) && self.compileCache.mode == '{CompileCaching.DISABLED}')",
+        "!has(self.compileCaching) || self.compileCaching != 'Disabled' || !has(self.compileCache)",
+        "compileCaching: Disabled and compileCache contradict each other: leave one out",
+        lambda s: s.engine.compile_caching is not CompileCaching.DISABLED or s.engine.compile_cache is None,
+    ),
+    _on_spec(
+        "spec.engine",
+        f"!has(self.compileCache) || !has(self.agent) || self.agent != '{AgentMode.DISABLED}'",
         "compileCache needs agent: Enabled: the agent copies kernels in and publishes them",
-        _compile_cache_with_agent,
+        lambda s: s.engine.compile_cache is None or s.engine.agent is not AgentMode.DISABLED,
     ),
     _on_spec(
         "spec.engine",

@@ -21,7 +21,7 @@ from moe_operator.api.base import (
     NamedObject,
     Quantity,
 )
-from moe_operator.api.compile_cache import CompileCacheSpec
+from moe_operator.api.compile_cache import CompileCacheSpec, CompileCaching
 from moe_operator.api.features import AdapterSpec, ExpertBalancingSpec, SpeculationSpec
 from moe_operator.api.weights import WeightsSpec
 
@@ -226,6 +226,9 @@ class EngineSpec(ApiModel):
     """Where compiled kernels are kept, so that a pod finds what an earlier one compiled; default: what the operator's
     configuration says (`compileCache.default`), else nowhere, and each pod compiles. It holds code that engines run:
     whoever can write to it can run code in them. Needs the agent."""
+    compile_caching: CompileCaching = CompileCaching.AUTO
+    """`Auto`: in `compileCache`, or in the site's default. `Disabled`: each pod compiles even where the site has a
+    cache."""
 
 
 class PodTemplateSpec(ApiModel):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from moe_operator.api.base import NodeFolder
-from moe_operator.api.compile_cache import CompileCacheSpec, CompileCaching
+from moe_operator.api.compile_cache import CompileCacheSpec
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Default(CompileCacheSpec):
 
     @model_validator(mode="after")
     def _one(self) -> "_Default":
-        if self.mode is CompileCaching.DISABLED or (self.claim is None) == (self.host_path is None):
+        if (self.claim is None) == (self.host_path is None):
             raise ValueError("needs exactly one of claim and hostPath")
         return self
 

@@ -43,9 +43,8 @@ def compile_cache_of(engine: EngineSpec, site: CompileCacheSite) -> CompileCache
 
     The site's default is for those who can use it: with the agent, and, where it is a folder of the node, as root.
     """
-    given = engine.compile_cache
-    if given is not None:
-        return given if given.mode is CompileCaching.ENABLED else None
+    if engine.compile_cache is not None or engine.compile_caching is CompileCaching.DISABLED:
+        return engine.compile_cache
     usable = site.default is not None and (site.default.host_path is None or not is_restricted(engine))
     return site.default if usable and engine.agent is AgentMode.ENABLED else None
 
