@@ -110,7 +110,9 @@ def test_folders_of_nodes_are_used_only_where_the_site_allows_it() -> None:
         assert found is None or found.reason == reasons.HOST_PATH_NOT_ALLOWED
         return "" if found is None else found.message
 
-    assert refused("/var/lib/kernels/team-a") == ""
+    assert refused("/var/lib/kernels") == ""
+    # There `team-a` has its folder, and could put code into this one.
+    assert "not allowed here" in refused("/var/lib/kernels/team-a")
     assert "allowed: /var/lib/kernels)" in refused("/var/lib/kernels-of-others")
     assert "compileCache.hostPaths" in refused("/etc")
     claim = model_deployment(engine=CLAIM).spec.engine
@@ -179,6 +181,7 @@ def test_all_of_it_is_explained() -> None:
         ("compileCache: {default: {claim: a, hostPath: /b}}", "exactly one of claim and hostPath"),
         ("compileCache: {default: {storageClassName: a}}", "compileCache.default.storageClassName"),
         ("compileCache: {hostPaths: [relative]}", "compileCache.hostPaths"),
+        ("compileCache: {hostPaths: [/a/b], default: {hostPath: /a}}", "/a/b lies in /a"),
     ],
 )
 def test_mistakes_in_the_configuration_are_named(text: str, message: str) -> None:
@@ -189,6 +192,7 @@ def test_mistakes_in_the_configuration_are_named(text: str, message: str) -> Non
 def test_the_configuration_is_read() -> None:
     found = read_config("compileCache: {default: {hostPath: /a/b}, hostPaths: [/c]}").compile_cache
     assert found.default == CompileCacheSpec(host_path="/a/b")
-    assert found.allows("/c/d")
+    assert found.allows("/c")
     assert found.allows("/a/b")
+    assert not found.allows("/c/d")
     assert not found.allows("/a")

@@ -23,12 +23,18 @@ class CompileCacheSite:
     default: CompileCacheSpec | None = None
     """Unless a ModelDeployment says otherwise; None: each pod compiles. A claim is one of each namespace's."""
     host_paths: tuple[str, ...] = ()
-    """Folders of nodes that ModelDeployments may name, with what is below them."""
+    """Folders of nodes that ModelDeployments may name."""
 
     def allows(self, folder: str) -> bool:
-        """Whether a ModelDeployment may keep kernels in this folder of the nodes."""
+        """Whether a ModelDeployment may keep kernels in this folder of the nodes. Not what is below: that is where the
+        folders of namespaces are, and one of them must not lie in another's."""
+        return folder in self.folders
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """All that may be named."""
         own = (self.default.host_path,) if self.default is not None and self.default.host_path else ()
-        return any(PurePosixPath(folder).is_relative_to(root) for root in (*self.host_paths, *own))
+        return tuple(dict.fromkeys((*self.host_paths, *own)))
 
 
 class _Default(CompileCacheSpec):
@@ -50,6 +56,16 @@ class CompileCacheSection(BaseModel):
 
     default: _Default | None = None
     host_paths: Annotated[list[NodeFolder], Field(max_length=32)] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _apart(self) -> "CompileCacheSection":
+        folders = self.site().folders
+        for one in folders:
+            if inside := [f for f in folders if f != one and PurePosixPath(f).is_relative_to(one)]:
+                raise ValueError(
+                    f"{inside[0]} lies in {one}, where each namespace has its folder: keep them apart"
+                )
+        return self
 
     def site(self) -> CompileCacheSite:
         """What it means."""

@@ -57,7 +57,7 @@ def compile_cache_refusal(engine: EngineSpec, site: CompileCacheSite) -> Refusal
     return Refusal(
         reasons.HOST_PATH_NOT_ALLOWED,
         f"engine.compileCache.hostPath {cache.host_path} is not allowed here (allowed:"
-        f" {', '.join(site.host_paths) or 'none'}): use one of these, a claim, or have it added to"
+        f" {', '.join(site.folders) or 'none'}): use one of these, a claim, or have it added to"
         " compileCache.hostPaths of the operator's configuration",
     )
 
