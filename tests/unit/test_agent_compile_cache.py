@@ -105,13 +105,15 @@ def test_an_engine_starts_whatever_is_wrong(tmp_path: Path, trouble: str) -> Non
 
 def test_storage_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dead NFS server would hold every start for ever, with no word in the log."""
-    released = threading.Event()
+    released, ended = threading.Event(), threading.Event()
 
     def hangs(*_: object) -> None:
         released.wait(30)
+        ended.set()
 
     monkeypatch.setattr(compile_cache, "unpack", hangs)
     assert "did not answer within 0.05 s" in restore(place(tmp_path), patience=0.05)
+    assert not ended.is_set(), "it was waited for"
     released.set()
 
 

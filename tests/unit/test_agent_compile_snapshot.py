@@ -172,6 +172,14 @@ def test_libraries_that_wrote_first_keep_their_files(tmp_path: Path, kernels: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kernels", "new", "store"]
 
 
+def test_what_a_killed_engine_half_unpacked_does_not_stay(tmp_path: Path, kernels: Path) -> None:
+    """Each restart in place would leave some gigabytes on the node's disk."""
+    source = snapshot(tmp_path, kernels)
+    (tmp_path / ".new.0123.new/triton").mkdir(parents=True)
+    unpack(source, tmp_path / "new", KEY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kernels", "new", "store"]
+
+
 def test_two_publishers_leave_one_whole_snapshot(tmp_path: Path, kernels: Path) -> None:
     """Groups of one revision start, and publish, side by side."""
     target = tmp_path / "store/one.tar.gz"
@@ -182,6 +190,20 @@ def test_two_publishers_leave_one_whole_snapshot(tmp_path: Path, kernels: Path) 
         thread.join()
     assert unpack(target, tmp_path / "new", KEY) == scan(kernels)
     assert [path.name for path in target.parent.iterdir()] == ["one.tar.gz"]
+
+
+def test_who_reads_a_snapshot_while_the_next_one_comes_reads_it_to_its_end(
+    tmp_path: Path, kernels: Path
+) -> None:
+    """Written over in place, it would be torn for every engine that is just starting."""
+    target = snapshot(tmp_path, kernels)
+    whole = target.read_bytes()
+    with target.open("rb") as reader:
+        begun = reader.read(10)
+        (kernels / "triton/more.so").write_bytes(os.urandom(5000))
+        pack(kernels, target, KEY)
+        assert begun + reader.read() == whole
+    assert target.read_bytes() != whole
 
 
 def test_a_folder_that_moves_is_not_published(

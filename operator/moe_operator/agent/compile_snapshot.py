@@ -111,7 +111,8 @@ def pack(folder: Path, target: Path, key: str) -> Content:
 
 
 def unpack(source: Path, folder: Path, key: str, stopped: Callable[[], bool] = lambda: False) -> Content:
-    """Put the snapshot's files into `folder`, all of them or none. What is there already stays as it is.
+    """Put the snapshot's files into `folder`, all of them or none. What is there already stays as it is. One process of
+    a pod does so.
 
     `stopped`: asked before each file; once it says yes, nothing is put in place any more.
 
@@ -120,6 +121,8 @@ def unpack(source: Path, folder: Path, key: str, stopped: Callable[[], bool] = l
         SnapshotError: it is torn, of another key, or holds what no snapshot does.
         OSError: it cannot be read, or there is no room.
     """
+    for left in folder.parent.glob(f".{folder.name}.*{NEW_SUFFIX}"):  # by an engine that was killed meanwhile
+        shutil.rmtree(left, ignore_errors=True)
     staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}{NEW_SUFFIX}")
     staging.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -154,7 +157,7 @@ def _merge(staging: Path, folder: Path, content: Content) -> None:
 
 
 def _write(packed: IO[bytes], folder: Path, content: Content, key: str) -> None:
-    with tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as tar:
         about = json.dumps({"format": FORMAT, "key": key, "files": len(content)}).encode()
         first = tarfile.TarInfo(_ABOUT)
         first.size = len(about)
@@ -179,7 +182,7 @@ def _write(packed: IO[bytes], folder: Path, content: Content, key: str) -> None:
 
 
 def _read(packed: IO[bytes], staging: Path, key: str, stopped: Callable[[], bool]) -> None:
-    with tarfile.open(fileobj=packed, mode="r|") as tar:
+    with tarfile.open(fileobj=packed, mode="r|", bufsize=_CHUNK) as tar:
         members = iter(tar)
         expected = _about(tar, members, key)
         # The node's disk is others' too.

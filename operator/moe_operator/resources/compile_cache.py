@@ -73,10 +73,8 @@ def compile_key(image: str, accelerator: str, arguments: Iterable[Argument]) -> 
     return hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH]
 
 
-def compile_cache_parts(cache: CompileCacheSpec | None, namespace: str, key: str, root: str) -> PodParts:
+def compile_cache_parts(cache: CompileCacheSpec, namespace: str, key: str, root: str) -> PodParts:
     """What the pods need to keep kernels. `root`: the engines' own cache folder, which goes with the pod."""
-    if cache is None:
-        return PodParts()
     folder = f"{root}/{_FOLDER}"
     # DeepGEMM's kernels, autotuning results and torch.compile's are below VLLM_CACHE_ROOT by themselves.
     compilers = {

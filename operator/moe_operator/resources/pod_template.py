@@ -88,6 +88,8 @@ def _compiled(rendering: Rendering) -> PodParts:
     """Kernels that outlive the pod, where the spec or the site says so."""
     deployment = rendering.deployment
     cache = compile_cache_of(deployment.spec.engine, rendering.config.compile_cache)
+    if cache is None:
+        return PodParts()
     key = compile_key(rendering.image, rendering.plan.accelerator, explained_arguments(rendering))
     return compile_cache_parts(cache, deployment.namespace, key, CACHE_PATH)
 
