@@ -98,6 +98,9 @@ def restore(place: Place, patience: float = PATIENCE) -> str:
             outcome.reason = "no snapshot yet"
         except (SnapshotError, OSError) as error:
             outcome.reason = f"{place.snapshot.name} cannot be used: {error}"
+        else:
+            with contextlib.suppress(OSError):  # read-only: those who may write tell use by it
+                os.utime(place.snapshot)
 
     thread = threading.Thread(target=copy, name="moe-agent-compiled", daemon=True)
     thread.start()
@@ -108,8 +111,6 @@ def restore(place: Place, patience: float = PATIENCE) -> str:
         return (
             f"Compiled kernels: {outcome.reason or f'{place.snapshot} did not answer within {patience:g} s'}."
         )
-    with contextlib.suppress(OSError):  # read-only: those who may write tell use by it
-        os.utime(place.snapshot)
     size = sum(entry.size for entry in outcome.content.values()) / 2**20
     return (
         f"Compiled kernels: {len(outcome.content)} files of {size:.1f} MiB from {place.snapshot.name}"
