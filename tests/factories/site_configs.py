@@ -61,6 +61,8 @@ weights:
   nodeSelector: {pool: infra}
   tolerations: [{key: a}]
 """,
+    "compileCache: {default: {claim: compiled}, hostPaths: [/var/lib/compiled]}",
+    "compileCache: {default: {hostPath: /var/lib/compiled}}",
     "weights: {cache: {claim: models}}",
     "weights: {cache: {hostPath: /var/lib/weights}}",
     """
@@ -136,6 +138,9 @@ WRONG = [
     "weights: {hostPaths: [/a/../b]}",
     "weights: {endpoint: mirror.example}",
     "weights: {image: '-x'}",
+    "compileCache: {default: {claim: Not_a_name}}",
+    "compileCache: {default: {storageClassName: a}}",
+    "compileCache: {hostPaths: [relative]}",
 ]
 
 #: Passed by the schema: it takes the catalogue, or several fields together, to see what is wrong.
@@ -151,4 +156,6 @@ ONLY_THE_READER_KNOWS = [
     "fabrics: {infiniband: {podAnnotations: {moe-operator.dev/domain: a}}}",
     "policy: {rules: [{name: a}, {name: a}]}",
     "weights: {cache: {claim: a, hostPath: /b}}",
+    "compileCache: {default: {claim: a, hostPath: /b}}",
+    "compileCache: {hostPaths: [/a, /a/b]}",
 ]
