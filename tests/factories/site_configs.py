@@ -58,6 +58,7 @@ weights:
   cache: {storageClassName: nvme, size: 4Ti}
   hostPaths: [/var/lib/weights]
   endpoint: https://mirror.example
+  s3Endpoint: http://minio.storage:9000
   nodeSelector: {pool: infra}
   tolerations: [{key: a}]
 """,
