@@ -128,7 +128,13 @@ def test_changes_what_may_change_and_only_that(change: Change, stored: str) -> N
 
 def _full_status() -> ModelDeploymentStatus:
     cause = Cause(
-        reason="EngineExited", message="out of blocks", pod="p", node="n", exit_code=1, domain="k=v"
+        reason="EngineExited",
+        message="out of blocks",
+        pod="p",
+        node="n",
+        exit_code=1,
+        domain="k=v",
+        output=["ERROR out of blocks"],
     )
     return ModelDeploymentStatus(
         observed_generation=1,

@@ -40,6 +40,8 @@ class _Pod:
     created: bool = False
     term_sent_at: float | None = None
     log: str = ""
+    printed: str = ""
+    """To standard error of the engine that runs, before its last words."""
 
 
 class Kubelets(Controller):
@@ -69,6 +71,10 @@ class Kubelets(Controller):
             self._engines.remove(uid)
         elif event.obj["spec"].get("nodeName"):
             yield (event.obj["metadata"]["namespace"], event.obj["metadata"]["name"])
+
+    def print(self, pod: Obj, text: str) -> None:
+        """The pod's engine writes to standard error."""
+        self._pods[pod["metadata"]["uid"]].printed += text
 
     def logs(self, namespace: str, pod: str, previous: bool) -> str:
         """What `kubectl logs` would give."""
@@ -173,7 +179,7 @@ class Kubelets(Controller):
                 "finishedAt": format_time(now),
             }
         }
-        known.log = message
+        known.log = known.printed + message
         known.state = copied(known.last_state)
         known.ready = False
         wait = (

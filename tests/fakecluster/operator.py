@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
@@ -44,6 +44,8 @@ class Counting:
     errors: int = 0
     lost: int = 0
     """Deletions that only a resync found."""
+    groups_lost: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    """By namespace, name and reason."""
 
     def reconciled(self, outcome: str, seconds: float, waited: float) -> None:
         self.reconciles += 1
@@ -60,6 +62,13 @@ class Counting:
 
     def event(self, outcome: str) -> None:
         pass
+
+    def group_lost(self, namespace: str, name: str, reason: str) -> None:
+        key = (namespace, name, reason)
+        self.groups_lost[key] = self.groups_lost.get(key, 0) + 1
+
+    def forget_losses(self, namespace: str, name: str) -> None:
+        self.groups_lost = {k: n for k, n in self.groups_lost.items() if k[:2] != (namespace, name)}
 
 
 class Operator:
@@ -141,6 +150,7 @@ class Operator:
             provisions=ProvisionCheck(self.client, config or default_config(), loop.time),
             enqueue=self.queue.add,
             clock=world.clock,
+            losses=self.counting,
             tokens=tokens,
         )
         self._workers = Workers(

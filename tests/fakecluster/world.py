@@ -84,6 +84,10 @@ class World:
         """The engine ends; `message` is what the agent wrote to its termination message."""
         self.engines.end(self.engine(pod), code, reason, message)
 
+    def print_in(self, pod: str, text: str) -> None:
+        """The engine writes to its container's log."""
+        self.kubelets.print(self.pod(pod), text)
+
     def hang_engine(self, pod: str) -> None:
         """The engine computes nothing any more."""
         self.engines.hang(self.engine(pod))

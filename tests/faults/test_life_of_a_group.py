@@ -57,11 +57,32 @@ def test_a_crashed_engine_means_a_new_group_and_its_last_words_in_the_status() -
             "a new group serves",
         )
         assert took < h.world.settings.start_seconds + 15, took
-        assert _cause(h)["reason"] == reasons.ENGINE_EXITED
+        assert _cause(h)["reason"] == reasons.ACCELERATOR_OUT_OF_MEMORY
         assert "torch.OutOfMemoryError: CUDA out of memory" in _cause(h)["message"]
+        assert _cause(h)["output"] == ["torch.OutOfMemoryError: CUDA out of memory"]
+        lost = {(NAMESPACE, "tiny", reasons.ACCELERATOR_OUT_OF_MEMORY): 1}
+        assert h.operator.counting.groups_lost == lost, "counted once, by its reason"
         assert _cause(h)["pod"] == "tiny-g0-0-1"
         assert h.status()["recovery"]["failures"] == 1
         await h.until(lambda: len(h.groups()) == 1, 60, "the broken group is gone")
+
+    play(scenario)
+
+
+def test_a_cause_that_only_the_log_tells_is_found_there() -> None:
+    """Lost: every cause without the agent, and what libraries write to standard error before they end the process."""
+
+    async def scenario(h: Harness) -> None:
+        await _serving(h)
+        said = (
+            "terminate called after throwing\nRuntimeError: CUDA error: uncorrectable ECC error encountered\n"
+        )
+        h.world.print_in("tiny-g0-0-1", said)
+        h.world.crash_engine("tiny-g0-0-1", "ERROR Worker proc VllmWorker-0 died unexpectedly", code=0)
+        await h.until(lambda: _cause(h).get("reason") == reasons.ACCELERATOR_FAULT, 30)
+        node = _cause(h)["node"]
+        assert f"ended with code 0 on node {node}: RuntimeError: CUDA error" in _cause(h)["message"]
+        await h.serve()
 
     play(scenario)
 

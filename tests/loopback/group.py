@@ -114,8 +114,10 @@ def group(
     *,
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    model: Path | None = None,
+    agent: bool = True,
 ) -> Iterator[Group]:
-    """Run one group with the agent mounted, and end it afterwards."""
+    """Run one group of `model`, else of the tiny one, with the agent mounted, and end it afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="moe-group-"))
     mount = folder / "agent"
     for path, content in agent_files().items():
@@ -124,7 +126,8 @@ def group(
     made = Group()
     try:
         for index in range(layout.pods):
-            made.pods.append(_start(layout, index, folder, arguments, environment or {}))
+            more = environment or {}
+            made.pods.append(_start(layout, index, folder, arguments, more, model or tiny_model(), agent))
         yield made
     finally:
         for pod in reversed(made.pods):
@@ -133,7 +136,13 @@ def group(
 
 
 def _start(
-    layout: Layout, index: int, folder: Path, arguments: Sequence[str], environment: Mapping[str, str]
+    layout: Layout,
+    index: int,
+    folder: Path,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    model: Path,
+    agent: bool,
 ) -> Pod:
     own = folder / f"pod-{index}"
     own.mkdir()
@@ -141,13 +150,14 @@ def _start(
     address = layout.address(index)
     name = f"tiny-g0-0-{index}" if index else "tiny-g0-0"
     peers = [f"{layout.address(other)}:{PORT}" for other in range(layout.pods) if other != index]
-    command = [str(vllm_command()), "serve", str(tiny_model()), "--served-model-name", "tiny"]
+    command = [str(vllm_command()), "serve", str(model), "--served-model-name", "tiny"]
     command += ["--host", address, "--port", str(PORT), "--dtype", "float32", "--seed", "0"]
     command += ["--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "8"]
-    command += ["--middleware", MIDDLEWARE, *layout.arguments(index), *arguments]
+    command += ["--middleware", MIDDLEWARE] if agent else []
+    command += [*layout.arguments(index), *arguments]
     env = {
         **os.environ,
-        "PYTHONPATH": str(folder / "agent"),
+        **({"PYTHONPATH": str(folder / "agent")} if agent else {}),
         "GLOO_SOCKET_IFNAME": "lo",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",

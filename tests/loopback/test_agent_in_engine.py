@@ -20,6 +20,8 @@ from e2e.engine_helpers import get, get_json, post_json
 from harness.processes import cpu_seconds
 from harness.wait import wait_for
 from loopback.group import PORT, Group, Layout, Pod, group
+from moe_operator.api import reasons as api_reasons
+from moe_operator.controller.engine_errors import read
 from moe_operator.resources.agent_token import agent_token, verifier_of
 from moe_operator.telemetry.engine_http import TOKEN_HEADER, HttpEngineClient
 
@@ -184,6 +186,8 @@ def test_a_killed_engine_takes_its_group_out_and_leaves_its_cause(served: Group)
     assert any(reason.startswith((f"peer {victim.address}:{PORT} ", "this pod: ")) for reason in reasons)
     victim.process.wait(timeout=30)
     assert "engine core exited unexpectedly" in victim.termination_message
+    found = read(victim.termination_message)
+    assert (found.reason, "exited unexpectedly" in found.text) == (api_reasons.ENGINE_EXITED, True), found
 
 
 def test_a_killed_worker_leaves_its_cause() -> None:
@@ -196,6 +200,7 @@ def test_a_killed_worker_leaves_its_cause() -> None:
         pod.process.wait(timeout=30)
         assert "died unexpectedly" in pod.termination_message
         assert len(pod.termination_message.encode()) <= 4096
+        assert "died unexpectedly (exit code: -9)" in read(pod.termination_message).text
 
 
 def test_an_engine_that_cannot_start_leaves_its_cause() -> None:
@@ -207,6 +212,9 @@ def test_an_engine_that_cannot_start_leaves_its_cause() -> None:
         assert pod.process.wait(timeout=240) != 0
         assert "ValueError" in pod.termination_message, pod.log[-2000:]
         assert "KV cache" in pod.termination_message
+        found = read(pod.termination_message)
+        assert found.reason == api_reasons.ACCELERATOR_OUT_OF_MEMORY
+        assert "the KV cache of one request of 2000000 tokens needs" in found.text, found
 
 
 def _pooled_request(client: http.client.HTTPConnection) -> tuple[int, str | None]:

@@ -169,3 +169,65 @@ def test_a_log_that_cannot_be_written_does_not_disturb_the_engine(log: Path, log
     log.unlink(missing_ok=True)
     log.mkdir()
     logger.error("the engine goes on")
+
+
+def test_the_root_cause_stays_when_later_errors_are_many(log: Path, logger: logging.Logger) -> None:
+    """The API server's "see root cause above" is the last word, and points at lines that nobody sees any more."""
+    logger.error("a request failed")
+    try:
+        raise RuntimeError("Error while deserializing header: incomplete metadata, file not fully covered")
+    except RuntimeError:
+        logger.exception("WorkerProc failed to start.")
+    for number in range(50):
+        logger.error("rank %d: Connection closed by peer [10.0.0.2]:%s", number, "1" * 300)
+    termination.append(
+        log, "uncaught: RuntimeError: Engine core initialization failed. See root cause above."
+    )
+    lines = log.read_text().splitlines()
+    assert "deserializing header" in lines[0]
+    assert "See root cause above" in lines[-1]
+
+
+def test_a_known_cause_stays_beside_the_first_end(log: Path) -> None:
+    """A worker's death is told before the engine core tells that its GPU was full."""
+    termination.append(
+        log, "Worker proc VllmWorker-1 died unexpectedly (exit code: -6), shutting down executor."
+    )
+    for number in range(40):
+        termination.append(log, f"request {number} failed: {'x' * 400}")
+    termination.append(log, "EngineCore encountered a fatal error. [OutOfMemoryError: CUDA out of memory.]")
+    for number in range(40):
+        termination.append(log, f"request {number} failed: {'x' * 400}")
+    lines = log.read_text().splitlines()
+    assert "VllmWorker-1 died" in lines[0]
+    assert "CUDA out of memory" in lines[1]
+    assert len(log.read_bytes()) <= termination.LIMIT
+
+
+def test_a_long_error_leaves_room_for_what_it_stems_from(log: Path, logger: logging.Logger) -> None:
+    try:
+        try:
+            raise OSError("no such device: mlx5_3")
+        except OSError as error:
+            raise RuntimeError("the group could not be formed " + "x" * 900) from error
+    except RuntimeError:
+        logger.exception("EngineCore failed to start.")
+    assert "from OSError: no such device: mlx5_3" in log.read_text()
+
+
+def test_the_place_in_vllm_is_told_of_an_uncaught_error(log: Path, tmp_path: Path) -> None:
+    """Its checks of arguments raise ValueErrors as everything else does."""
+    package = tmp_path / "vllm" / "config"
+    package.mkdir(parents=True)
+    (package / "parallel.py").write_text("def check():\n    raise ValueError('does not go together')\n")
+    script = (
+        "from moe_operator.agent import termination; termination.install();"
+        "from vllm.config.parallel import check; check()"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script],
+        env={"MOE_TERMINATION_LOG": str(log), "PYTHONPATH": ":".join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        check=False,
+    )
+    assert "uncaught in vllm/config/parallel.py:2: ValueError: does not go together" in log.read_text()

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from factories.groups import LIMITS, NOW, admitted, change_pod, exited, group, homeless, pod, starting_pod
-from moe_operator.api import reasons
+from moe_operator.api import names, reasons
 from moe_operator.api.status import Cause, RecoveryStatus
 from moe_operator.api.times import parse_time
-from moe_operator.controller.causes import broken, last_line, waiting_for
+from moe_operator.controller.causes import broken, waiting_for
 from moe_operator.controller.ledger import backoff, record
-from moe_operator.controller.observed import EngineFacts, NodeState
+from moe_operator.controller.observed import EngineFacts, Held, NodeState, Termination, pod_facts
 
 
 def judge(facts, stalled=None):
@@ -143,13 +143,158 @@ def test_what_a_group_waits_for_is_said() -> None:
         reasons.UNSCHEDULABLE,
         "pod tiny-g0-0 finds no node: 0/3 nodes are available",
     )
-    bad_image = EngineFacts(waiting_reason="ImagePullBackOff", waiting_message="no such image")
-    assert waiting_for(group(pods=[starting_pod(engine=bad_image)]))[0] == reasons.IMAGE_ERROR
 
 
-def test_last_line_skips_blank_lines() -> None:
-    assert last_line("a\nb\n\n  \n") == "b"
-    assert last_line("") == ""
+def test_a_lost_peer_is_not_the_cause_while_a_pod_or_node_is_gone() -> None:
+    """gloo tells of a node's end half a minute before the control plane does, in words that blame the network."""
+    follower = exited("RuntimeError: Connection closed by peer [10.0.0.2]:4711")
+    for change, reason in (
+        ({"node_state": NodeState.NOT_READY, "node_since": NOW - 1}, reasons.NODE_NOT_READY),
+        ({"node_state": NodeState.GONE}, reasons.NODE_NOT_READY),
+        ({"phase": "Failed", "phase_message": "Evicted"}, reasons.POD_LOST),
+        ({"deleting": True}, reasons.POD_LOST),
+        ({"uid": "another", "incarnation": None}, reasons.POD_LOST),
+    ):
+        cause = judge(change_pod(change_pod(admitted(group()), 0, engine=follower), 1, **change))
+        assert cause is not None
+        assert (cause.reason, cause.pod) == (reason, "tiny-g0-0-1")
+    bereft = change_pod(admitted(group()), 0, engine=follower)
+    cause = judge(replace(bereft, pods=bereft.pods[:1]))
+    assert cause is not None
+    assert (cause.reason, cause.message) == (reasons.POD_LOST, "1 of 2 pods of group tiny-g0 are gone")
+    alone = judge(change_pod(admitted(group()), 0, engine=follower))
+    assert alone is not None
+    assert (alone.reason, alone.pod) == (reasons.ENGINE_EXITED, "tiny-g0-0")
+
+
+def test_a_pod_that_was_killed_without_a_word_comes_before_those_that_lost_it() -> None:
+    facts = change_pod(admitted(group()), 0, engine=exited("RuntimeError: Connection reset by peer", code=1))
+    cause = judge(change_pod(facts, 1, engine=exited("", code=137)))
+    assert cause is not None
+    assert (cause.pod, cause.message) == ("tiny-g0-0-1", "the engine in pod tiny-g0-0-1 ended with signal 9")
+
+
+def test_a_network_that_fails_after_memory_ran_out_on_a_peer_is_not_the_cause() -> None:
+    """Though it ended first: a process with a full GPU takes longer to say so."""
+    network = exited("RuntimeError: NCCL error: unhandled system error")
+    assert network.termination is not None
+    network = replace(network, termination=replace(network.termination, finished_at=NOW - 60))
+    facts = change_pod(admitted(group()), 0, engine=network)
+    cause = judge(change_pod(facts, 1, engine=exited("RuntimeError: CUDA error: out of memory")))
+    assert cause is not None
+    assert cause.reason == reasons.ACCELERATOR_OUT_OF_MEMORY
+
+
+def test_a_broken_gpu_is_blamed_on_its_node() -> None:
+    engine = exited("torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered")
+    cause = judge(change_pod(admitted(group()), 1, engine=engine))
+    assert cause is not None
+    assert (cause.reason, cause.node) == (reasons.ACCELERATOR_FAULT, "node-1")
+    assert " on node node-1: " in cause.message
+
+
+def test_the_engines_lines_are_kept_beside_the_message() -> None:
+    engine = exited("ERROR first\nINFO 11-30 00:00:00 [x.py:1] chatter\nERROR second")
+    cause = judge(change_pod(admitted(group()), 1, engine=engine))
+    assert cause is not None
+    assert cause.output == ["ERROR first", "ERROR second"]
+
+
+HELD = [
+    (
+        Held("engine", False, "ImagePullBackOff", "Back-off pulling image"),
+        reasons.IMAGE_ERROR,
+        "container engine: ImagePullBackOff: Back-off pulling image",
+    ),
+    (Held("engine", False, "ErrImagePull", "401 Unauthorized"), reasons.IMAGE_ERROR, "401 Unauthorized"),
+    (
+        Held("engine", False, "InvalidImageName", 'couldn\'t parse image name "A B"'),
+        reasons.INVALID_IMAGE_NAME,
+        "couldn't parse",
+    ),
+    (
+        Held("engine", False, "CreateContainerConfigError", 'secret "hub" not found'),
+        reasons.CONTAINER_CONFIG_ERROR,
+        'secret "hub" not found',
+    ),
+    (
+        Held("engine", False, "CreateContainerError", "failed to mount /dev/infiniband"),
+        reasons.CONTAINER_CREATE_ERROR,
+        "/dev/infiniband",
+    ),
+    (
+        Held(
+            "proxy",
+            False,
+            "CrashLoopBackOff",
+            "back-off 10s",
+            Termination(3, "Error", "ERROR no config", NOW),
+        ),
+        reasons.CRASH_LOOP,
+        "container proxy ended with code 3: ERROR no config",
+    ),
+    (
+        Held("prepare", True, None, "", Termination(137, "OOMKilled", "", NOW)),
+        reasons.INIT_CONTAINER_FAILED,
+        "init container prepare ended with signal 9 (OOMKilled) on node node-0",
+    ),
+    (
+        Held(
+            "prepare", True, "CrashLoopBackOff", "back-off", Termination(2, "Error", "tar: no such file", NOW)
+        ),
+        reasons.INIT_CONTAINER_FAILED,
+        "init container prepare ended with code 2 on node node-0: tar: no such file",
+    ),
+    (
+        Held(
+            names.FETCH_CONTAINER,
+            True,
+            "CrashLoopBackOff",
+            "back-off",
+            Termination(1, "Error", '{"reason": "DiskFull", "message": "needs 412 GiB"}', NOW),
+        ),
+        reasons.WEIGHTS_DISK_FULL,
+        "needs 412 GiB",
+    ),
+    (Held("engine", False, "SomethingNew", "words"), reasons.CONTAINER_WAITING, "SomethingNew: words"),
+]
+
+
+@pytest.mark.parametrize(("held", "reason", "part"), HELD)
+def test_each_way_of_not_starting_has_its_reason_and_the_kubelets_words(held, reason, part) -> None:
+    """Under one word, a missing Secret, a bad image and a full disk send the user to look in the wrong place."""
+    found, message = waiting_for(group(pods=[starting_pod(held=(held,), engine=EngineFacts())]))
+    assert found == reason
+    assert part in message
+    assert reasons.describe(found) is not None
+
+
+def test_what_keeps_a_pod_from_coming_up_is_read_from_its_status() -> None:
+    """Init containers come first: the others wait for them."""
+    ended = {"exitCode": 3, "reason": "Error", "message": "no room"}
+    status = {
+        "initContainerStatuses": [
+            {"name": "done", "state": {"terminated": {"exitCode": 0}}},
+            {"name": "prepare", "state": {"terminated": ended}},
+        ],
+        "containerStatuses": [
+            {"name": "engine", "state": {"waiting": {"reason": "PodInitializing"}}},
+            {"name": "proxy", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}},
+            {"name": "well", "state": {"running": {}}, "lastState": {"terminated": ended}},
+        ],
+    }
+    facts = pod_facts({"metadata": {"name": "p", "uid": "u"}, "status": status}, None)
+    assert [(h.container, h.init, h.waiting_reason) for h in facts.held] == [
+        ("prepare", True, None),
+        ("proxy", False, "ErrImagePull"),
+    ]
+    assert facts.held[0].termination is not None
+    assert facts.held[0].termination.exit_code == 3
+
+
+def test_the_kubelets_words_are_bounded() -> None:
+    held = Held("engine", False, "ErrImagePull", "x" * 5000)
+    assert len(waiting_for(group(pods=[starting_pod(held=(held,))]))[1]) <= 900
 
 
 class TestLedger:

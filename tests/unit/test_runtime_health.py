@@ -223,3 +223,21 @@ def test_a_group_that_drains_or_is_suspected_is_asked_every_second() -> None:
     store.upsert(LEADER_WORKER_SET, group())
     store.upsert(POD, pod("a", metadata__annotations={names.ANNOTATION_INCARNATION: "x"}))
     assert [t.urgent for t in targets(store)] == [True]
+
+
+def test_lost_groups_are_counted_by_cause_and_forgotten_with_their_deployment() -> None:
+    """An alert on GPUs that fail must not fire for arguments; series of what is gone would stay for ever."""
+    metrics = Metrics()
+    metrics.group_lost("serving", "tiny", "AcceleratorFault")
+    metrics.group_lost("serving", "tiny", "AcceleratorFault")
+    metrics.group_lost("serving", "other", "ArgumentRefused")
+
+    def count(name: str, reason: str) -> float | None:
+        labels = {"namespace": "serving", "name": name, "reason": reason}
+        return metrics.registry.get_sample_value("moe_operator_groups_lost_total", labels)
+
+    assert count("tiny", "AcceleratorFault") == 2
+    metrics.forget_losses("serving", "tiny")
+    metrics.forget_losses("serving", "never")
+    assert count("tiny", "AcceleratorFault") is None
+    assert count("other", "ArgumentRefused") == 1

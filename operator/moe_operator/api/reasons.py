@@ -352,14 +352,58 @@ _CAUSE = "Causes of lost groups"
 ENGINE_EXITED = _reason(
     _CAUSE,
     "EngineExited",
-    "The engine of a pod ended; its last error line is in the message.",
-    "Read the message. Often an argument, or memory on the accelerator.",
+    "The engine of a pod ended, and nothing that it said has a reason of its own; its last error line is in the"
+    " message.",
+    "Read the message and `status.recovery.lastCause.output`.",
 )
 OUT_OF_MEMORY = _reason(
     _CAUSE,
     "OutOfMemory",
-    "The kernel ended the engine because the pod or the node ran out of memory.",
+    "The pod or the node ran out of main memory: the kernel ended the engine, or refused it more.",
     "Raise `engine.resources`, or use nodes with more memory.",
+)
+ACCELERATOR_OUT_OF_MEMORY = _reason(
+    _CAUSE,
+    "AcceleratorOutOfMemory",
+    "The engine found too little memory on its GPU; the message has the sizes.",
+    "Lower `model.contextLength`; with an allocation that failed, `engine.args` `max-num-seqs`,"
+    " `max-num-batched-tokens` or `gpu-memory-utilization`; or take a wider group (`hardware.gpusPerGroup`). Where much"
+    " less was free than the GPU has, another process holds it.",
+)
+ACCELERATOR_FAULT = _reason(
+    _CAUSE,
+    "AcceleratorFault",
+    "A GPU, its driver or its links failed under the engine; the message names the node.",
+    "Look at the node: `dmesg` for Xid, `nvidia-smi -q` for ECC errors. Cordon it if it comes again there; on several"
+    " nodes, an illegal memory access is the engine's own: another `engine.image`, or other kernels in `engine.args`.",
+)
+TRANSPORT_FAILED = _reason(
+    _CAUSE,
+    "TransportFailed",
+    "Ranks could not reach each other: NCCL, gloo, NVSHMEM, UCX or the RDMA adapters beneath.",
+    "Read the message. New everywhere: the fabric, its adapters or a network policy; on one node: that node's."
+    " `NCCL_DEBUG: INFO` in `engine.env` has it say more.",
+)
+WEIGHTS_UNREADABLE = _reason(
+    _CAUSE,
+    "WeightsUnreadable",
+    "The engine could not read the model's files, was refused them, or they are not of the model in its `config.json`.",
+    "Correct `model.source`, `model.revision` or the Secret that opens it; a file that is damaged on a claim has to be"
+    " copied there again.",
+)
+ARGUMENT_REFUSED = _reason(
+    _CAUSE,
+    "ArgumentRefused",
+    "vLLM does not accept an argument or a combination of them.",
+    "Correct what the message names in `engine.args`; with an `engine.image` of another version, it may not know an"
+    " argument that the operator gives.",
+)
+PORT_TAKEN = _reason(
+    _CAUSE,
+    "PortTaken",
+    "Another process has a port that the engine needs.",
+    "With `hostNetwork`, keep engines and other servers of a node apart; else look for a container of `podTemplate`"
+    " that listens on the port.",
 )
 POD_LOST = _reason(
     _CAUSE,
@@ -400,17 +444,58 @@ NOT_PLACED = _reason(
     "No pod of a new group found a node in its domain for `recovery.placementLimit`, and another domain has room.",
     "Nothing: the next group goes there. The scheduler's words say what the first domain lacked.",
 )
-IMAGE_ERROR = _reason(
-    _CAUSE,
-    "ImageError",
-    "A container image cannot be pulled.",
-    "Correct `engine.image` or `podTemplate.imagePullSecrets`.",
-)
 CANARY_FAILED = _reason(
     _CAUSE,
     "CanaryFailed",
     "A rank of a new group did not answer one token.",
     "Read the message and the engine's log; `engine.args` are the usual suspect.",
+)
+
+# --- Reasons: what keeps a new group from coming up ----------------------------------------------
+
+_WAITS = "What keeps a new group from coming up"
+IMAGE_ERROR = _reason(
+    _WAITS,
+    "ImageError",
+    "A container image cannot be pulled.",
+    "Read the registry's words in the message; correct `engine.image` or `podTemplate.imagePullSecrets`.",
+)
+INVALID_IMAGE_NAME = _reason(
+    _WAITS,
+    "InvalidImageName",
+    "A container's image is no name that a registry could have.",
+    "Correct `engine.image`, or the container's in `podTemplate`.",
+)
+CONTAINER_CONFIG_ERROR = _reason(
+    _WAITS,
+    "CreateContainerConfigError",
+    "A container names what is not there: a Secret, a ConfigMap or a key of one.",
+    "Create what the message names, or correct `engine.env`, `podTemplate` or `weights.credentialsSecret`; the kubelet"
+    " tries again by itself.",
+)
+CONTAINER_CREATE_ERROR = _reason(
+    _WAITS,
+    "CreateContainerError",
+    "The node's container runtime cannot create or start a container.",
+    "Read its words in the message: a command that the image lacks, a device or a mount of the node.",
+)
+CRASH_LOOP = _reason(
+    _WAITS,
+    "CrashLoopBackOff",
+    "A container of a group that has not come up ends again and again; the message has its exit code and last words.",
+    "Read its log: `kubectl logs POD -c CONTAINER --previous`.",
+)
+INIT_CONTAINER_FAILED = _reason(
+    _WAITS,
+    "InitContainerFailed",
+    "A container that runs before the engine ended with an error; the message has its exit code and last words.",
+    "Read its log: `kubectl logs POD -c CONTAINER --previous`.",
+)
+CONTAINER_WAITING = _reason(
+    _WAITS,
+    "ContainerWaiting",
+    "A container does not start for a reason of the kubelet's that has no entry here; its words are in the message.",
+    "Read the message and the pod's Events.",
 )
 
 

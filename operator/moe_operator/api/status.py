@@ -91,6 +91,11 @@ class Cause(ApiModel):
     """The node of that pod."""
     exit_code: int | None = None
     """The container's exit code. The engine ends with 0 in some failures too."""
+    output: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=5), WHOLE_LIST] = Field(
+        default_factory=list
+    )
+    """The engine's error lines, oldest first: the one that tells the cause and the last beside it, together at most
+    1 KiB."""
     domain: str | None = None
     """Where the operator had put the group (`LABEL=VALUE`), if it found no room there."""
 

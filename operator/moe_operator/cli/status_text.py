@@ -136,6 +136,7 @@ def _header(picture: Picture, when: _When) -> Iterator[str]:
     if cause := status.recovery.last_cause:
         lost = f"{status.recovery.last_group}{when.since(status.recovery.last_failure_time)}"
         yield _field("last loss", f"{lost}: {cause.reason}: {cause.message}")
+        yield from (_wrapped(f"  {'':<11} | ", line) for line in cause.output)
 
 
 def _field(name: str, text: str) -> str:

@@ -2,19 +2,20 @@
 
 from dataclasses import dataclass
 
-from moe_operator.api import reasons
+from moe_operator.api import names, reasons
 from moe_operator.api.base import parse_duration
 from moe_operator.api.spec import RecoverySpec
 from moe_operator.api.status import Cause
+from moe_operator.controller.engine_errors import EngineError, Weight, read
 from moe_operator.controller.half_placed import placed_in_part, waits_for_place
 from moe_operator.controller.incarnation import admitted_incarnations, incarnation
-from moe_operator.controller.observed import GroupFacts, NodeState, PodFacts
+from moe_operator.controller.observed import GroupFacts, Held, NodeState, PodFacts, Termination
+from moe_operator.controller.weights_state import read_outcome
 from moe_operator.resources.compute_domain import CHANNEL_TEMPLATE, COMPUTE_DOMAIN_NAME
 
-#: Longest piece of an engine's output that goes into a message.
-_MAX_LINE = 400
-#: What engines say when another rank's end took them along (gloo and NCCL closing).
-_CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was aborted")
+_OOM_KILLED = "OOMKilled"
+#: Of a message about a container that does not start, in characters: kubelets and registries say a lot.
+_MAX_MESSAGE = 900
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,6 @@ def limits_of(recovery: RecoverySpec) -> Limits:
     )
 
 
-def last_line(text: str) -> str:
-    """The last line of an engine's output that says something."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:_MAX_LINE] if lines else ""
-
-
 def _exited(pod: PodFacts) -> Cause:
     end = pod.engine.termination
     if end is None:
@@ -52,16 +47,30 @@ def _exited(pod: PodFacts) -> Cause:
             pod=pod.name,
             node=pod.node,
         )
-    reason = reasons.OUT_OF_MEMORY if end.reason == "OOMKilled" else reasons.ENGINE_EXITED
-    how = f"signal {end.exit_code - 128}" if end.exit_code > 128 else f"code {end.exit_code}"
-    line = last_line(end.message)
-    return Cause(
-        reason=reason,
-        message=f"the engine in pod {pod.name} ended with {how}" + (f": {line}" if line else ""),
+    cause = Cause(
+        reason=reasons.ENGINE_EXITED,
+        message=f"the engine in pod {pod.name} ended with {_how(end)}",
         pod=pod.name,
         node=pod.node,
         exit_code=end.exit_code,
     )
+    return explained(cause, _said(pod), killed=end.reason == _OOM_KILLED)
+
+
+def _how(end: Termination) -> str:
+    return f"signal {end.exit_code - 128}" if end.exit_code > 128 else f"code {end.exit_code}"
+
+
+def _said(pod: PodFacts) -> EngineError:
+    return read(pod.engine.termination.message if pod.engine.termination else "")
+
+
+def explained(cause: Cause, error: EngineError, *, killed: bool = False) -> Cause:
+    """The same end with what the engine said of it; `killed`: by the kernel, for want of memory."""
+    reason = reasons.OUT_OF_MEMORY if killed else error.reason
+    where = f" on node {cause.node}" if reason == reasons.ACCELERATOR_FAULT and cause.node else ""
+    message = f"{cause.message}{where}" + (f": {error.text}" if error.text else "")
+    return cause.model_copy(update={"reason": reason, "message": message, "output": list(error.output)})
 
 
 def _engine_ended(pod: PodFacts) -> bool:
@@ -70,12 +79,16 @@ def _engine_ended(pod: PodFacts) -> bool:
     )
 
 
-def _rank_as_cause(pod: PodFacts, now: float) -> tuple[bool, bool, float]:
-    """Smallest for the pod whose end came first: one with a message that is not about a peer, then the earliest."""
+def _rank_as_cause(pod: PodFacts, now: float) -> tuple[Weight, float]:
+    """Smallest for the pod that took the others along: by what it said, then the earliest."""
     end = pod.engine.termination
-    line = last_line(end.message) if end else ""
-    finished = end.finished_at if end and end.finished_at is not None else now
-    return (not line, any(mark in line for mark in _CONSEQUENCES), finished)
+    if end is None:
+        return Weight.SILENT, now
+    killed = end.reason == _OOM_KILLED
+    return (
+        Weight.ROOT if killed else _said(pod).weight,
+        end.finished_at if end.finished_at is not None else now,
+    )
 
 
 def _lost(pod: PodFacts, how: str) -> Cause:
@@ -109,7 +122,9 @@ def broken(group: GroupFacts, limits: Limits, stalled: dict[str, float], now: fl
     """
     ended = [p for p in group.pods if _engine_ended(p)]
     if ended:
-        return _exited(min(ended, key=lambda pod: _rank_as_cause(pod, now)))
+        first = min(ended, key=lambda pod: _rank_as_cause(pod, now))
+        lost = _taken_away(group) if _rank_as_cause(first, now)[0] is Weight.CONSEQUENCE else None
+        return lost or _exited(first)
     for pod in group.pods:
         if pod.phase in ("Failed", "Succeeded"):
             return _lost(pod, f"is {pod.phase}" + (f": {pod.phase_message}" if pod.phase_message else ""))
@@ -121,15 +136,9 @@ def broken(group: GroupFacts, limits: Limits, stalled: dict[str, float], now: fl
             return _lost(pod, "is being deleted")
     admitted = admitted_incarnations(group)
     if admitted and (len(admitted) > 1 or admitted != {incarnation(group.pods)}):
-        fresh = [p for p in group.pods if p.incarnation is None]
-        if fresh:
-            return _lost(fresh[0], "took the place of one that was lost")
-        missing = group.size - len(group.pods)
-        return Cause(
+        return _other_pods(group) or Cause(
             reason=reasons.POD_LOST,
-            message=f"{missing} of {group.size} pods of group {group.name} are gone"
-            if missing > 0
-            else f"the pods of group {group.name} are not the ones that were admitted",
+            message=f"the pods of group {group.name} are not the ones that were admitted",
         )
     for pod in group.pods:
         if stalled.get(pod.uid, 0.0) >= limits.stall:
@@ -143,6 +152,37 @@ def broken(group: GroupFacts, limits: Limits, stalled: dict[str, float], now: fl
     if admitted:
         return _unready(group, limits, now)
     return placed_in_part(group, limits.placement, now) or _never_started(group, limits, now)
+
+
+def _other_pods(group: GroupFacts) -> Cause | None:
+    """Of a group that was admitted: a pod of it is gone."""
+    fresh = [p for p in group.pods if p.incarnation is None]
+    if fresh:
+        return _lost(fresh[0], "took the place of one that was lost")
+    missing = group.size - len(group.pods)
+    if missing <= 0:
+        return None
+    return Cause(
+        reason=reasons.POD_LOST, message=f"{missing} of {group.size} pods of group {group.name} are gone"
+    )
+
+
+def _taken_away(group: GroupFacts) -> Cause | None:
+    """The pod or node that went while engines say no more than that a peer was lost."""
+    for pod in group.pods:
+        if pod.phase == "Failed":
+            return _lost(pod, "is Failed" + (f": {pod.phase_message}" if pod.phase_message else ""))
+        if pod.node_state in (NodeState.NOT_READY, NodeState.GONE):
+            what = "is gone" if pod.node_state is NodeState.GONE else "is not ready"
+            return Cause(
+                reason=reasons.NODE_NOT_READY,
+                message=f"node {pod.node} of pod {pod.name} {what}, and its peers lost their connections",
+                pod=pod.name,
+                node=pod.node,
+            )
+        if pod.deleting:
+            return _lost(pod, "is being deleted")
+    return _other_pods(group) if admitted_incarnations(group) else None
 
 
 def _unready(group: GroupFacts, limits: Limits, now: float) -> Cause | None:
@@ -194,6 +234,50 @@ def _claim_pending(pod: PodFacts) -> str:
     return text
 
 
+#: The kubelet's words for what a container waits for.
+_WAITING = {
+    "ErrImagePull": reasons.IMAGE_ERROR,
+    "ImagePullBackOff": reasons.IMAGE_ERROR,
+    "ErrImageNeverPull": reasons.IMAGE_ERROR,
+    "ImageInspectError": reasons.IMAGE_ERROR,
+    "RegistryUnavailable": reasons.IMAGE_ERROR,
+    "SignatureValidationFailed": reasons.IMAGE_ERROR,
+    "InvalidImageName": reasons.INVALID_IMAGE_NAME,
+    "CreateContainerConfigError": reasons.CONTAINER_CONFIG_ERROR,
+    "CreateContainerError": reasons.CONTAINER_CREATE_ERROR,
+    "PreCreateHookError": reasons.CONTAINER_CREATE_ERROR,
+    "PreStartHookError": reasons.CONTAINER_CREATE_ERROR,
+    "PostStartHookError": reasons.CONTAINER_CREATE_ERROR,
+    "RunContainerError": reasons.CONTAINER_CREATE_ERROR,
+    "CrashLoopBackOff": reasons.CRASH_LOOP,
+}
+
+
+def _held(pod: PodFacts, held: Held) -> tuple[str, str]:
+    """Why a container does not start: the kubelet's words, and how it ended before."""
+    what = f"init container {held.container}" if held.init else f"container {held.container}"
+    reason = _WAITING.get(held.waiting_reason or "", reasons.CONTAINER_WAITING)
+    end = held.termination
+    if end is not None and (held.waiting_reason is None or reason == reasons.CRASH_LOOP):
+        why, said = reason, read(end.message).text
+        if held.init:
+            why = reasons.INIT_CONTAINER_FAILED
+        outcome = read_outcome(end.message) if held.container == names.FETCH_CONTAINER else None
+        if outcome is not None and not outcome.complete:
+            why, said = outcome.failure
+        text = f"pod {pod.name}: {what} ended with {_how(end)}"
+        text += f" ({end.reason})" if end.reason not in ("", "Error", "Completed") else ""
+        where = f" on node {pod.node}" if pod.node and held.init else ""
+        return why, _bounded(f"{text}{where}" + (f": {said}" if said else ""))
+    return reason, _bounded(
+        f"pod {pod.name}: {what}: {held.waiting_reason}: {held.waiting_message}".rstrip(": ")
+    )
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 1] + "…"
+
+
 def waiting_for(group: GroupFacts) -> tuple[str, str]:
     """What a group that does not serve yet waits for: a reason and a message."""
     if place := waits_for_place(group):
@@ -202,10 +286,8 @@ def waiting_for(group: GroupFacts) -> tuple[str, str]:
         if pod.claims_pending:
             return reasons.CLAIM_PENDING, _claim_pending(pod)
     for pod in group.pods:
-        waiting = pod.engine.waiting_reason
-        if waiting and waiting not in ("ContainerCreating", "PodInitializing"):
-            reason = reasons.IMAGE_ERROR if "Image" in waiting else waiting
-            return reason, f"pod {pod.name}: {waiting}: {pod.engine.waiting_message}".rstrip(": ")
+        if pod.held:
+            return _held(pod, pod.held[0])
     if len(group.pods) < group.size:
         return reasons.STARTING, f"{len(group.pods)} of {group.size} pods exist"
     late = [p.name for p in group.pods if not p.ready]

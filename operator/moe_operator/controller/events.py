@@ -17,3 +17,13 @@ class EventSink(Protocol):
         note: str,
     ) -> None:
         """One transition. `reason` is a constant of `api.reasons`, `action` the verb that was done."""
+
+
+class LossObserver(Protocol):
+    """Counts groups that were lost."""
+
+    def group_lost(self, namespace: str, name: str, reason: str) -> None:
+        """A group of this deployment was lost; `reason` is one of the causes in `api.reasons`."""
+
+    def forget_losses(self, namespace: str, name: str) -> None:
+        """The deployment is gone, and with it its counts."""

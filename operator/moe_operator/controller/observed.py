@@ -11,6 +11,9 @@ from typing import Any
 from moe_operator.api import names
 from moe_operator.api.times import parse_time
 
+#: What every container waits for at first.
+_STARTING = ("ContainerCreating", "PodInitializing")
+
 
 class NodeState(StrEnum):
     """What the node says of itself. UNKNOWN where nodes may not be read: then only pods tell."""
@@ -38,9 +41,20 @@ class EngineFacts:
     restarts: int = 0
     running_since: float | None = None
     waiting_reason: str | None = None
-    waiting_message: str = ""
     termination: Termination | None = None
     """The newest end: of the current state, else of the one before the last restart."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A container that keeps its pod from coming up: the kubelet waits for something, or an init container ended."""
+
+    container: str
+    init: bool
+    waiting_reason: str | None = None
+    waiting_message: str = ""
+    termination: Termination | None = None
+    """The newest end, if there was one."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,8 @@ class PodFacts:
     """Scheduling gates: the scheduler does not look at the pod while it has any."""
     scheduling_since: float | None = None
     """Since when it has had its node, or has been without one."""
+    held: tuple[Held, ...] = ()
+    """Containers that keep it from coming up, those that run first before the others."""
 
 
 @dataclass(frozen=True)
@@ -136,27 +152,43 @@ def node_states(
     return states
 
 
+def _termination(ended: Mapping[str, Any] | None) -> Termination | None:
+    if not ended:
+        return None
+    return Termination(
+        exit_code=ended.get("exitCode", 0),
+        reason=ended.get("reason") or "",
+        message=ended.get("message") or "",
+        finished_at=parse_time(ended.get("finishedAt")),
+    )
+
+
+def _held(status: Mapping[str, Any]) -> tuple[Held, ...]:
+    found = []
+    for init, key in ((True, "initContainerStatuses"), (False, "containerStatuses")):
+        for one in status.get(key) or []:
+            state, last = one.get("state") or {}, one.get("lastState") or {}
+            waiting = (state.get("waiting") or {}).get("reason")
+            ended = _termination(state.get("terminated") or last.get("terminated"))
+            failed = init and state.get("terminated") and ended is not None and ended.exit_code != 0
+            if failed or waiting not in (None, *_STARTING):
+                message = (state.get("waiting") or {}).get("message") or ""
+                found.append(Held(one.get("name") or "", init, waiting, message, ended))
+    return tuple(found)
+
+
 def _engine(pod: Mapping[str, Any]) -> EngineFacts:
     for status in (pod.get("status") or {}).get("containerStatuses") or []:
         if status.get("name") != names.ENGINE_CONTAINER:
             continue
         state, last = status.get("state") or {}, status.get("lastState") or {}
-        ended = state.get("terminated") or last.get("terminated")
         waiting = state.get("waiting") or {}
         running = state.get("running")
         return EngineFacts(
             restarts=status.get("restartCount", 0),
             running_since=parse_time(running.get("startedAt")) if running else None,
             waiting_reason=waiting.get("reason"),
-            waiting_message=waiting.get("message") or "",
-            termination=Termination(
-                exit_code=ended.get("exitCode", 0),
-                reason=ended.get("reason") or "",
-                message=ended.get("message") or "",
-                finished_at=parse_time(ended.get("finishedAt")),
-            )
-            if ended
-            else None,
+            termination=_termination(state.get("terminated") or last.get("terminated")),
         )
     return EngineFacts()
 
@@ -218,6 +250,7 @@ def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float
         scheduling_since=parse_time(scheduled.get("lastTransitionTime"))
         if scheduled and (scheduled.get("status") == "True") == bool(node)
         else None,
+        held=_held(status),
     )
 
 

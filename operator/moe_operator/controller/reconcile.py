@@ -20,11 +20,12 @@ from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller import revisions
 from moe_operator.controller.agent_tokens import AgentTokens
 from moe_operator.controller.canary import CanaryRunner
-from moe_operator.controller.causes import broken, last_line, limits_of
+from moe_operator.controller.causes import broken, limits_of
 from moe_operator.controller.census import Census
 from moe_operator.controller.children import NameConflictError, ensure, is_ours, prune
 from moe_operator.controller.compute_domain import ensure_compute_domain, leave_compute_domain
-from moe_operator.controller.events import EventSink
+from moe_operator.controller.events import EventSink, LossObserver
+from moe_operator.controller.evidence import with_logs
 from moe_operator.controller.executor import Executor
 from moe_operator.controller.group_planner import (
     Action,
@@ -118,6 +119,7 @@ class Reconciler:
         provisions: Callable[[Plan], Awaitable[Refusal | None]],
         enqueue: Callable[[Key], None],
         clock: Callable[[], float],
+        losses: LossObserver,
         tokens: AgentTokens | None = None,
     ) -> None:
         """`clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None;
@@ -131,6 +133,7 @@ class Reconciler:
         self._planning = Planning(client, config, census, self._placing, clock)
         self._weights = WeightsKeeper(client, store, config, clock)
         self._events = events
+        self._losses = losses
         self._snapshot = snapshot
         self._leader_worker_set = leader_worker_set
         self._provisions = provisions
@@ -155,6 +158,7 @@ class Reconciler:
             self._scaler.forget(key)
             self._planning.forget(key)
             self._weights.forget(key)
+            self._losses.forget_losses(*key)
             return Result()
         try:
             deployment = parse(obj)
@@ -369,8 +373,10 @@ class _Pass:
         first = [a for a in seen.plan.actions if isinstance(a, TrafficOff)]
         for off in first:
             await self._do(off)
-        if await self._count_failures(seen.plan):
+        if lost := await self._count_failures(seen.plan):
             await self._write_status(trouble, seen)
+            for cause in lost:
+                self._o._losses.group_lost(*self._d.key, cause.reason)
             due = parse_time(self._ledger.next_attempt_time)
             if due is not None and self._now < due:
                 # Planned before these failures were counted: the successor waits for its back-off.
@@ -427,34 +433,19 @@ class _Pass:
     async def _tell(self, type_: Literal["Normal", "Warning"], reason: str, action: str, note: str) -> None:
         await self._o._events.emit(self._d, type_, reason, action, note)
 
-    async def _count_failures(self, plan: GroupPlan) -> bool:
-        """Enter lost groups into the ledger, with the engine's last line where the pod's status has none."""
-        before = self._ledger
+    async def _count_failures(self, plan: GroupPlan) -> list[Cause]:
+        """Enter lost groups into the ledger, each once; returns the causes that are new in it."""
+        found = []
         for index, action in enumerate(plan.actions):
             if not isinstance(action, DeleteGroup) or action.cause is None:
                 continue
             if action.group.uid in self._ledger.counted:
                 continue
-            cause = action.cause
-            if cause.reason == reasons.ENGINE_EXITED and cause.pod and ": " not in cause.message:
-                line = await self._previous_line(cause.pod)
-                if line:
-                    cause = cause.model_copy(update={"message": f"{cause.message}: {line}"})
-                    plan.actions[index] = replace(action, cause=cause)
+            cause = await with_logs(self._client, self._d.namespace, action.cause)
+            plan.actions[index] = replace(action, cause=cause)
             self._ledger = record(self._ledger, action.group, cause, self._now)
-        return self._ledger is not before
-
-    async def _previous_line(self, pod: str) -> str:
-        for previous in (True, False):
-            try:
-                text = await self._client.pod_logs(
-                    self._d.namespace, pod, names.ENGINE_CONTAINER, previous=previous, tail_lines=20
-                )
-            except KubeError:
-                continue
-            if line := last_line(text):
-                return line
-        return ""
+            found.append(cause)
+        return found
 
     async def _ensure_children(self, trouble: Trouble | None) -> None:
         if self._effective is None:

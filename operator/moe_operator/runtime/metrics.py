@@ -81,6 +81,14 @@ class Metrics:
         self._canaries = self._counter(
             "canaries", "Canaries sent to the pods of a group, by result: passed or failed.", "result"
         )
+        self._groups_lost = self._counter(
+            "groups_lost",
+            "Groups of a ModelDeployment that were given up, by cause: a reason of the API reference. Counted by the"
+            " leader since it began to lead.",
+            "namespace",
+            "name",
+            "reason",
+        )
         self._events = self._counter(
             "events_posted",
             "Kubernetes Events by outcome: posted, counted (added to a series), dropped, error.",
@@ -182,6 +190,12 @@ class Metrics:
 
     def canary(self, passed: bool) -> None:
         self._canaries.labels("passed" if passed else "failed").inc()
+
+    def group_lost(self, namespace: str, name: str, reason: str) -> None:
+        self._groups_lost.labels(namespace, name, reason).inc()
+
+    def forget_losses(self, namespace: str, name: str) -> None:
+        self._groups_lost.remove_by_labels({"namespace": namespace, "name": name})
 
     def event(self, outcome: str) -> None:
         self._events.labels(outcome).inc()

@@ -163,6 +163,7 @@ class Process:
             provisions=ProvisionCheck(client, options.config, loop.time),
             enqueue=self.queue.add,
             clock=time.time,
+            losses=metrics,
             tokens=self._tokens,
         )
         self._workers = Workers(
