@@ -41,7 +41,11 @@ def serving_pods(slot: int) -> list[dict[str, Any]]:
 def story(**overrides: Any) -> Seen:
     """A rollout: one group of the new revision serves, one starts, one of the old drains, and one was lost before."""
     new = deployment_object(NEW_SPEC, generation=2)
-    lost = {"reason": "EngineExited", "message": "the engine in pod tiny-g3-0 ended with code 1: CUDA error"}
+    lost = {
+        "reason": "EngineExited",
+        "message": "the engine in pod tiny-g3-0 ended with code 1: CUDA error",
+        "output": ["ERROR CUDA error", "ERROR the engine died"],
+    }
     new["status"] |= {
         "revision": revision_name(parse(new)),
         "endpoint": "http://tiny.serving.svc:8000/v1",
@@ -104,6 +108,8 @@ serving/tiny: org/tiny-moe
   scaling     2 wanted: RequestsWaiting: 4 requests wait on each of 1 groups
   last loss   tiny-g3 (2h ago): EngineExited: the engine in pod tiny-g3-0 ended with code 1: CUDA
               error
+              | ERROR CUDA error
+              | ERROR the engine died
 
 GROUP     REVISION     STATE          PODS   TRAFFIC   AGE   NODES
 tiny-g0   146632711e   Draining 60s   2/2    on        25h   b200-00, b200-01
