@@ -78,6 +78,10 @@ bench-weights: install ## Measure a fetch of weights from a hub on this machine,
 test-families: install ## Serve a tiny model of every family for real, and compare with the plain engine
 	@$(BIN)/python -m layers families
 
+.PHONY: test-traffic
+test-traffic: install ## Change a served deployment under open-loop load, and count what clients lose; TRAFFIC_REPORTS=folder
+	@$(BIN)/python -m layers traffic
+
 .PHONY: verify-kv-cache
 verify-kv-cache: install ## Compare the KV cache arithmetic with vLLM's own code again
 	@$(BIN)/python -m verify.kv_cache --check

@@ -70,4 +70,11 @@ LAYERS = (
         beside=True,
         optional=True,
     ),
+    Layer(
+        "traffic",
+        prepare=(_module("localcluster", "build"), *_ENGINE),
+        tests=((*_CLUSTER, "--name", "traffic", "--", *_TELLING, "tests/traffic"),),
+        beside=True,
+        optional=True,
+    ),
 )

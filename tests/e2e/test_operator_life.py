@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -11,15 +10,15 @@ from e2e.conftest import NAMESPACE, Maker
 from harness.audit import position, writes_since
 from harness.deployments import deployment, engine_pods, group_of, wait_ready
 from harness.engines import engine_core
-from harness.kubectl import get, items
+from harness.install import OPERATOR_NAMESPACE
+from harness.kubectl import get
+from harness.leader import holder, leader_pod, operator_process
 from harness.wait import wait_for
 
 pytestmark = pytest.mark.timeout(600)
 
 NAME = "steady"
-SYSTEM = "moe-system"
-SERVICE_ACCOUNT = f"{SYSTEM}:moe-operator"
-LEASE = "moe-operator"
+SERVICE_ACCOUNT = f"{OPERATOR_NAMESPACE}:moe-operator"
 #: Longest handover after a SIGKILL, and after a clean stop (s).
 KILLED, CLEAN = 20.0, 2.0
 
@@ -29,42 +28,13 @@ def served(make: Maker) -> None:
     make(NAME)
 
 
-def holder() -> str | None:
-    lease = get("lease", LEASE, SYSTEM)
-    identity = lease["spec"].get("holderIdentity") if lease else None
-    return str(identity) if identity else None
-
-
-def leader_pod() -> str:
-    """Name of the pod that holds the Lease."""
-    identity = wait_for("a leader", holder, seconds=60)
-    for pod in items("pods", SYSTEM, "app.kubernetes.io/name=moe-operator"):
-        if pod["metadata"]["name"] in identity:
-            return str(pod["metadata"]["name"])
-    raise AssertionError(f"the Lease's holder {identity} is no pod of the operator")
-
-
-def operator_process(pod: str) -> int:
-    """Pid of the operator in a pod of the local cluster."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            mine = f"HOSTNAME={pod}".encode() in (entry / "environ").read_bytes().split(b"\0")
-            title = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if mine and b"moe-operator" in title and b"run" in title:
-            return int(entry.name)
-    raise AssertionError(f"no operator process in pod {pod}")
-
-
 def time_handover(number: signal.Signals) -> float:
     """Seconds from ending the leader until another replica holds the Lease."""
     wait_for(
         "two ready replicas",
         lambda: (
-            (found := get("deployment", "moe-operator", SYSTEM)) and found["status"].get("readyReplicas") == 2
+            (found := get("deployment", "moe-operator", OPERATOR_NAMESPACE))
+            and found["status"].get("readyReplicas") == 2
         ),
         seconds=60,
     )

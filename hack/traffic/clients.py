@@ -1,0 +1,168 @@
+"""The load: OpenAI's own client with its own connection pools, sent at its time whatever came of earlier requests.
+
+No retries: what its retries would hide is what is looked for.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+from openai import AsyncOpenAI
+
+from traffic.arrivals import Arrival, Mix, Shape
+from traffic.counts import Outcome, Record, fault_of, judge
+
+#: Seconds after which a request counts as failed.
+TIMEOUT = 120.0
+#: Ids of requests begin so, in the engines' logs too.
+ID_PREFIX = "traffic-"
+
+
+class Load:
+    """Sends requests from a thread of its own, so that whoever changes the deployment may block."""
+
+    def __init__(self, base_url: str, model: str, arrivals: Iterator[Arrival], mix: Mix) -> None:
+        self._base_url, self._model, self._arrivals, self._mix = base_url, model, arrivals, mix
+        self._records: list[Record] = []
+        self._enough: int | None = None
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._main, name="traffic", daemon=True)
+        self._began = 0.0
+        self.sent = 0
+        self.lag = 0.0
+        """Longest time that a request was sent after its time (s): what this machine could not keep up with."""
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped = True
+        self._thread.join(TIMEOUT + 30)
+
+    def now(self) -> float:
+        """Seconds since the load began."""
+        return time.monotonic() - self._began
+
+    @property
+    def records(self) -> list[Record]:
+        """Requests that have ended, in the order of their ends."""
+        return list(self._records)
+
+    def finish(self, at_least: int) -> list[Record]:
+        """Go on until so many requests were sent, wait for their ends, and return all by number."""
+        self._enough = at_least
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return sorted(self._records, key=lambda r: r.number)
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except BaseException as error:  # told by `finish`
+            self._error = error
+
+    async def _run(self) -> None:
+        clients = [
+            AsyncOpenAI(base_url=self._base_url, api_key="none", max_retries=0, timeout=TIMEOUT)
+            for _ in range(self._mix.clients)
+        ]
+        under_way: set[asyncio.Task[None]] = set()
+        for arrival in self._arrivals:
+            await asyncio.sleep(max(0.0, arrival.at - self.now()))
+            if self._over():
+                break
+            self.lag = max(self.lag, self.now() - arrival.at)
+            self.sent += 1
+            task = asyncio.create_task(self._one(clients[arrival.client], arrival))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+        if under_way and not self._stopped:
+            await asyncio.gather(*under_way)
+        for client in clients:
+            await client.close()
+
+    def _over(self) -> bool:
+        return self._stopped or (self._enough is not None and self.sent >= self._enough)
+
+    async def _one(self, client: AsyncOpenAI, arrival: Arrival) -> None:
+        sent = self.now()
+        answer = _Answer(self.now)
+        fault, detail = "", ""
+        try:
+            if arrival.shape is Shape.PLAIN:
+                await answer.whole(client, self._model, arrival)
+            else:
+                await answer.stream(client, self._model, arrival)
+        except Exception as error:
+            fault, detail = (
+                fault_of(error),
+                repr(error) + (f" from {error.__cause__!r}" if error.__cause__ else ""),
+            )
+        begun = answer.first_token is not None
+        outcome, fault = judge(arrival.output_tokens, answer.tokens, answer.finish_reason, begun, fault)
+        record = Record(
+            number=arrival.number,
+            shape=arrival.shape,
+            client=arrival.client,
+            sent=sent,
+            ended=self.now(),
+            outcome=outcome,
+            fault=fault,
+            first_token=answer.first_token,
+            tokens=answer.tokens,
+            detail=detail,
+        )
+        self._records.append(record)
+        if outcome is not Outcome.SUCCEEDED:
+            print(f"[{record.ended:6.1f} s] lost: {record}", flush=True)
+
+
+class _Answer:
+    """What has come of an answer so far."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self.tokens = 0
+        self.finish_reason: str | None = None
+        self.first_token: float | None = None
+
+    async def whole(self, client: AsyncOpenAI, model: str, arrival: Arrival) -> None:
+        found = await client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": arrival.prompt}],
+            max_tokens=arrival.output_tokens,
+            temperature=0,
+            extra_body={"ignore_eos": True},
+            extra_headers={"X-Request-Id": f"{ID_PREFIX}{arrival.number}"},
+        )
+        self.finish_reason = found.choices[0].finish_reason
+        self.tokens = found.usage.completion_tokens if found.usage else 0
+
+    async def stream(self, client: AsyncOpenAI, model: str, arrival: Arrival) -> None:
+        async with await client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": arrival.prompt}],
+            max_tokens=arrival.output_tokens,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={"ignore_eos": True},
+            extra_headers={"X-Request-Id": f"{ID_PREFIX}{arrival.number}"},
+        ) as chunks:
+            async for chunk in chunks:
+                for choice in chunk.choices:
+                    if choice.delta.content:
+                        self.tokens += 1
+                        self.first_token = self.first_token or self._now()
+                    self.finish_reason = choice.finish_reason or self.finish_reason
+                if chunk.usage:
+                    self.tokens = chunk.usage.completion_tokens
