@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import signal
 import threading
 import time
@@ -47,6 +48,11 @@ def completion(pod: Pod, tokens: int) -> None:
 
 def in_flight(pod: Pod) -> int | None:
     found: int | None = get_json(pod.url, "/moe/v1/state").get("in_flight")
+    return found
+
+
+def idle_connections(pod: Pod) -> int | None:
+    found: int | None = get_json(pod.url, "/moe/v1/state").get("idle_connections")
     return found
 
 
@@ -171,6 +177,29 @@ def test_a_drain_moves_a_pooled_client_without_a_failed_request(served: Group) -
         stream.join()
     wait_for("no request in flight", lambda: in_flight(pod) == 0, seconds=30)
     assert get_json(served.pods[1].url, "/moe/v1/state")["draining"] is None
+
+
+def test_idle_connections_outlive_clients_pools_and_are_closed_by_a_drain(served: Group) -> None:
+    """A request on a connection that the server is just closing fails: OpenAI's client gives its own up after 5 s."""
+    pod = served.pods[1]
+    clients = [http.client.HTTPConnection(pod.address, PORT, timeout=60) for _ in range(2)]
+    try:
+        used, left = clients
+        assert _pooled_request(used) == _pooled_request(left) == (200, None)
+        rested = time.monotonic() + 5.5  # above vLLM's own limit
+        wait_for("a pause", lambda: time.monotonic() > rested, seconds=10)
+        assert _pooled_request(used) == (200, None)
+        post_json(pod.url, "/moe/v1/drain", {"reason": "test"}, headers={TOKEN_HEADER: TOKEN})
+        wait_for("two connections told", lambda: idle_connections(pod) == 2, seconds=5)
+        assert _pooled_request(used) == (200, "close")
+        wait_for("one connection left", lambda: idle_connections(pod) == 1, seconds=5)
+        assert left.sock is not None
+        assert not select.select([left.sock], [], [], 0)[0], "closed before short-lived pools gave it up"
+        wait_for("no connection left", lambda: idle_connections(pod) == 0, seconds=15)
+        assert left.sock.recv(1) == b""
+    finally:
+        for client in clients:
+            client.close()
 
 
 def test_a_killed_engine_takes_its_group_out_and_leaves_its_cause(served: Group) -> None:

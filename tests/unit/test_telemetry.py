@@ -125,7 +125,7 @@ class Engine:
     """An HTTP server that answers as a pod does."""
 
     def __init__(self) -> None:
-        self.page, self.in_flight, self.asked = PAGE, 0, []
+        self.page, self.in_flight, self.idle, self.asked = PAGE, 0, 0, []
         self.answer: web.Response | None = None
         self.guarded = False
         """Whether clients need a key."""
@@ -136,7 +136,7 @@ class Engine:
             case "/metrics":
                 return web.Response(body=self.page)
             case "/moe/v1/state":
-                return web.json_response({"in_flight": self.in_flight})
+                return web.json_response({"in_flight": self.in_flight, "idle_connections": self.idle})
             case "/moe/v1/drain":
                 return web.json_response({})
             case "/moe/v1/canary" | "/v1/completions" as path:
@@ -166,13 +166,14 @@ async def engine() -> AsyncIterator[tuple[Engine, int, aiohttp.ClientSession]]:
 class TestCollector:
     async def test_a_pod_is_scraped_and_forgotten_when_it_is_gone(self, engine) -> None:
         server, port, session = engine
-        server.in_flight = 7
+        server.in_flight, server.idle = 7, 2
         targets = [Target(("ns", "d"), "uid", "127.0.0.1", port, request_slots=8)]
         news: list[tuple[str, str]] = []
         collector = Collector(session, lambda: targets, news.append, lambda: 100.0)
         await collector.round()
         seen = collector.snapshot().pods["uid"]
         assert (seen.running, seen.in_flight, seen.request_slots) == (5, 7, 8)
+        assert seen.idle_connections == 2
         assert news == [("ns", "d")]
         targets.clear()
         await collector.round()

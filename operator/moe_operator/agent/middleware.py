@@ -8,7 +8,8 @@ It passes every message on as it comes, so a streamed answer is not held back. I
                            for each other
     GET    /moe/v1/ready   200 while this pod and every other pod of its group are alive; the readiness probe
     GET    /moe/v1/state   all of it as JSON, with the requests in flight
-    POST   /moe/v1/drain   answer with `Connection: close` from now on, so that pooled clients move to other groups
+    POST   /moe/v1/drain   answer with `Connection: close` from now on, so that pooled clients move to other groups,
+                           and close what they leave idle
     DELETE /moe/v1/drain   end that
     POST   /moe/v1/canary  one token from the rank that the header X-data-parallel-rank names, for the operator, which
                            has no API key
@@ -22,6 +23,7 @@ import asyncio
 import json
 import logging
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from http import HTTPStatus
 from importlib import metadata
@@ -33,6 +35,7 @@ from .asgi import App, Message, Receive, Scope, Send, answer, field_of, refuse, 
 from .compile_publisher import PublisherThread
 from .drain import DrainFlag
 from .guard import TOKEN_HEADER, Guard
+from .keep_alive import CLOSE_AFTER, IdleConnections, protocols_of
 from .settings import Settings, read_settings
 from .slots import Reading, Slot, read_all
 from .watch import ALIVE_PATH, PeerWatch
@@ -63,6 +66,10 @@ class AgentMiddleware:
         self._drain = DrainFlag(self._settings.directory)
         self._watch = PeerWatch(self._settings)
         self._publisher = PublisherThread(self._settings.directory)
+        self._idle = IdleConnections(lambda scope: routed_path(scope).startswith(_WORK))
+        self._connections: Iterable[Any] = ()
+        self._fault = ""
+        self._peer_down = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +83,7 @@ class AgentMiddleware:
                 self._end()
             return
         slot = self._start()
+        self._connections = protocols_of(scope)
         path = routed_path(scope)
         if kind == "http" and path.startswith(PREFIX):
             await self._own_page(path, scope, receive, send)
@@ -84,7 +92,7 @@ class AgentMiddleware:
             await refuse(kind, send)
             return
         if kind == "http":
-            send = self._closing_while_draining(send)
+            send = self._closing_on_leave(send)
             if scope["method"] != "POST" or not path.startswith(_WORK):
                 await self._app(scope, receive, send)
                 return
@@ -92,6 +100,8 @@ class AgentMiddleware:
         try:
             await self._app(scope, receive, send)
         finally:
+            # First: a drain that sees no request in flight must see the connection that is left.
+            self._look_at_connections(slot)
             slot.leave()
 
     def _start(self) -> Slot:
@@ -134,11 +144,28 @@ class AgentMiddleware:
     async def _beat(self, slot: Slot) -> None:
         while True:
             slot.beat()
+            self._peer_down = any(not row["up"] for row in self._watch.rows())
+            self._look_at_connections(slot)
             await asyncio.sleep(_BEAT_SECONDS)
 
-    def _closing_while_draining(self, send: Send) -> Send:
+    def _look_at_connections(self, slot: Slot) -> None:
+        """While the pod drains, close what clients no longer use, and note what is left. Of a broken group close all
+        that is idle: what would come on it would fail, while a new connection finds another group.
+        """
+        if self._drain.is_set():
+            slot.note_idle(self._idle.look(self._connections, CLOSE_AFTER))
+            return
+        slot.note_idle(0)
+        if self._broken():
+            self._idle.look(self._connections, 0.0)
+
+    def _broken(self) -> bool:
+        """Whether this group cannot serve, as far as this process knows."""
+        return self._peer_down or bool(self._fault)
+
+    def _closing_on_leave(self, send: Send) -> Send:
         async def forward(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._drain.is_set():
+            if message["type"] == "http.response.start" and (self._broken() or self._drain.is_set()):
                 kept = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"connection"]
                 message = {**message, "headers": [*kept, (b"connection", b"close")]}
             await send(message)
@@ -194,11 +221,13 @@ class AgentMiddleware:
             "incarnation": self._settings.incarnation,
             "in_flight": sum(reading.in_flight for reading in readings),
             "served": sum(reading.served for reading in readings),
+            "idle_connections": sum(reading.idle for reading in readings),
             "servers": [
                 {
                     "pid": reading.pid,
                     "in_flight": reading.in_flight,
                     "served": reading.served,
+                    "idle_connections": reading.idle,
                     "silent_seconds": round(reading.silent, 1),
                 }
                 for reading in readings
@@ -212,6 +241,10 @@ class AgentMiddleware:
 
     async def _own_fault(self, scope: Scope) -> str:
         """Why this pod's own part of the group cannot serve, or "" if nothing speaks against it."""
+        self._fault = await self._look_for_fault(scope)
+        return self._fault
+
+    async def _look_for_fault(self, scope: Scope) -> str:
         for reading in self._readings()[1:]:
             if reading.silent > _SILENT_SECONDS:
                 return f"its API-server process {reading.pid} gave no sign of life for {reading.silent:.0f} s"

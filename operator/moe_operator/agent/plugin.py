@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import logging
 
-from . import compile_cache, cpu_expert_parallel, cpu_fork, cpu_waiting, phases, shared_memory, termination
+from . import (
+    compile_cache,
+    cpu_expert_parallel,
+    cpu_fork,
+    cpu_waiting,
+    keep_alive,
+    phases,
+    shared_memory,
+    termination,
+)
 
 _log = logging.getLogger("vllm.moe_agent")
 
@@ -18,6 +27,7 @@ def register() -> None:
         _log.info("No termination log to write to: the causes of failures are in the container's log alone.")
     for part in (
         phases.install,
+        keep_alive.install,
         shared_memory.apply,
         compile_cache.apply,
         cpu_expert_parallel.apply,

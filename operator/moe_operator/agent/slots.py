@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_LAYOUT = struct.Struct("<qqq")
+_LAYOUT = struct.Struct("<qqqq")
 _SUFFIX = ".slot"
 
 
@@ -27,12 +27,14 @@ class Reading:
         pid: its process id in the pod's namespace.
         in_flight: requests it has begun and not ended.
         served: requests it has ended since it started.
+        idle: connections on which clients may send another request; counted while the pod drains.
         silent: seconds since its event loop last gave a sign of life.
     """
 
     pid: int
     in_flight: int
     served: int
+    idle: int
     silent: float
 
 
@@ -57,6 +59,7 @@ class Slot:
         self._memory = mmap.mmap(self._fd, _LAYOUT.size)
         self._in_flight = 0
         self._served = 0
+        self._idle = 0
         self.beat()
         unready.rename(self._path)
 
@@ -76,11 +79,16 @@ class Slot:
         self._served += 1
         self.beat()
 
+    def note_idle(self, connections: int) -> None:
+        """So many connections wait for another request."""
+        self._idle = connections
+        self.beat()
+
     def beat(self) -> None:
         """The event loop runs."""
         if self._memory.closed:  # a request that ends while the server shuts down
             return
-        _LAYOUT.pack_into(self._memory, 0, self._in_flight, self._served, time.monotonic_ns())
+        _LAYOUT.pack_into(self._memory, 0, self._in_flight, self._served, self._idle, time.monotonic_ns())
 
     def read(self) -> Reading:
         """This process's own numbers."""
@@ -120,6 +128,6 @@ def read_all(directory: Path, own: Slot) -> list[Reading]:
     return readings
 
 
-def _reading(pid: int, content: tuple[int, int, int]) -> Reading:
-    in_flight, served, beat = content
-    return Reading(pid, in_flight, served, max(0.0, (time.monotonic_ns() - beat) / 1e9))
+def _reading(pid: int, content: tuple[int, ...]) -> Reading:
+    in_flight, served, idle, beat = content
+    return Reading(pid, in_flight, served, idle, max(0.0, (time.monotonic_ns() - beat) / 1e9))

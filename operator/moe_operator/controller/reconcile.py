@@ -63,6 +63,7 @@ from moe_operator.controller.kube import (
 from moe_operator.controller.ledger import record
 from moe_operator.controller.neighbours import ComputeDomains
 from moe_operator.controller.observed import GroupFacts, group_facts, node_states
+from moe_operator.controller.occupied import occupied
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.scaling import Load, Scale, Scaler, load_of
@@ -311,11 +312,10 @@ class _Pass:
         }
         views = []
         for group in groups:
-            seen = [snapshot.pods.get(p.uid) for p in group.pods]
-            known = bool(seen) and all(s is not None and s.failures == 0 for s in seen)
-            busy = any(s.busy for s in seen if s) if known else None
             cause = broken(group, limits, stalled, self._now) or self._displaced.get(group.name)
-            views.append(classify(group, cause, busy, self._o._canaries.state(group)))
+            views.append(
+                classify(group, cause, occupied(group, snapshot, self._now), self._o._canaries.state(group))
+            )
         return views
 
     def _scale(self) -> Scale:

@@ -11,6 +11,8 @@ class AgentState:
 
     in_flight: int
     """Requests open in the pod: an engine that is stopped cannot tell of those that wait for it."""
+    idle_connections: int = 0
+    """Connections of clients that wait for another request, while the pod drains."""
     phases: Mapping[str, float] = field(default_factory=dict)
     """Seconds that the engine took over each part of its start; an agent of an earlier version says nothing."""
 
@@ -21,6 +23,7 @@ def read_agent_state(page: bytes) -> AgentState | None:
         content = json.loads(page)
         spans = content.get("phases") or {}
         phases = {str(name): max(0.0, float(seconds)) for name, seconds in spans.items()}
-        return AgentState(int(content["in_flight"]), phases)
+        idle = int(content.get("idle_connections") or 0)
+        return AgentState(int(content["in_flight"]), idle, phases)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

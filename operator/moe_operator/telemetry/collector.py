@@ -99,7 +99,10 @@ class Collector:
             return
         if state is not None:
             window.phases = state.phases
-        window.add(self._clock(), metrics, state.in_flight if state else None)
+        if state is None:
+            window.add(self._clock(), metrics, None)
+        else:
+            window.add(self._clock(), metrics, state.in_flight, state.idle_connections)
 
     async def _metrics(self, target: Target) -> EngineMetrics | None:
         page = await self._get(target, "/metrics")

@@ -24,12 +24,15 @@ class PodWindow:
     _progress_at: float | None = None
     _failures: int = 0
     _in_flight: int | None = None
+    _idle_connections: int = 0
 
     def failed(self) -> None:
         """A scrape got no answer."""
         self._failures += 1
 
-    def add(self, at: float, metrics: EngineMetrics, in_flight: int | None) -> None:
+    def add(
+        self, at: float, metrics: EngineMetrics, in_flight: int | None, idle_connections: int = 0
+    ) -> None:
         """Take up a scrape. Counters that fell were reset: what came before them does not count."""
         last = self._scrapes[-1][1] if self._scrapes else None
         if last and (
@@ -43,6 +46,7 @@ class PodWindow:
             self._progress_at = at
         self._failures = 0
         self._in_flight = in_flight
+        self._idle_connections = idle_connections
         self._scrapes.append((at, metrics))
         while len(self._scrapes) > 2 and self._scrapes[1][0] <= at - WINDOW:
             self._scrapes.popleft()
@@ -59,6 +63,7 @@ class PodWindow:
             running=last.running,
             waiting=last.waiting,
             in_flight=self._in_flight,
+            idle_connections=self._idle_connections,
             kv_usage_percent=last.kv_usage * 100,
             prompt_tokens_total=last.prompt_tokens,
             output_tokens_total=last.output_tokens,

@@ -1,0 +1,23 @@
+"""Whether a group has something to lose: requests, or connections on which they may come."""
+
+from moe_operator.controller.group_planner import DRAIN_SETTLE
+from moe_operator.controller.observed import GroupFacts
+from moe_operator.telemetry.observation import Snapshot
+
+
+def occupied(group: GroupFacts, snapshot: Snapshot, now: float) -> bool | None:
+    """True while requests are in a group; of one that drains, also while clients keep connections to it.
+
+    None if telemetry cannot say. Of a group that drains it can only by figures from after the last request could
+    have found its way there: older ones were taken when it still got new ones.
+    """
+    seen = [snapshot.pods.get(pod.uid) for pod in group.pods]
+    found = [s for s in seen if s is not None and s.failures == 0]
+    if not found or len(found) < len(seen):
+        return None
+    if group.draining_since is None:
+        return any(s.busy for s in found)
+    if any(s.busy or s.idle_connections for s in found):
+        return True
+    closed = now - group.draining_since - DRAIN_SETTLE
+    return False if all(snapshot.taken_at - s.at <= closed for s in found) else None
