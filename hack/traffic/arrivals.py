@@ -27,7 +27,7 @@ class Mix:
     output: tuple[int, int] = (4, 20)
     stream_share: float = 0.5
     long_share: float = 0.0
-    long_output: int = 1600
+    long_output: int = 1000
     clients: int = 8
     """Clients, each with a connection pool of its own."""
 

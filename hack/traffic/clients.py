@@ -17,6 +17,8 @@ from traffic.counts import Outcome, Record, fault_of, judge
 
 #: Seconds after which a request counts as failed.
 TIMEOUT = 120.0
+#: Seconds between two lines of progress.
+_TELL = 10.0
 #: Ids of requests begin so, in the engines' logs too.
 ID_PREFIX = "traffic-"
 
@@ -76,6 +78,7 @@ class Load:
             for _ in range(self._mix.clients)
         ]
         under_way: set[asyncio.Task[None]] = set()
+        progress = asyncio.create_task(self._tell())
         for arrival in self._arrivals:
             await asyncio.sleep(max(0.0, arrival.at - self.now()))
             if self._over():
@@ -87,8 +90,19 @@ class Load:
             task.add_done_callback(under_way.discard)
         if under_way and not self._stopped:
             await asyncio.gather(*under_way)
+        progress.cancel()
         for client in clients:
             await client.close()
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(_TELL)
+            bad = sum(r.outcome is not Outcome.SUCCEEDED for r in self._records)
+            ended = len(self._records)
+            print(
+                f"[{self.now():6.1f} s] {self.sent} sent, {self.sent - ended} under way, {bad} lost",
+                flush=True,
+            )
 
     def _over(self) -> bool:
         return self._stopped or (self._enough is not None and self.sent >= self._enough)

@@ -28,7 +28,7 @@ def assert_nothing_lost(report: Report) -> None:
 def test_engine_arguments_change(serve: Serve) -> None:
     """A rollout with surge: the successor serves before the old group drains. Some streams outlast the drain."""
     serve()
-    mix = dataclasses.replace(MIX, long_share=0.015)
+    mix = dataclasses.replace(MIX, long_share=0.01)
     with run("arguments change", "1 → 2 → 1 groups", mix) as traffic:
         traffic.warm()
         apply(manifest(**{"max-num-seqs": "24"}), manager="traffic")
