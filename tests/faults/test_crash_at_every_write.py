@@ -8,7 +8,8 @@ import pytest
 
 from fakecluster.crashes import FATES, Report, Story, explore
 from fakecluster.engines import EngineSettings
-from fakecluster.harness import Harness, manifest
+from fakecluster.faults import FaultPlan
+from fakecluster.harness import Harness, manifest, play
 
 
 async def _nothing(h: Harness) -> None:
@@ -96,6 +97,24 @@ def test_a_crash_at_any_write_changes_nothing_about_the_end(story: Story, report
     print(report.line())
     assert not report.failures, "\n\n".join(report.failures)
     assert report.writes, "a story without writes proves nothing"
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+def test_a_drain_is_told_to_every_agent_whichever_write_is_the_operators_last(number: int) -> None:
+    """Clients with pooled connections would stay with a group until its pods are deleted under them."""
+
+    async def scenario(h: Harness) -> None:
+        h.apply(manifest(2))
+        await h.serve(2)
+        await h.settle()
+        operator = h.operator
+        operator.client.faults = FaultPlan(crash_after=operator.client.attempts + number)
+        h.edit(replicas=1)
+        await h.serve(1)
+        assert operator.crash is not None
+        assert {"tiny-g1-0", "tiny-g1-0-1"} <= set(h.world.engine_client.drained)
+
+    play(scenario, settings=_busy())
 
 
 @pytest.mark.parametrize("story", STORIES[:2], ids=lambda s: s.name)

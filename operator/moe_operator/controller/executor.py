@@ -119,16 +119,18 @@ class Executor:
         self._store.upsert(POD, fresh)
 
     async def _start_drain(self, deployment: ModelDeployment, group: GroupFacts, now: float) -> None:
+        # The agents first: nobody tells them once the group is marked. Told of a drain that then does not come, they
+        # only make clients connect anew.
+        token = self._tokens.token(deployment.uid, group.name)
+        for pod in group.pods:
+            if pod.ip:
+                await self._engine.drain(pod.ip, names.HTTP_PORT, token)
         patch = {"metadata": {"uid": group.uid, "annotations": {names.ANNOTATION_DRAINING: format_time(now)}}}
         try:
             fresh = await self._client.patch(LEADER_WORKER_SET, deployment.namespace, group.name, patch)
         except (NotFoundError, ConflictError):
             return  # gone, or another group of that name: the watch tells
         self._store.upsert(LEADER_WORKER_SET, fresh)
-        token = self._tokens.token(deployment.uid, group.name)
-        for pod in group.pods:
-            if pod.ip:
-                await self._engine.drain(pod.ip, names.HTTP_PORT, token)
 
     async def _delete(self, deployment: ModelDeployment, group: GroupFacts) -> None:
         await self._client.delete(
