@@ -49,8 +49,8 @@ def operator() -> Iterator[None]:
     )
 
 
-def manifest(*, replicas: int = 1, image: str | None = None, **args: str) -> dict[str, Any]:
-    """The deployment; what is not given is what all scenarios begin and end with."""
+def manifest(*, image: str | None = None, **args: str) -> dict[str, Any]:
+    """The deployment, without its number of groups, which `scale` sets; what is not given is what all scenarios begin and end with."""
     # Each engine's log tells which requests it took.
     engine: dict[str, Any] = {"args": {"seed": "0", "max-num-seqs": "32", "enable-log-requests": "", **args}}
     if image:
@@ -68,7 +68,6 @@ def manifest(*, replicas: int = 1, image: str | None = None, **args: str) -> dic
             },
             "hardware": {"accelerator": "cpu", "gpusPerGroup": RANKS},
             "scaling": {"mode": "External", "minGroups": 1, "maxGroups": 3},
-            "replicas": replicas,
             "rollout": {"maxSurge": 1, "maxUnavailable": 0, "drainDeadline": f"{DRAIN_DEADLINE:g}s"},
             "engine": engine,
         },
@@ -95,6 +94,11 @@ def settled(replicas: int) -> bool:
     )
 
 
+def scale(groups: int) -> None:
+    """As people do it."""
+    kubectl("scale", f"{names.PLURAL}/{NAME}", "-n", NAMESPACE, f"--replicas={groups}")
+
+
 Serve = Callable[..., None]
 
 
@@ -102,10 +106,11 @@ Serve = Callable[..., None]
 def serve() -> Serve:
     """Applies the deployment and waits until it is as wanted, with nothing else left."""
 
-    def served(**wanted: Any) -> None:
+    def served(replicas: int = 1, **wanted: Any) -> None:
         apply(manifest(**wanted), manager="traffic")
+        scale(replicas)
         wait_ready(NAME, NAMESPACE, seconds=300)
-        wait_for("all groups as wanted", lambda: settled(wanted.get("replicas", 1)), seconds=300, every=1)
+        wait_for("all groups as wanted", lambda: settled(replicas), seconds=300, every=1)
 
     return served
 

@@ -14,7 +14,7 @@ from harness.install import install_operator
 from harness.kubectl import apply, get, kubectl
 from harness.leader import holder, leader_pod, operator_process
 from harness.wait import wait_for
-from tests.traffic.conftest import MIX, NAME, NAMESPACE, REQUESTS, Serve, manifest, run, settled
+from tests.traffic.conftest import MIX, NAME, NAMESPACE, REQUESTS, Serve, manifest, run, scale, settled
 from traffic.report import Report
 
 pytestmark = pytest.mark.timeout(900)
@@ -60,12 +60,12 @@ def test_scale_up_and_down(serve: Serve) -> None:
     serve()
     with run("scale 1 → 2 → 1", "1 → 2 → 1 groups") as traffic:
         traffic.warm()
-        kubectl("scale", f"mdep/{NAME}", "-n", NAMESPACE, "--replicas=2")
+        scale(2)
         traffic.mark("scaled to 2")
         wait_for("two groups", lambda: settled(2), seconds=400, every=1)
         traffic.mark("two groups")
         traffic.warm(traffic.load.sent + 60)
-        kubectl("scale", f"mdep/{NAME}", "-n", NAMESPACE, "--replicas=1")
+        scale(1)
         traffic.mark("scaled to 1")
         wait_for("one group", lambda: settled(1), seconds=200, every=1)
         traffic.mark("one group")
