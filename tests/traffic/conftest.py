@@ -50,7 +50,7 @@ def operator() -> Iterator[None]:
 
 
 def manifest(*, image: str | None = None, **args: str) -> dict[str, Any]:
-    """The deployment, without its number of groups, which `scale` sets; what is not given is what all scenarios begin and end with."""
+    """The deployment without its number of groups, which `scale` sets; all scenarios begin with what is not given."""
     # Each engine's log tells which requests it took.
     engine: dict[str, Any] = {"args": {"seed": "0", "max-num-seqs": "32", "enable-log-requests": "", **args}}
     if image:
