@@ -4,6 +4,7 @@ No retries: what its retries would hide is what is looked for.
 """
 
 import asyncio
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +20,6 @@ from traffic.counts import Outcome, Record, fault_of, judge
 TIMEOUT = 120.0
 #: Seconds between two lines of progress.
 _TELL = 10.0
-#: Ids of requests begin so, in the engines' logs too.
-ID_PREFIX = "traffic-"
 
 
 class Load:
@@ -34,6 +33,8 @@ class Load:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._main, name="traffic", daemon=True)
         self._began = 0.0
+        self.id_prefix = f"traffic-{secrets.token_hex(4)}-"
+        """How ids of this load's requests begin, in the engines' logs too: a log may have those of earlier loads."""
         self.sent = 0
         self.lag = 0.0
         """Longest time that a request was sent after its time (s): what this machine could not keep up with."""
@@ -110,12 +111,12 @@ class Load:
     async def _one(self, client: AsyncOpenAI, arrival: Arrival) -> None:
         sent = self.now()
         answer = _Answer(self.now)
-        fault, detail = "", ""
+        request_id, fault, detail = f"{self.id_prefix}{arrival.number}", "", ""
         try:
             if arrival.shape is Shape.PLAIN:
-                await answer.whole(client, self._model, arrival)
+                await answer.whole(client, self._model, arrival, request_id)
             else:
-                await answer.stream(client, self._model, arrival)
+                await answer.stream(client, self._model, arrival, request_id)
         except Exception as error:
             fault, detail = (
                 fault_of(error),
@@ -149,19 +150,19 @@ class _Answer:
         self.finish_reason: str | None = None
         self.first_token: float | None = None
 
-    async def whole(self, client: AsyncOpenAI, model: str, arrival: Arrival) -> None:
+    async def whole(self, client: AsyncOpenAI, model: str, arrival: Arrival, request_id: str) -> None:
         found = await client.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": arrival.prompt}],
             max_tokens=arrival.output_tokens,
             temperature=0,
             extra_body={"ignore_eos": True},
-            extra_headers={"X-Request-Id": f"{ID_PREFIX}{arrival.number}"},
+            extra_headers={"X-Request-Id": request_id},
         )
         self.finish_reason = found.choices[0].finish_reason
         self.tokens = found.usage.completion_tokens if found.usage else 0
 
-    async def stream(self, client: AsyncOpenAI, model: str, arrival: Arrival) -> None:
+    async def stream(self, client: AsyncOpenAI, model: str, arrival: Arrival, request_id: str) -> None:
         async with await client.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": arrival.prompt}],
@@ -170,7 +171,7 @@ class _Answer:
             stream=True,
             stream_options={"include_usage": True},
             extra_body={"ignore_eos": True},
-            extra_headers={"X-Request-Id": f"{ID_PREFIX}{arrival.number}"},
+            extra_headers={"X-Request-Id": request_id},
         ) as chunks:
             async for chunk in chunks:
                 for choice in chunk.choices:

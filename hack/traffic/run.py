@@ -25,7 +25,7 @@ class Run:
         self._scenario, self._layout, self._mix, self._seed = scenario, layout, mix, seed
         url = f"http://{deployment}.{namespace}.svc.cluster.local:{names.HTTP_PORT}/v1"
         self.load = Load(url, _served_name, poisson(mix, seed), mix)
-        self.watch = Watch(deployment, namespace, self.load.now)
+        self.watch = Watch(deployment, namespace, self.load.now, self.load.id_prefix)
         self.marks: dict[str, float] = {}
         self.records: list[Record] = []
 

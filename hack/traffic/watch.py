@@ -11,9 +11,6 @@ from typing import IO, Any, Self
 
 from moe_operator.api import names
 from traffic.changes import GroupLife, Lives
-from traffic.clients import ID_PREFIX
-
-_TAKEN = re.compile(rf"Received request \S*?{ID_PREFIX}(\d+)")
 
 
 class Watch:
@@ -22,9 +19,10 @@ class Watch:
     Engines tell what they take with `--enable-log-requests`.
     """
 
-    def __init__(self, deployment: str, namespace: str, now: Callable[[], float]) -> None:
+    def __init__(self, deployment: str, namespace: str, now: Callable[[], float], id_prefix: str) -> None:
         self._namespace, self._now = namespace, now
         self._selector = f"{names.LABEL_DEPLOYMENT}={deployment},{names.LABEL_GROUP}"
+        self._taken = re.compile(rf"Received request \S*?{re.escape(id_prefix)}(\d+)")
         self._lives = Lives()
         self._lock = threading.Lock()
         self._processes: list[subprocess.Popen[str]] = []
@@ -89,7 +87,7 @@ class Watch:
 
     def _log(self, pod: str, lines: IO[str]) -> None:
         for line in lines:
-            if found := _TAKEN.search(line):
+            if found := self._taken.search(line):
                 self.taken[int(found.group(1))] = pod
 
 
