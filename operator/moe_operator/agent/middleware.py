@@ -144,7 +144,7 @@ class AgentMiddleware:
     async def _beat(self, slot: Slot) -> None:
         while True:
             slot.beat()
-            self._peer_down = any(not row["up"] for row in self._watch.rows())
+            self._rows()
             self._look_at_connections(slot)
             await asyncio.sleep(_BEAT_SECONDS)
 
@@ -158,6 +158,12 @@ class AgentMiddleware:
         slot.note_idle(0)
         if self._broken():
             self._idle.look(self._connections, 0.0)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """The table of peers as it is now, and what follows for clients' connections."""
+        rows = self._watch.rows()
+        self._peer_down = any(not row["up"] for row in rows)
+        return rows
 
     def _broken(self) -> bool:
         """Whether this group cannot serve, as far as this process knows."""
@@ -200,7 +206,7 @@ class AgentMiddleware:
 
     async def _ready(self, scope: Scope) -> tuple[HTTPStatus, dict[str, Any]]:
         own = await self._own_fault(scope)
-        rows = self._watch.rows()
+        rows = self._rows()
         reasons = [f"this pod: {own}"] if own else []
         reasons += [f"peer {row['address']} {row['reason']}" for row in rows if not row["up"]]
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
