@@ -35,7 +35,7 @@ ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT_NAME}"
 # that check owner references which block the owner's deletion.
 USED = {
     "modeldeployments.moe-operator.dev/finalizers": "update",
-    "modeldeployments.moe-operator.dev": "get list watch",
+    "modeldeployments.moe-operator.dev": "get list watch patch",
     "modeldeployments.moe-operator.dev/status": "patch",
     "leaderworkersets.leaderworkerset.x-k8s.io": "get list watch create patch delete",
     "controllerrevisions.apps": "get list watch create patch delete",

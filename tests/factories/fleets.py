@@ -48,10 +48,11 @@ def fleet(
     holdings: Iterable[Holding] = (),
     pod: Mapping[str, Any] | None = None,
     neighbours: Mapping[str, tuple[str, ...]] | None = None,
+    shunned: Iterable[str] = (),
 ) -> Fleet:
     """`held`: GPUs in use by node."""
     in_use = {node: {GPU: count} for node, count in (held or {}).items()}
-    return Fleet(wanted, pod or ANY_NODE, Inventory(tuple(nodes), in_use), holdings, neighbours)
+    return Fleet(wanted, pod or ANY_NODE, Inventory(tuple(nodes), in_use), holdings, neighbours, shunned)
 
 
 def waiting(

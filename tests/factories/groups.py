@@ -27,6 +27,7 @@ def pod(group: str = "tiny-g0", index: int = 0, **overrides: Any) -> PodFacts:
         node=f"node-{index}",
         node_state=NodeState.READY,
         node_since=NOW - 10_000,
+        node_leaving=None,
         phase="Running",
         phase_message="",
         deleting=False,
@@ -96,11 +97,11 @@ def change_pod(facts: GroupFacts, index: int, **overrides: Any) -> GroupFacts:
 def view(
     facts: GroupFacts,
     cause: Cause | None = None,
-    busy: bool | None = False,
+    requests: int | None = 0,
     canary: CanaryState | None = None,
 ) -> GroupView:
     """The group as judged."""
-    return classify(facts, cause, busy, canary)
+    return classify(facts, cause, requests, canary)
 
 
 def wanted(**overrides: Any) -> Wanted:

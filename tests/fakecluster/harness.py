@@ -9,7 +9,7 @@ from typing import Any
 
 from fakecluster.api_server import Write
 from fakecluster.clock import run_virtual
-from fakecluster.engines import EngineSettings
+from fakecluster.engines import Engine, EngineSettings
 from fakecluster.faults import FaultPlan, WatchFaults
 from fakecluster.invariants import Invariants
 from fakecluster.objects import is_true
@@ -307,6 +307,30 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
             found += differences(a.get(key, "(absent)"), b.get(key, "(absent)"), f"{path}.{key}")
         return found
     return [] if a == b else [f"{path}: {str(a)[:300]} != {str(b)[:300]}"]
+
+
+class Witness:
+    """Sees, twice a second, how many groups serve, and which engines there were."""
+
+    def __init__(self, harness: Harness, name: str = NAME) -> None:
+        self._harness = harness
+        self._name = name
+        self._engines: dict[tuple[str, int], Engine] = {}
+        self.lowest = len(harness.serving(name))
+        """Fewest groups that served at a time."""
+        self.most = len(harness.groups(name))
+        """Most groups that were there at a time."""
+        harness.world.timers.every(0.5, self._look)
+
+    def _look(self) -> None:
+        self.lowest = min(self.lowest, len(self._harness.serving(self._name)))
+        self.most = max(self.most, len(self._harness.groups(self._name)))
+        self._engines.update({e.identity: e for e in self._harness.world.engines.by_pod.values()})
+
+    @property
+    def lost_requests(self) -> dict[str, int]:
+        """Requests that ended with their engine, by pod."""
+        return {e.pod: e.lost_requests for e in self._engines.values() if e.lost_requests}
 
 
 Scenario = Callable[[Harness], Awaitable[None]]

@@ -6,10 +6,7 @@ import pytest
 
 from factories.groups import LIMITS, NOW, admitted, change_pod, exited, group, homeless, pod, starting_pod
 from moe_operator.api import names, reasons
-from moe_operator.api.status import Cause, RecoveryStatus
-from moe_operator.api.times import parse_time
 from moe_operator.controller.causes import broken, waiting_for
-from moe_operator.controller.ledger import backoff, record
 from moe_operator.controller.observed import EngineFacts, Held, NodeState, Termination, pod_facts
 
 
@@ -295,30 +292,3 @@ def test_what_keeps_a_pod_from_coming_up_is_read_from_its_status() -> None:
 def test_the_kubelets_words_are_bounded() -> None:
     held = Held("engine", False, "ErrImagePull", "x" * 5000)
     assert len(waiting_for(group(pods=[starting_pod(held=(held,))]))[1]) <= 900
-
-
-class TestLedger:
-    """Replacement is paced, and the cause is never lost."""
-
-    CAUSE = Cause(reason=reasons.ENGINE_EXITED, message="boom")
-
-    def test_the_first_successor_comes_at_once_later_ones_wait_longer(self) -> None:
-        assert [backoff(n) for n in (1, 2, 3, 4, 99)] == [0, 10, 20, 40, 300]
-
-    def test_a_group_counts_once(self) -> None:
-        once = record(RecoveryStatus(), group(0), self.CAUSE, NOW)
-        assert record(once, group(0), self.CAUSE, NOW + 1) is once
-        assert once.failures == 1
-        assert once.next_attempt_time is None
-
-    def test_failures_in_a_row_back_off(self) -> None:
-        ledger = record(RecoveryStatus(), group(0), self.CAUSE, NOW)
-        ledger = record(ledger, group(1), self.CAUSE, NOW + 60)
-        assert ledger.failures == 2
-        due = parse_time(ledger.next_attempt_time)
-        assert due is not None
-        assert due - (NOW + 60) >= 10
-
-    def test_quiet_time_forgives(self) -> None:
-        ledger = record(RecoveryStatus(), group(0), self.CAUSE, NOW)
-        assert record(ledger, group(1), self.CAUSE, NOW + 700).failures == 1

@@ -104,7 +104,7 @@ def test_a_starting_group_is_waited_for() -> None:
 
 def test_scale_down_drains_the_idle_group_and_spares_the_busy_one() -> None:
     busy, idle = admitted(group(0)), admitted(group(1))
-    plan = plan_groups(wanted(), [view(busy, busy=True), view(idle, busy=False)], NOW)
+    plan = plan_groups(wanted(), [view(busy, requests=3), view(idle, requests=0)], NOW)
     assert plan.actions == [
         StartDrain(idle, reasons.SCALED_DOWN),
         TrafficOff(idle, idle.pods, reasons.SCALED_DOWN),
@@ -118,19 +118,19 @@ def test_scale_down_gives_up_a_group_that_never_served_without_drain() -> None:
 
 
 @pytest.mark.parametrize(
-    ("waited", "busy", "deletes"),
+    ("waited", "requests", "deletes"),
     [
-        (0.0, False, None),
-        (DRAIN_SETTLE, False, reasons.DRAINED),
-        (100.0, True, None),
+        (0.0, 0, None),
+        (DRAIN_SETTLE, 0, reasons.DRAINED),
+        (100.0, 1, None),
         (100.0, None, None),
-        (300.0, True, reasons.DRAIN_DEADLINE),
+        (300.0, 1, reasons.DRAIN_DEADLINE),
         (300.0, None, reasons.DRAIN_DEADLINE),
     ],
 )
-def test_a_draining_group_goes_when_it_is_empty_or_out_of_time(waited, busy, deletes) -> None:
+def test_a_draining_group_goes_when_it_is_empty_or_out_of_time(waited, requests, deletes) -> None:
     facts = replace(admitted(group(), traffic=False), draining_since=NOW - waited)
-    plan = plan_groups(wanted(desired=0), [view(facts, busy=busy)], NOW)
+    plan = plan_groups(wanted(desired=0), [view(facts, requests=requests)], NOW)
     found = [a.reason for a in plan.actions if isinstance(a, DeleteGroup)]
     assert found == ([deletes] if deletes else [])
     assert deletes or plan.requeue_after is not None
@@ -138,7 +138,7 @@ def test_a_draining_group_goes_when_it_is_empty_or_out_of_time(waited, busy, del
 
 def test_a_draining_group_that_breaks_goes_at_once() -> None:
     facts = replace(admitted(group()), draining_since=NOW - 1)
-    plan = plan_groups(wanted(desired=0), [view(facts, cause=LOST, busy=True)], NOW)
+    plan = plan_groups(wanted(desired=0), [view(facts, cause=LOST, requests=3)], NOW)
     assert [a.cause for a in plan.actions if isinstance(a, DeleteGroup)] == [LOST]
 
 
@@ -170,7 +170,7 @@ class TestRollout:
         assert drained == ["tiny-g1"]
 
     def test_no_second_surge_while_an_old_group_drains(self) -> None:
-        draining = view(replace(old(admitted(group(0), traffic=False)), draining_since=NOW - 1), busy=True)
+        draining = view(replace(old(admitted(group(0), traffic=False)), draining_since=NOW - 1), requests=3)
         plan = plan_groups(
             wanted(desired=2), [draining, view(old(admitted(group(1)))), view(admitted(group(2)))], NOW
         )

@@ -7,10 +7,11 @@ from moe_operator.api import names, reasons
 from moe_operator.api.status import Cause, RecoveryStatus
 from moe_operator.controller.causes import broken, waiting_for
 from moe_operator.controller.half_placed import not_placed, placed_in_part, unplaced_since
-from moe_operator.controller.ledger import avoided, record
+from moe_operator.controller.ledger import Budget, avoided, record
 from moe_operator.controller.observed import GroupFacts, pod_facts
 
 CLIQUE = "nvidia.com/gpu.clique=rack-1"
+BUDGET = Budget(losses=5, window=3600, retry=1800)
 
 
 def _half(since: float = NOW - 301, bound_since: float = NOW - 400) -> GroupFacts:
@@ -119,10 +120,12 @@ def test_the_ledger_remembers_where_groups_were_not_taken() -> None:
     ledger = RecoveryStatus()
     for number, domain in enumerate(("k=a", "k=b", "k=a", None)):
         cause = Cause(reason=reasons.PLACED_IN_PART, message="", domain=domain)
-        ledger = record(ledger, replace(_half(), uid=f"u{number}"), cause, NOW + number)
+        ledger = record(ledger, replace(_half(), uid=f"u{number}"), cause, "tiny-a", BUDGET, NOW + number)
     assert avoided(ledger, NOW + 10) == ["k=b", "k=a"]
     assert avoided(ledger, NOW + 5000) == [], "what was full an hour ago need not be"
-    calm = record(ledger, replace(_half(), uid="later"), Cause(reason="x", message=""), NOW + 5000)
+    calm = record(
+        ledger, replace(_half(), uid="later"), Cause(reason="x", message=""), "tiny-a", BUDGET, NOW + 5000
+    )
     assert calm.avoided_domains == []
 
 

@@ -27,10 +27,10 @@ def seen(of: GroupFacts, age: float = 0.0, **overrides: Any) -> Snapshot:
 
 def test_a_serving_group_is_occupied_by_its_requests_alone() -> None:
     one = group()
-    assert occupied(one, seen(one, age=5.0), NOW) is False
-    assert occupied(one, seen(one, running=1), NOW) is True
-    assert occupied(one, seen(one, in_flight=1), NOW) is True
-    assert occupied(one, seen(one, idle_connections=3), NOW) is False
+    assert occupied(one, seen(one, age=5.0), NOW) == 0
+    assert occupied(one, seen(one, running=1, waiting=2), NOW) == 6, "of two pods"
+    assert occupied(one, seen(one, in_flight=1), NOW) == 2
+    assert occupied(one, seen(one, idle_connections=3), NOW) == 0
 
 
 def test_without_figures_of_every_pod_nobody_can_say() -> None:
@@ -39,16 +39,16 @@ def test_without_figures_of_every_pod_nobody_can_say() -> None:
     assert occupied(one, seen(one, failures=1), NOW) is None
 
 
-@pytest.mark.parametrize(("age", "expected"), [(0.5, False), (3.9, False), (4.1, None), (20.0, None)])
+@pytest.mark.parametrize(("age", "expected"), [(0.5, 0), (3.9, 0), (4.1, None), (20.0, None)])
 def test_a_drain_ends_by_figures_from_after_the_last_request_could_come(
-    age: float, expected: bool | None
+    age: float, expected: int | None
 ) -> None:
     """Scrapes are up to five seconds old: one from before the drain knows nothing of what came after it."""
     one = group(draining_since=NOW - DRAIN_SETTLE - 4)
-    assert occupied(one, seen(one, age=age), NOW) is expected
+    assert occupied(one, seen(one, age=age), NOW) == expected
 
 
 def test_a_drain_waits_for_connections_that_clients_keep() -> None:
     one = group(draining_since=NOW - 60)
-    assert occupied(one, seen(one, idle_connections=1), NOW) is True
-    assert occupied(one, seen(one, idle_connections=0), NOW) is False
+    assert occupied(one, seen(one, idle_connections=1), NOW) == 2
+    assert occupied(one, seen(one, idle_connections=0), NOW) == 0

@@ -64,6 +64,13 @@ class TestDomain:
         assert _domain(fleet(need(), [*broken, *rack("r2")]).place()) == "r2"
         assert fleet(need(), broken).place() == Placement()
 
+    def test_a_shunned_node_takes_no_pods(self) -> None:
+        """Lost: a group, to the node that lost its predecessors."""
+        nodes = [*rack("r1", 2), *rack("r2", 18)]
+        assert _domain(fleet(need(), nodes).place()) == "r1"
+        assert _domain(fleet(need(), nodes, shunned=["r1-01"]).place()) == "r2"
+        assert not fleet(need(), rack("r1", 2), shunned=["r1-01"]).across_domains()
+
     def test_a_node_with_broken_gpus_does_not_take_a_pod_that_needs_all(self) -> None:
         broken = [replace(tray("r1", 0), allocatable={GPU: 3}), tray("r1", 1)]
         assert _domain(fleet(need(), [*broken, *rack("r2")]).place()) == "r2"

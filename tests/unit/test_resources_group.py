@@ -281,6 +281,24 @@ class TestPlacement:
         assert lws["metadata"]["annotations"][names.ANNOTATION_NODE] == "b200-7"
         assert user["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] == [theirs]
 
+    def test_nodes_that_are_shunned_are_excluded_and_disliked_ones_come_last(self) -> None:
+        """Lost: the next group, to the node that lost the last two."""
+        revision = _revision(
+            model_deployment(hardware={"accelerator": "B200"}), group_plan(2, accelerator="B200")
+        )
+        pod = _pod(build_group(model_deployment(), revision, 0, placement=Placement(shunned=("n1", "n2"))))
+        labels = {"nvidia.com/gpu.product": "NVIDIA-B200"}
+        taken = [
+            n for n in ("n1", "n2", "n3") if selects(pod["spec"], NodeFacts(name=n, labels=labels, gpus={}))
+        ]
+        assert taken == ["n3"]
+        pod = _pod(build_group(model_deployment(), revision, 0, placement=Placement(disliked=("n1",))))
+        assert selects(pod["spec"], NodeFacts(name="n1", labels=labels, gpus={}))
+        (wish,) = pod["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+        assert wish["preference"]["matchFields"] == [
+            {"key": "metadata.name", "operator": "NotIn", "values": ["n1"]}
+        ]
+
     def test_a_selector_on_another_group_that_the_user_wrote_stays(self) -> None:
         near = {"labelSelector": {"matchLabels": {names.LABEL_GROUP: "other-g1"}}, "topologyKey": "zone"}
         user = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [near]}}

@@ -44,7 +44,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "moe-operator.rules" -}}
 - apiGroups: [moe-operator.dev]
   resources: [modeldeployments]
-  verbs: [get, list, watch]
+  # Patch: to put its finalizer on, and take it off; nothing else of the object is written.
+  verbs: [get, list, watch, patch]
 - apiGroups: [moe-operator.dev]
   resources: [modeldeployments/status]
   verbs: [patch]

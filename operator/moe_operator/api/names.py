@@ -9,6 +9,8 @@ PLURAL = "modeldeployments"
 #: Field manager of everything the reconciler applies, and of the status it writes.
 FIELD_MANAGER = "moe-operator"
 STATUS_FIELD_MANAGER = "moe-operator-status"
+#: On a ModelDeployment whose groups have requests to finish before it goes.
+FINALIZER = f"{GROUP}/drain"
 
 # Labels on every child and on the pods of a group.
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"

@@ -103,7 +103,19 @@ GROUPS_UNHEALTHY = _reason(
 )
 SCALING = _reason(_GENERAL, "Scaling", "The minimum serves; further groups are on their way.")
 ROLLING_OUT = _reason(_GENERAL, "RollingOut", "Groups are moving to a new revision one by one.")
-DELETING = _reason(_GENERAL, "Deleting", "The deployment is being deleted; its groups go with it.")
+ROLLOUT_PAUSED = _reason(
+    _GENERAL,
+    "RolloutPaused",
+    "`rollout.paused` keeps groups on the revisions that they are of, and another one is wanted.",
+    "Set `rollout.paused: false` to go on.",
+)
+LEAVING_NODES = _reason(
+    _GENERAL,
+    "LeavingNodes",
+    "Groups move off nodes that are cordoned or about to go.",
+    "Wait. Without free GPUs for a new group first, set `rollout.maxUnavailable: 1`.",
+)
+DELETING = _reason(_GENERAL, "Deleting", "The deployment is being deleted; its groups finish their requests.")
 
 # --- Reasons: what stops a spec ------------------------------------------------------------------
 
@@ -208,6 +220,26 @@ COMPUTE_DOMAIN_MISSING = _reason(
     " `computedomains.resource.nvidia.com`.",
     "Install NVIDIA's DRA driver for GPUs with ComputeDomains; or keep a group within a node"
     " (`hardware.gpusPerGroup`), or choose another fabric (`hardware.fabric`). The operator goes on by itself.",
+)
+ROLLOUT_STOPPED = _reason(
+    _SPEC,
+    "RolloutStopped",
+    "Groups of the wanted revision do not come up; those of the earlier one serve on.",
+    "Read `status.recovery.lastCause`; correct the spec, or apply the earlier one again. One group is tried at the"
+    " time that the message says.",
+)
+PROGRESS_DEADLINE = _reason(
+    _SPEC,
+    "ProgressDeadlineExceeded",
+    "A rollout, or a first start, has not come further for `rollout.progressDeadline`.",
+    "Read what its groups wait for in the message: nodes, mostly, or an image.",
+)
+PARKED = _reason(
+    _SPEC,
+    "RestartBudgetSpent",
+    "More groups were lost within `recovery.budgetWindow` than `recovery.restartBudget` allows, so none is made until"
+    " `recovery.retryInterval` is over.",
+    "Read `status.recovery.lastCause` and mend it; a change of what reaches the pods is tried at once.",
 )
 FORBIDDEN = _reason(
     _SPEC,
@@ -507,6 +539,9 @@ ROLLOUT = _reason(_STEP, "Rollout", "A group of a new revision was created besid
 GROUP_LOST = _reason(_STEP, "GroupLost", "A broken group was deleted; the Event names the cause.")
 SUPERSEDED = _reason(_STEP, "Superseded", "A group of an earlier revision goes.")
 SCALED_DOWN = _reason(_STEP, "ScaledDown", "A group goes because fewer are wanted.")
+NODE_MAINTENANCE = _reason(
+    _STEP, "NodeMaintenance", "A group moves, as one of its nodes is cordoned or about to go."
+)
 DRAINING = _reason(_STEP, "Draining", "A group gets no new requests and finishes those it has.")
 DRAINED = _reason(_STEP, "Drained", "A drained group has no requests left and was deleted.")
 DRAIN_DEADLINE = _reason(

@@ -55,6 +55,13 @@ class PodSecurityProfile(StrEnum):
     RESTRICTED = "Restricted"
 
 
+class GroupsOnDeletion(StrEnum):
+    """What happens to requests when a ModelDeployment is deleted."""
+
+    DRAIN = "Drain"
+    IMMEDIATE = "Immediate"
+
+
 class Goal(StrEnum):
     """What the planner prefers among layouts that fit."""
 
@@ -282,6 +289,15 @@ class RolloutSpec(ApiModel):
     """Groups below the wanted number while a new revision comes up. Not both 0."""
     drain_deadline: Annotated[Duration, Between("0s", "24h")] = "5m"
     """Longest wait for running requests of a group that is to go."""
+    progress_deadline: Annotated[Duration, Between("1m", "24h")] = "1h"
+    """A rollout in which no further group of the new revision has come to serve for this long is stopped: groups of
+    it that do not serve give their nodes back, the earlier revision serves on, and one group is tried again after
+    every `recovery.retryInterval`. Time in which weights are downloaded, and while paused, does not count."""
+    history_limit: Annotated[int, Field(ge=1, le=50)] = 10
+    """Revisions that are kept beside those that groups run, to go back to."""
+    paused: bool = False
+    """Groups stay of the revisions that they are of. They are still replaced, moved and scaled, with the revision that
+    serves."""
 
 
 class RecoverySpec(ApiModel):
@@ -296,6 +312,22 @@ class RecoverySpec(ApiModel):
     made anew, elsewhere if there is room. A group of which no pod has a node holds nothing, and waits."""
     start_deadline: Annotated[Duration, Between("30s", "24h")] = "30m"
     """A new group is not whole after this long."""
+    restart_budget: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Groups that may be lost within `budgetWindow`, for each wanted group. Beyond it no group is made until
+    `retryInterval` is over; those that serve, serve on."""
+    budget_window: Annotated[Duration, Between("1m", "24h")] = "1h"
+    """Time in which losses are counted together."""
+    retry_interval: Annotated[Duration, Between("1m", "24h")] = "30m"
+    """With the budget spent, or a rollout stopped, one group is tried again after this long. A change of what reaches
+    the pods is tried at once."""
+
+
+class DeletionSpec(ApiModel):
+    """What happens when the ModelDeployment is deleted."""
+
+    groups: GroupsOnDeletion = GroupsOnDeletion.DRAIN
+    """`Drain`: groups finish the requests that they have, as in a scale-down, within `rollout.drainDeadline`; until
+    then a finalizer keeps the ModelDeployment. `Immediate`: they end at once, and no finalizer is used."""
 
 
 class ModelDeploymentSpec(ApiModel):
@@ -323,3 +355,5 @@ class ModelDeploymentSpec(ApiModel):
     """How groups move to a new revision, and how a group is drained."""
     recovery: RecoverySpec = RecoverySpec()
     """When a group counts as lost, and is replaced."""
+    deletion: DeletionSpec = DeletionSpec()
+    """What happens when the ModelDeployment is deleted."""

@@ -184,11 +184,41 @@ class ColdStartStatus(ApiModel):
     """All of the engine's own start, the three before included: from its container's start until it was ready."""
 
 
+class AvoidedNode(ApiModel):
+    """A node on which groups were lost again and again."""
+
+    name: str
+    """The node."""
+    losses: int
+    """Groups lost for which it was to blame, lately."""
+    last_time: str
+    """When the last of them was lost (RFC 3339)."""
+
+
+class RolloutStatus(ApiModel):
+    """A rollout, or a first start, that is under way."""
+
+    revision: str
+    """What groups are moving to."""
+    updated: int
+    """Groups of it that served at `progressTime`."""
+    progress_time: str
+    """When it last came further (RFC 3339): `rollout.progressDeadline` counts from here."""
+
+
 class RecoveryStatus(ApiModel):
     """The ledger of failures: survives restarts of the operator and paces replacement."""
 
+    revision: str | None = None
+    """The revision that the counts are about: another one begins anew."""
     failures: int = 0
     """Groups lost in a row without one having served for long in between."""
+    window_start_time: str | None = None
+    """Since when losses are counted against `recovery.restartBudget` (RFC 3339)."""
+    losses_in_window: int = 0
+    """Groups lost since then."""
+    parked_until: str | None = None
+    """Until when no group is made, as the budget is spent or the rollout stopped (RFC 3339). Then one is tried."""
     last_failure_time: str | None = None
     """When a group was last lost (RFC 3339)."""
     next_attempt_time: str | None = None
@@ -202,6 +232,11 @@ class RecoveryStatus(ApiModel):
     avoided_domains: Annotated[list[str], Field(max_length=16), WHOLE_LIST] = Field(default_factory=list)
     """Domains (`LABEL=VALUE`) in which groups found no room though GPUs were free, the newest last: further groups
     go elsewhere first, until groups have been well for a while."""
+    suspect_nodes: Annotated[list[AvoidedNode], Field(max_length=16), WHOLE_LIST] = Field(
+        default_factory=list
+    )
+    """Nodes that were to blame for losses lately. From the second loss on, from the first where the device itself
+    failed, further groups go elsewhere where there is room, for an hour."""
 
 
 class WeightsStatus(ApiModel):
@@ -278,6 +313,8 @@ class ModelDeploymentStatus(ApiModel):
     """Tokens per second over the last telemetry window, all serving groups together."""
     scaling: ScalingStatus | None = None
     """The last scaling decision."""
+    rollout: RolloutStatus | None = None
+    """The rollout, or first start, that is under way; absent when there is none, and while it is paused or stopped."""
     recovery: RecoveryStatus = RecoveryStatus()
     """The ledger of failures."""
     cold_start: ColdStartStatus | None = None

@@ -5,8 +5,9 @@ Scaling, rollout, drain, failure and recovery are inputs; the bounds stand here,
 - a group carries traffic only while it is whole and the incarnation that was admitted;
 - a broken group is never repaired: traffic off, delete, and a successor in a free slot after back-off;
 - `live` groups (neither broken, draining nor on their way out) never exceed desired + maxSurge;
-- a serving group is drained only while desired - maxUnavailable others serve;
-- a group that never served is deleted without drain.
+- a serving group is drained only while desired - maxUnavailable others serve, unless its node goes anyway;
+- a group that never served is deleted without drain;
+- a group that has to leave its nodes is replaced in the way in which one of another revision is.
 
 Pure: time comes in as an argument, all state is in the groups themselves and in the ledger of the status.
 """
@@ -57,13 +58,18 @@ class GroupView:
     facts: GroupFacts
     state: GroupState
     cause: Cause | None = None
-    busy: bool | None = None
-    """Whether requests are in it; None if telemetry cannot say."""
+    requests: int | None = None
+    """Requests in it, and connections that may bring some while it drains; None if telemetry cannot say."""
     canary: CanaryState | None = None
 
     @property
     def name(self) -> str:
         return self.facts.name
+
+    @property
+    def idle(self) -> bool:
+        """Known to have nothing to lose."""
+        return self.requests == 0
 
 
 @dataclass(frozen=True)
@@ -77,12 +83,18 @@ class Wanted:
     max_unavailable: int
     drain_deadline: float
     create_after: float | None
-    """The ledger's back-off: no group is created before this time."""
+    """The ledger's back-off, or parking: no group is created before this time."""
     occupied_slots: frozenset[int]
     """Slots whose names are taken, by groups on their way out and by objects that are not ours."""
     hold: bool = False
     """Whether groups of the revision cannot start yet, as their weights are not there: none is made, and those of
     others stay."""
+    frozen: bool = False
+    """Whether groups of all revisions count as wanted: a paused rollout. `revision` is what losses are replaced by."""
+    probing: bool = False
+    """Whether the ledger has parked: at most one group that does not serve yet may exist at a time."""
+    leave: str | None = None
+    """The deployment goes, and all groups with it: the reason, else None. `desired` is 0 then."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,7 @@ class GroupPlan:
 
 
 def classify(
-    facts: GroupFacts, cause: Cause | None, busy: bool | None, canary: CanaryState | None
+    facts: GroupFacts, cause: Cause | None, requests: int | None, canary: CanaryState | None
 ) -> GroupView:
     """The state of one group; `cause` as `causes.broken` found it."""
     now = incarnation(facts.pods)
@@ -170,7 +182,7 @@ def classify(
         state = GroupState.SUSPECT
     else:
         state = GroupState.STARTING
-    return GroupView(facts, state, cause, busy, tried)
+    return GroupView(facts, state, cause, requests, tried)
 
 
 def plan_groups(wanted: Wanted, groups: Sequence[GroupView], now: float) -> GroupPlan:
@@ -225,15 +237,27 @@ def _drain(plan: GroupPlan, wanted: Wanted, group: GroupView, now: float) -> Non
         plan.actions.append(DeleteGroup(group.facts, reasons.GROUP_LOST, group.cause))
     elif waited >= wanted.drain_deadline:
         plan.actions.append(DeleteGroup(group.facts, reasons.DRAIN_DEADLINE))
-    elif waited >= DRAIN_SETTLE and group.busy is False:
+    elif waited >= DRAIN_SETTLE and group.idle:
         plan.actions.append(DeleteGroup(group.facts, reasons.DRAINED))
     else:
         plan.again(min(1.0, wanted.drain_deadline - waited))
 
 
-def _victim_order(group: GroupView) -> tuple[bool, bool, int]:
-    """Least loss first: groups without traffic, then idle ones, then the newest slot."""
-    return (group.state is GroupState.SERVING, group.busy is not False, -group.facts.slot)
+def _victims(wanted: Wanted, groups: Sequence[GroupView]) -> list[GroupView]:
+    """Least loss first: groups without traffic, those on nodes that are to go, those of other revisions, then by the
+    requests in them (where that is not known, as many as in the busiest), then the newest slot."""
+    most = max((g.requests for g in groups if g.requests is not None), default=0)
+
+    def order(group: GroupView) -> tuple[bool, bool, bool, int, int]:
+        return (
+            group.state is GroupState.SERVING,
+            group.facts.leaving is None,
+            group.facts.revision == wanted.revision,
+            most if group.requests is None else group.requests,
+            -group.facts.slot,
+        )
+
+    return sorted(groups, key=order)
 
 
 def _retire(plan: GroupPlan, group: GroupView, reason: str) -> None:
@@ -245,21 +269,30 @@ def _retire(plan: GroupPlan, group: GroupView, reason: str) -> None:
         plan.actions.append(DeleteGroup(group.facts, reason))
 
 
+def _stays(wanted: Wanted, group: GroupFacts) -> bool:
+    """Whether a group is what is wanted, where it is."""
+    return group.leaving is None and (wanted.frozen or group.revision == wanted.revision)
+
+
 def _fit(
     plan: GroupPlan, wanted: Wanted, live: Sequence[GroupView], draining: Sequence[GroupView], now: float
 ) -> list[GroupView]:
     """Bring the live groups to the wanted number of the wanted revision; returns those that stay."""
+    if wanted.leave is not None:
+        for group in live:
+            _retire(plan, group, wanted.leave)
+        return []
     if wanted.revision is None:
         return list(live)
-    new = [g for g in live if g.facts.revision == wanted.revision]
-    old = [g for g in live if g.facts.revision != wanted.revision]
+    new = [g for g in live if _stays(wanted, g.facts)]
+    old = [g for g in live if not _stays(wanted, g.facts)]
     surplus = len(new) - wanted.desired
     if surplus > 0:
-        for group in sorted(new, key=_victim_order)[:surplus]:
+        for group in _victims(wanted, new)[:surplus]:
             _retire(plan, group, reasons.SCALED_DOWN)
             new.remove(group)
     stay = list(old) if wanted.hold else _supersede(plan, wanted, new, old)
-    leaving = len(old) - len(stay) + sum(g.facts.revision != wanted.revision for g in draining)
+    leaving = len(old) - len(stay) + sum(not _stays(wanted, g.facts) for g in draining)
     _create(plan, wanted, new, stay, leaving, now)
     return [*new, *stay]
 
@@ -267,19 +300,26 @@ def _fit(
 def _supersede(
     plan: GroupPlan, wanted: Wanted, new: Sequence[GroupView], old: Sequence[GroupView]
 ) -> list[GroupView]:
-    """Retire groups of other revisions as far as enough others serve; returns those that stay."""
+    """Retire groups of other revisions, and groups that must leave their nodes, as far as enough others serve; returns
+    those that stay."""
     stay: list[GroupView] = []
     available = sum(g.state is GroupState.SERVING for g in (*new, *old))
     floor = wanted.desired - wanted.max_unavailable
-    for group in sorted(old, key=_victim_order):
+    for group in _victims(wanted, old):
         serves = group.state is GroupState.SERVING
-        # A group that never served costs nothing to give up, and frees GPUs for the wanted revision.
-        if not _served(group) or available - serves >= floor:
-            _retire(plan, group, reasons.SUPERSEDED)
+        # A group that never served costs nothing to give up, and frees GPUs for the wanted revision. What goes soon
+        # goes with its requests if it is not drained.
+        if not _served(group) or _goes_soon(group) or available - serves >= floor:
+            moves = wanted.frozen or group.facts.revision == wanted.revision
+            _retire(plan, group, reasons.NODE_MAINTENANCE if moves else reasons.SUPERSEDED)
             available -= serves
         else:
             stay.append(group)
     return stay
+
+
+def _goes_soon(group: GroupView) -> bool:
+    return group.facts.leaving is not None and group.facts.leaving[1].soon
 
 
 def _create(
@@ -296,14 +336,18 @@ def _create(
     rolling = bool(old) or leaving > 0
     room = wanted.desired + wanted.max_surge - len(new) - len(old) - leaving if rolling else missing
     count = min(missing, room)
+    if wanted.probing:
+        count = min(count, 1 - sum(not _served(g) for g in new))
     if count <= 0 or wanted.hold:
         return
     if wanted.create_after is not None and now < wanted.create_after:
         plan.again(wanted.create_after - now)
         return
     taken = set(wanted.occupied_slots) | {g.facts.slot for g in (*new, *old)}
+    moves = rolling and all(g.facts.revision == wanted.revision or wanted.frozen for g in old)
+    why = reasons.NODE_MAINTENANCE if moves and old else reasons.ROLLOUT if rolling else reasons.GROUP_WANTED
     for slot in free_slots(taken, count):
-        plan.actions.append(CreateGroup(slot, reasons.ROLLOUT if rolling else reasons.GROUP_WANTED))
+        plan.actions.append(CreateGroup(slot, why))
 
 
 def _served(group: GroupView) -> bool:

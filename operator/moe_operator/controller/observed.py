@@ -25,6 +25,26 @@ class NodeState(StrEnum):
 
 
 @dataclass(frozen=True)
+class Leaving:
+    """A node whose pods are to go."""
+
+    why: str
+    """In words: `is cordoned`."""
+    soon: bool
+    """It goes whether its pods have gone or not, within minutes."""
+
+
+@dataclass(frozen=True)
+class NodeCondition:
+    """What a node says of itself, and what is said of it."""
+
+    state: NodeState
+    since: float | None = None
+    """Since when it is in this state."""
+    leaving: Leaving | None = None
+
+
+@dataclass(frozen=True)
 class Termination:
     """How the engine container ended."""
 
@@ -70,6 +90,8 @@ class PodFacts:
     node_state: NodeState
     node_since: float | None
     """Since when the node is in this state."""
+    node_leaving: Leaving | None
+    """Whether the node is cordoned or about to go."""
     phase: str
     phase_message: str
     deleting: bool
@@ -123,6 +145,12 @@ class GroupFacts:
     def leader(self) -> PodFacts | None:
         return next((p for p in self.pods if p.index == 0), None)
 
+    @property
+    def leaving(self) -> tuple[str, Leaving] | None:
+        """One of its nodes that is to go, one that goes soon before others."""
+        found = [(p.node, p.node_leaving) for p in self.pods if p.node and p.node_leaving]
+        return min(found, key=lambda one: not one[1].soon, default=None)
+
 
 def _condition(obj: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
     for condition in (obj.get("status") or {}).get("conditions") or []:
@@ -137,18 +165,36 @@ def _true_since(condition: Mapping[str, Any] | None) -> float | None:
     return parse_time(condition.get("lastTransitionTime"))
 
 
-def node_states(
-    nodes: Iterable[Mapping[str, Any]] | None,
-) -> dict[str, tuple[NodeState, float | None]] | None:
-    """State of each node by name; None where nodes may not be read."""
+#: Taints by which node autoscalers and others say that a node's pods are to go, with who says it. As of Karpenter 1,
+#: the cluster autoscaler 1.36 and AWS's node termination handler 1.25.
+_LEAVING_TAINTS = {
+    "karpenter.sh/disrupted": Leaving("is being disrupted by Karpenter", soon=False),
+    "ToBeDeletedByClusterAutoscaler": Leaving("is being removed by the cluster autoscaler", soon=False),
+    "aws-node-termination-handler/spot-itn": Leaving("was taken back by the cloud (spot)", soon=True),
+    "aws-node-termination-handler/asg-lifecycle-termination": Leaving(
+        "is being removed from its group", soon=False
+    ),
+    "aws-node-termination-handler/rebalance-recommendation": Leaving("may be taken back (spot)", soon=False),
+    "aws-node-termination-handler/scheduled-maintenance": Leaving("has maintenance scheduled", soon=False),
+    "cloud.google.com/impending-node-termination": Leaving(
+        "is about to be terminated by the cloud", soon=True
+    ),
+    "node.kubernetes.io/out-of-service": Leaving("is out of service", soon=True),
+}
+_CORDONED = Leaving("is cordoned", soon=False)
+
+
+def node_conditions(nodes: Iterable[Mapping[str, Any]] | None) -> dict[str, NodeCondition] | None:
+    """What holds of each node by name; None where nodes may not be read."""
     if nodes is None:
         return None
-    states: dict[str, tuple[NodeState, float | None]] = {}
+    states: dict[str, NodeCondition] = {}
     for node in nodes:
         ready = _condition(node, "Ready")
         ok = ready is not None and ready.get("status") == "True"
         since = parse_time(ready.get("lastTransitionTime")) if ready else None
-        states[node["metadata"]["name"]] = (NodeState.READY if ok else NodeState.NOT_READY, since)
+        state = NodeState.READY if ok else NodeState.NOT_READY
+        states[node["metadata"]["name"]] = NodeCondition(state, since, _leaving(node))
     return states
 
 
@@ -177,6 +223,15 @@ def _held(status: Mapping[str, Any]) -> tuple[Held, ...]:
     return tuple(found)
 
 
+def _leaving(node: Mapping[str, Any]) -> Leaving | None:
+    """Whether pods are to go from a node; what does not wait for them comes first."""
+    spec = node.get("spec") or {}
+    found = [_LEAVING_TAINTS[t["key"]] for t in spec.get("taints") or [] if t.get("key") in _LEAVING_TAINTS]
+    if spec.get("unschedulable"):
+        found.append(_CORDONED)
+    return min(found, key=lambda one: not one.soon, default=None)
+
+
 def _engine(pod: Mapping[str, Any]) -> EngineFacts:
     for status in (pod.get("status") or {}).get("containerStatuses") or []:
         if status.get("name") != names.ENGINE_CONTAINER:
@@ -202,14 +257,14 @@ def _pending_claims(pod: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float | None]] | None) -> PodFacts:
-    """Read one pod; `nodes` as `node_states` gives them."""
+def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, NodeCondition] | None) -> PodFacts:
+    """Read one pod; `nodes` as `node_conditions` gives them."""
     meta, status = pod["metadata"], pod.get("status") or {}
     labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
     node = (pod.get("spec") or {}).get("nodeName")
-    state: tuple[NodeState, float | None] = (NodeState.UNKNOWN, None)
+    where = NodeCondition(NodeState.UNKNOWN)
     if node and nodes is not None:
-        state = nodes.get(node, (NodeState.GONE, None))
+        where = nodes.get(node, NodeCondition(NodeState.GONE))
     ready = _condition(pod, "Ready")
     is_ready = ready is not None and ready.get("status") == "True"
     scheduled = _condition(pod, "PodScheduled")
@@ -226,8 +281,9 @@ def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, tuple[NodeState, float
         index=int(index) if index.isdigit() else 0,
         ip=status.get("podIP"),
         node=node,
-        node_state=state[0],
-        node_since=state[1],
+        node_state=where.state,
+        node_since=where.since,
+        node_leaving=where.leaving,
         phase=status.get("phase") or "Pending",
         phase_message=status.get("message") or status.get("reason") or "",
         deleting=bool(meta.get("deletionTimestamp")),
@@ -258,7 +314,7 @@ def group_facts(
     lws: Mapping[str, Any],
     slot: int,
     pods: Iterable[Mapping[str, Any]],
-    nodes: Mapping[str, tuple[NodeState, float | None]] | None,
+    nodes: Mapping[str, NodeCondition] | None,
 ) -> GroupFacts:
     """Read one LeaderWorkerSet with its pods."""
     meta, spec = lws["metadata"], lws["spec"]

@@ -5,8 +5,8 @@ from moe_operator.controller.observed import GroupFacts
 from moe_operator.telemetry.observation import Snapshot
 
 
-def occupied(group: GroupFacts, snapshot: Snapshot, now: float) -> bool | None:
-    """True while requests are in a group; of one that drains, also while clients keep connections to it.
+def occupied(group: GroupFacts, snapshot: Snapshot, now: float) -> int | None:
+    """Requests in a group; of one that drains, with the connections that clients keep to it.
 
     None if telemetry cannot say. Of a group that drains it can only by figures from after the last request could
     have found its way there: older ones were taken when it still got new ones.
@@ -16,8 +16,8 @@ def occupied(group: GroupFacts, snapshot: Snapshot, now: float) -> bool | None:
     if not found or len(found) < len(seen):
         return None
     if group.draining_since is None:
-        return any(s.busy for s in found)
-    if any(s.busy or s.idle_connections for s in found):
-        return True
+        return sum(s.requests for s in found)
+    if left := sum(s.requests + s.idle_connections for s in found):
+        return left
     closed = now - group.draining_since - DRAIN_SETTLE
-    return False if all(snapshot.taken_at - s.at <= closed for s in found) else None
+    return 0 if all(snapshot.taken_at - s.at <= closed for s in found) else None

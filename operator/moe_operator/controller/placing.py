@@ -6,6 +6,7 @@ LeaderWorkerSet is in the cache, which then speaks for itself.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
@@ -14,7 +15,7 @@ from moe_operator.catalog.accelerators import Catalog
 from moe_operator.controller.census import Census, Present
 from moe_operator.controller.half_placed import not_placed, unplaced_since
 from moe_operator.controller.kube import LEADER_WORKER_SET, POD, Obj
-from moe_operator.controller.ledger import avoided
+from moe_operator.controller.ledger import avoided, avoided_nodes
 from moe_operator.controller.neighbours import ComputeDomains
 from moe_operator.controller.observed import GroupFacts
 from moe_operator.controller.store import Key, Store, owner_key
@@ -22,7 +23,7 @@ from moe_operator.planner.compute_domains import CLIQUE, Member
 from moe_operator.planner.placement import Domain, Fleet, Holding, Need, Placement
 from moe_operator.planner.pod_requests import extended_requests
 from moe_operator.resources.compute_domain import domain_of, needs_compute_domain
-from moe_operator.resources.place import devices_of, need_of, pod_spec
+from moe_operator.resources.place import devices_of, need_of, pod_spec, queued
 from moe_operator.resources.revision import Revision
 
 _Name = tuple[str, str]
@@ -47,18 +48,46 @@ class Placing:
     ) -> Placement:
         """The place of a new group; an empty one where it should find its own: on the CPU, where nodes or pods may not
         be read, where nothing has room, and behind a queue, which may let it in much later."""
-        need = need_of(revision, self._catalog)
+        need, suspects = need_of(revision, self._catalog), tuple(avoided_nodes(ledger, now))
         if need is None:
-            return Placement()
+            return await self._anywhere_but(deployment, revision, suspects)
         avoid = _values(avoided(ledger, now), need.domain)
         # After the last look nothing is awaited up to the promise: two groups never count on the same nodes.
-        place = self._fleet(deployment, revision, need, await self._census.present()).place(avoid)
+        place = self._place(deployment, revision, need, await self._census.present(), avoid, suspects)
         leaving = self._on_their_way_out()
         if place == Placement() and leaving:
             # A predecessor's pods are ending: without a domain the group would begin on whatever tray is free.
             present = await self._census.present(leaving)
-            place = self._fleet(deployment, revision, need, present).place(avoid)
+            place = self._place(deployment, revision, need, present, avoid, suspects)
         return place
+
+    async def _anywhere_but(
+        self, deployment: ModelDeployment, revision: Revision, suspects: tuple[str, ...]
+    ) -> Placement:
+        """For a group that finds its own place: not on suspect nodes, where others have room for all of it."""
+        need = self._need(revision)
+        if suspects and need is not None and not queued(revision):
+            present = await self._census.present()
+            if self._fleet(deployment, revision, need, present, shunned=suspects).across_domains():
+                return Placement(shunned=suspects)
+        return Placement(disliked=suspects)
+
+    def _place(
+        self,
+        deployment: ModelDeployment,
+        revision: Revision,
+        need: Need,
+        present: Present,
+        avoid: Sequence[str],
+        suspects: tuple[str, ...],
+    ) -> Placement:
+        """A place without the suspect nodes where there is one, else with them: a group on a doubtful node is better
+        than none."""
+        if suspects:
+            place = self._fleet(deployment, revision, need, present, shunned=suspects).place(avoid)
+            if place != Placement():
+                return replace(place, shunned=suspects)
+        return self._fleet(deployment, revision, need, present).place(avoid)
 
     @contextmanager
     def promise(
@@ -67,7 +96,7 @@ class Placing:
         """Keep the place while the group is being created. To be entered without an await after `choose`."""
         need = self._need(revision)
         at = (deployment.namespace, name)
-        if need is not None and placement != Placement():
+        if need is not None and (placement.domain or placement.node):
             self._promised[at] = Holding(
                 own=False,
                 waiting=need.pods,
@@ -167,6 +196,7 @@ class Placing:
         need: Need,
         present: Present,
         without: Sequence[str] = (),
+        shunned: Sequence[str] = (),
     ) -> Fleet:
         left_out = {(deployment.namespace, name) for name in without}
         holdings = self._holdings(deployment.key, need.resource, present, left_out)
@@ -175,7 +205,7 @@ class Placing:
             if needs_compute_domain(revision.plan)
             else None
         )
-        return Fleet(need, pod_spec(revision), present.inventory, holdings, others)
+        return Fleet(need, pod_spec(revision), present.inventory, holdings, others, shunned)
 
     def _holdings(self, key: Key, resource: str, present: Present, without: set[_Name]) -> list[Holding]:
         """What our groups hold and are about to hold. Of those `without`, only what they hold."""

@@ -13,17 +13,17 @@ from moe_operator.api import names, reasons
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse
 from moe_operator.api.rules import violations
-from moe_operator.api.spec import ModelDeploymentSpec
-from moe_operator.api.status import Cause
+from moe_operator.api.spec import GroupsOnDeletion, ModelDeploymentSpec
+from moe_operator.api.status import Cause, RecoveryStatus, RolloutStatus
 from moe_operator.api.times import parse_time
 from moe_operator.catalog.operator_config import OperatorConfig
-from moe_operator.controller import revisions
+from moe_operator.controller import ledger, revisions, rollout
 from moe_operator.controller.agent_tokens import AgentTokens
 from moe_operator.controller.canary import CanaryRunner
-from moe_operator.controller.causes import broken, limits_of
 from moe_operator.controller.census import Census
-from moe_operator.controller.children import NameConflictError, ensure, is_ours, prune
-from moe_operator.controller.compute_domain import ensure_compute_domain, leave_compute_domain
+from moe_operator.controller.children import NameConflictError
+from moe_operator.controller.conditions import was_ready_at
+from moe_operator.controller.deletion import FinalizerKeeper, overdue
 from moe_operator.controller.events import EventSink, LossObserver
 from moe_operator.controller.evidence import with_logs
 from moe_operator.controller.executor import Executor
@@ -38,20 +38,12 @@ from moe_operator.controller.group_planner import (
     TrafficOff,
     TrafficOn,
     Wanted,
-    classify,
     plan_groups,
 )
+from moe_operator.controller.judging import groups_of, judge, occupied_slots
+from moe_operator.controller.keeper import ChildKeeper
 from moe_operator.controller.kube import (
-    APPLIED,
-    CONFIG_MAP,
-    CONTROLLER_REVISION,
-    LEADER_WORKER_SET,
     MODEL_DEPLOYMENT,
-    NETWORK_POLICY,
-    NODE,
-    OPTIONAL_KINDS,
-    POD,
-    RESOURCE_CLAIM_TEMPLATE,
     ConflictError,
     ForbiddenError,
     InvalidError,
@@ -60,10 +52,8 @@ from moe_operator.controller.kube import (
     NotFoundError,
     Obj,
 )
-from moe_operator.controller.ledger import record
 from moe_operator.controller.neighbours import ComputeDomains
-from moe_operator.controller.observed import GroupFacts, group_facts, node_states
-from moe_operator.controller.occupied import occupied
+from moe_operator.controller.observed import GroupFacts
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.scaling import Load, Scale, Scaler, load_of
@@ -73,12 +63,8 @@ from moe_operator.controller.weights import WeightsKeeper
 from moe_operator.controller.weights_state import WeightsView
 from moe_operator.planner.governance import Provenance
 from moe_operator.planner.plan import Plan, Refusal
-from moe_operator.resources.agent_config import agent_config_name, agent_configs_of
-from moe_operator.resources.children import build_children
 from moe_operator.resources.compute_domain import needs_compute_domain
-from moe_operator.resources.group import parse_slot
-from moe_operator.resources.network_policy import build_network_policy
-from moe_operator.resources.revision import Revision, build_revision
+from moe_operator.resources.revision import Revision
 from moe_operator.telemetry.engine import EngineClient
 from moe_operator.telemetry.observation import Snapshot
 
@@ -127,12 +113,13 @@ class Reconciler:
         `provisions` what the cluster lacks for a plan, or None."""
         self._client = client
         self._store = store
-        self._config = config
         census = Census(client, store, config, clock)
         self._domains = ComputeDomains(client, store)
         self._placing = Placing(store, census, config.catalog, self._domains)
         self._planning = Planning(client, config, census, self._placing, clock)
         self._weights = WeightsKeeper(client, store, config, clock)
+        self._keeper = ChildKeeper(client, store, config, self._weights)
+        self._finalizer = FinalizerKeeper(client, store)
         self._events = events
         self._losses = losses
         self._snapshot = snapshot
@@ -153,7 +140,9 @@ class Reconciler:
     async def reconcile(self, key: Key) -> Result:
         """One pass. Raises KubeError where a retry with back-off is right."""
         obj = self._store.get(MODEL_DEPLOYMENT, *key)
-        if obj is None or obj["metadata"].get("deletionTimestamp"):
+        meta = obj["metadata"] if obj is not None else {}
+        ending = meta.get("deletionTimestamp")
+        if obj is None or (ending and names.FINALIZER not in (meta.get("finalizers") or [])):
             # Owner references let the garbage collector take the children.
             self._memory.pop(key, None)
             self._scaler.forget(key)
@@ -161,14 +150,20 @@ class Reconciler:
             self._weights.forget(key)
             self._losses.forget_losses(*key)
             return Result()
+        trouble = None
         try:
             deployment = parse(obj)
         except InvalidSpecError as error:
-            blank = parse({**obj, "spec": {"model": {"name": "invalid"}, "hardware": {"accelerator": "cpu"}}})
+            deployment = parse(
+                {**obj, "spec": {"model": {"name": "invalid"}, "hardware": {"accelerator": "cpu"}}}
+            )
             trouble = Trouble(reasons.INVALID_SPEC, f"the stored spec cannot be read: {error}", stalled=True)
-            return await _Pass(self, blank, blank.spec, self._clock()).run(trouble)
-        constrained = self._planning.constrained(deployment)
-        return await _Pass(self, constrained, deployment.spec, self._clock()).run(None)
+        if ending:
+            return await _Pass(self, deployment, deployment.spec, self._clock()).leave(ending)
+        written = deployment.spec
+        if trouble is None:
+            deployment = self._planning.constrained(deployment)
+        return await _Pass(self, deployment, written, self._clock()).run(trouble)
 
 
 @dataclass(frozen=True)
@@ -204,22 +199,26 @@ class _Pass:
         self._store = owner._store
         self._client = owner._client
         self._ledger = deployment.status.recovery
+        self._rollout = deployment.status.rollout
         self._kept = revisions.kept(self._store, deployment)
         self._effective: Revision | None = None
+        """The wanted revision; in trouble the last good one."""
+        self._made_of: Revision | None = None
+        """What groups are made of: the wanted revision, or what runs while that is paused or has no weights yet."""
         self._notes: tuple[str, ...] = ()
         self._provenance: Provenance | None = None
         self._parent_seen = False
         self._room: Room | None = None
-        self._displaced: dict[str, Cause] = {}
+        self._given_up: dict[str, Cause] = {}
         self._weights: WeightsView | None = None
-        self._groups_of: Revision | None = None
-        """What runs, while the weights of the wanted revision are not there: its groups are replaced until then."""
+        self._leaving = False
+        """Whether the deployment is being deleted."""
 
     async def run(self, trouble: Trouble | None) -> Result:
         trouble = trouble or await self._choose_revision()
         if trouble:
             self._effective = self._kept.get(self._d.status.revision or "")
-        self._displaced = await self._look_elsewhere()
+        self._given_up = await self._look_elsewhere(groups_of(self._store, self._d))
         if self._effective is not None and needs_compute_domain(self._effective.plan):
             note = await self._o._domains.note(self._d)
             self._notes = (*self._notes, note) if note else self._notes
@@ -229,7 +228,7 @@ class _Pass:
             self._weights = await self._o._weights.look(
                 self._d, self._effective, scale.desired, scale.minimum
             )
-        seen = self._decide(scale)
+        seen = self._decide(scale, trouble)
         try:
             await self._act(trouble, seen)
         except ParentGoneError as gone:
@@ -240,7 +239,7 @@ class _Pass:
             )
         except (ForbiddenError, InvalidError, NotFoundError) as error:
             trouble = _refused(error)
-        after = self._decide(seen.scale)
+        after = self._decide(seen.scale, trouble)
         try:
             self._room = await self._room_for(after)
             await self._write_status(trouble, after)
@@ -259,8 +258,33 @@ class _Pass:
             seen.scale.recheck_after,
             self._figures_due(after),
             self._weights.again if self._weights else None,
+            rollout.due_in(self._rollout, self._progress_deadline, self._now),
         )
         return Result(min((w for w in waits if w is not None), default=None))
+
+    async def leave(self, since: str) -> Result:
+        """The deployment is being deleted: its groups finish their requests, then the finalizer lets it go."""
+        self._leaving = True
+        self._effective = self._made_of = self._kept.get(self._d.status.revision or "")
+        immediate = self._d.spec.deletion.groups is GroupsOnDeletion.IMMEDIATE
+        seen = self._decide_to_leave()
+        if immediate or not seen.views or overdue(self._d, since, self._now):
+            await self._o._finalizer.ensure(self._d, wanted=False)
+            return Result()
+        try:
+            await self._act_on_groups(None, seen)
+            after = self._decide_to_leave()
+            await self._write_status(None, after)
+        except NotFoundError:
+            return self._parent_is_gone(None).result
+        if after.plan.actions and after.plan.actions != seen.plan.actions:
+            after.plan.again(0.05)
+        after.plan.again(_RETRY)
+        return Result(after.plan.requeue_after)
+
+    @property
+    def _progress_deadline(self) -> float:
+        return parse_duration(self._d.spec.rollout.progress_deadline)
 
     async def _room_for(self, seen: _Seen) -> Room | None:
         """Asked only while a pod finds no node: it costs a list of all pods."""
@@ -287,63 +311,53 @@ class _Pass:
         self._provenance = choice.provenance
         return None
 
-    def _groups(self) -> list[GroupFacts]:
-        states = None if NODE in self._store.forbidden else node_states(self._store.all(NODE))
-        pods: dict[str, list[Obj]] = {}
-        for pod in self._store.children(self._d.key, POD):
-            pods.setdefault((pod["metadata"].get("labels") or {}).get(names.LABEL_GROUP, ""), []).append(pod)
-        groups = []
-        for lws in self._store.children(self._d.key, LEADER_WORKER_SET):
-            slot = parse_slot(self._d.name, lws["metadata"]["name"])
-            if slot is not None and is_ours(lws, self._d):
-                groups.append(group_facts(lws, slot, pods.get(lws["metadata"]["name"], []), states))
-        return groups
-
-    async def _look_elsewhere(self) -> dict[str, Cause]:
+    async def _look_elsewhere(self, groups: list[GroupFacts]) -> dict[str, Cause]:
         """Groups that wait for nodes which others have taken, while there is another place."""
-        placed = [group for group in self._groups() if group.domain is not None]
+        placed = [group for group in groups if group.domain is not None]
         limit = parse_duration(self._d.spec.recovery.placement_limit)
         return await self._o._placing.displaced(self._d, placed, self._kept, self._ledger, limit, self._now)
 
-    def _judge(self, groups: Sequence[GroupFacts], snapshot: Snapshot) -> list[GroupView]:
-        limits = limits_of(self._d.spec.recovery)
-        stalled = {
-            uid: snapshot.taken_at - seen.progress_at for uid, seen in snapshot.pods.items() if seen.busy
-        }
-        views = []
-        for group in groups:
-            cause = broken(group, limits, stalled, self._now) or self._displaced.get(group.name)
-            views.append(
-                classify(group, cause, occupied(group, snapshot, self._now), self._o._canaries.state(group))
-            )
-        return views
+    def _judged(self, groups: list[GroupFacts], snapshot: Snapshot) -> list[GroupView]:
+        held_up: dict[str, Cause] = {}
+        deadline = self._progress_deadline
+        if rollout.stands_since(self._rollout, deadline, self._now) is not None and self._rollout:
+            held_up = rollout.held_up(groups, self._rollout.revision, deadline, self._now)
+        recovery, canary = self._d.spec.recovery, self._o._canaries.state
+        return judge(groups, recovery, snapshot, {**held_up, **self._given_up}, canary, self._now)
 
     def _scale(self) -> Scale:
         snapshot = self._o._snapshot()
-        load = load_of(self._judge(self._groups(), snapshot), snapshot)
+        load = load_of(self._judged(groups_of(self._store, self._d), snapshot), snapshot)
         return self._o._scaler.scale(self._d, load, self._now)
 
-    def _decide(self, scale: Scale | None) -> _Seen:
+    def _decide(self, scale: Scale | None, trouble: Trouble | None) -> _Seen:
         """Look at the groups as the cache has them now; one scaling decision holds for the whole pass."""
         snapshot = self._o._snapshot()
-        groups = self._groups()
-        views = self._judge(groups, snapshot)
+        groups = groups_of(self._store, self._d)
+        views = self._judged(groups, snapshot)
         load = load_of(views, snapshot)
         scale = scale or self._o._scaler.scale(self._d, load, self._now)
-        rollout = self._d.spec.rollout
+        spec = self._d.spec.rollout
         held = self._weights is not None and self._weights.hold
-        self._groups_of = revisions.running(groups, self._kept) if held else None
-        made_of = self._groups_of or self._effective
+        self._made_of = self._effective
+        if held or spec.paused:
+            lost = ledger.lately_lost(self._ledger, self._now)
+            self._made_of = revisions.running(groups, self._kept, lost) or self._effective
+        made_of = self._made_of.name if self._made_of else None
+        self._ledger = self._ledger_of(made_of, views)
+        self._rollout = self._progress(views, scale, trouble)
         plan = plan_groups(
             Wanted(
                 desired=self._mountable(scale.desired, views),
-                revision=made_of.name if made_of else None,
-                max_surge=rollout.max_surge,
-                max_unavailable=rollout.max_unavailable,
-                drain_deadline=parse_duration(rollout.drain_deadline),
-                create_after=parse_time(self._ledger.next_attempt_time),
-                occupied_slots=self._occupied_slots(),
-                hold=held and made_of is self._effective,
+                revision=made_of,
+                max_surge=spec.max_surge,
+                max_unavailable=spec.max_unavailable,
+                drain_deadline=parse_duration(spec.drain_deadline),
+                create_after=ledger.create_after(self._ledger),
+                occupied_slots=occupied_slots(self._store, self._d),
+                hold=held and self._made_of is self._effective,
+                frozen=spec.paused,
+                probing=self._ledger.parked_until is not None,
             ),
             views,
             self._now,
@@ -358,34 +372,89 @@ class _Pass:
         gone = (GroupState.BROKEN, GroupState.DRAINING, GroupState.DELETING)
         return min(desired, max(most, sum(view.state not in gone for view in views)))
 
-    def _occupied_slots(self) -> frozenset[int]:
-        """Slots whose names are taken: by a group, or by a pod that outlives its own, as one on a silent node does. A
-        group made over it would lack the pod of that name, and count the old one as its own."""
-        groups, pods = (self._store.children(self._d.key, kind) for kind in (LEADER_WORKER_SET, POD))
-        held = [lws["metadata"]["name"] for lws in groups]
-        held += [(pod["metadata"].get("labels") or {}).get(names.LABEL_GROUP, "") for pod in pods]
-        slots = (parse_slot(self._d.name, name) for name in held)
-        return frozenset(slot for slot in slots if slot is not None)
+    def _decide_to_leave(self) -> _Seen:
+        snapshot = self._o._snapshot()
+        views = self._judged(groups_of(self._store, self._d), snapshot)
+        scaling = self._d.status.scaling
+        wanted = Wanted(
+            desired=0,
+            revision=self._effective.name if self._effective else None,
+            max_surge=0,
+            max_unavailable=0,
+            drain_deadline=parse_duration(self._d.spec.rollout.drain_deadline),
+            create_after=None,
+            occupied_slots=frozenset(),
+            leave=reasons.DELETING,
+        )
+        scale = Scale(0, 0, scaling, None)
+        return _Seen(views, plan_groups(wanted, views, self._now), scale, load_of(views, snapshot))
+
+    def _ledger_of(self, made_of: str | None, views: list[GroupView]) -> RecoveryStatus:
+        """The ledger as it concerns the revision that groups are made of now."""
+        of_it = [
+            v.facts.created_at for v in views if v.state is GroupState.SERVING and v.facts.revision == made_of
+        ]
+        return ledger.unparked(ledger.of_revision(self._ledger, made_of), max(of_it, default=None))
+
+    def _progress(
+        self, views: list[GroupView], scale: Scale, trouble: Trouble | None
+    ) -> RolloutStatus | None:
+        """How far the move to the wanted revision has come, while it is under way."""
+        wanted = self._effective.name if self._effective else None
+        live = [
+            v for v in views if v.state not in (GroupState.BROKEN, GroupState.DRAINING, GroupState.DELETING)
+        ]
+        updated = sum(v.state is GroupState.SERVING and v.facts.revision == wanted for v in live)
+        older = any(v.facts.revision != wanted for v in live)
+        parked = parse_time(self._ledger.parked_until)
+        under_way = (
+            trouble is None
+            and self._made_of is self._effective
+            and not self._d.spec.rollout.paused
+            and not (self._weights is not None and self._weights.hold)
+            and (parked is None or self._now >= parked)
+            and (older or (updated < scale.minimum and not was_ready_at(self._d)))
+        )
+        return rollout.progress(self._rollout, wanted, updated, under_way, self._now)
 
     # --- act --------------------------------------------------------------------------------------
 
     async def _act(self, trouble: Trouble | None, seen: _Seen) -> None:
+        await self._act_on_groups(trouble, seen)
+        if self._effective is not None:
+            await self._o._keeper.clean_up(self._d, self._effective, self._kept)
+        if not self._drains or not (seen.views or seen.scale.desired):
+            await self._o._finalizer.ensure(self._d, wanted=False)
+
+    @property
+    def _drains(self) -> bool:
+        return self._d.spec.deletion.groups is GroupsOnDeletion.DRAIN
+
+    async def _act_on_groups(self, trouble: Trouble | None, seen: _Seen) -> None:
         first = [a for a in seen.plan.actions if isinstance(a, TrafficOff)]
         for off in first:
             await self._do(off)
-        if lost := await self._count_failures(seen.plan):
+        if lost := await self._count_failures(seen.plan, seen.scale.desired):
             await self._write_status(trouble, seen)
             for cause in lost:
                 self._o._losses.group_lost(*self._d.key, cause.reason)
-            due = parse_time(self._ledger.next_attempt_time)
+            due = ledger.create_after(self._ledger)
             if due is not None and self._now < due:
                 # Planned before these failures were counted: the successor waits for its back-off.
                 seen.plan.actions[:] = [a for a in seen.plan.actions if not isinstance(a, CreateGroup)]
-        await self._ensure_children(trouble)
+        if self._effective is not None and not self._leaving:
+            await self._o._keeper.ensure(
+                self._d,
+                self._effective,
+                self._kept,
+                self._written,
+                self._weights,
+                trouble is not None,
+                self._parent_lives,
+            )
         for action in seen.plan.actions:
             if action not in first:
                 await self._do(action)
-        await self._clean_up()
 
     async def _parent_lives(self) -> None:
         """Look, once a pass, before anything is made: a watch may have lost the deletion, and the garbage collector
@@ -412,7 +481,9 @@ class _Pass:
     async def _do(self, action: Action) -> None:
         if isinstance(action, CreateGroup):
             await self._parent_lives()
-        await self._o._executor.run(self._d, self._groups_of or self._effective, action, self._now)
+        if isinstance(action, TrafficOn) and self._drains:
+            await self._o._finalizer.ensure(self._d, wanted=True)
+        await self._o._executor.run(self._d, self._made_of, action, self._now)
         match action:
             case CreateGroup(slot=slot, reason=reason):
                 await self._tell("Normal", reason, "Create", f"created group {self._d.name}-g{slot}")
@@ -433,9 +504,10 @@ class _Pass:
     async def _tell(self, type_: Literal["Normal", "Warning"], reason: str, action: str, note: str) -> None:
         await self._o._events.emit(self._d, type_, reason, action, note)
 
-    async def _count_failures(self, plan: GroupPlan) -> list[Cause]:
+    async def _count_failures(self, plan: GroupPlan, desired: int) -> list[Cause]:
         """Enter lost groups into the ledger, each once; returns the causes that are new in it."""
-        found = []
+        made_of = self._made_of.name if self._made_of else None
+        budget, found = self._budget(desired), []
         for index, action in enumerate(plan.actions):
             if not isinstance(action, DeleteGroup) or action.cause is None:
                 continue
@@ -443,52 +515,17 @@ class _Pass:
                 continue
             cause = await with_logs(self._client, self._d.namespace, action.cause)
             plan.actions[index] = replace(action, cause=cause)
-            self._ledger = record(self._ledger, action.group, cause, self._now)
+            self._ledger = ledger.record(self._ledger, action.group, cause, made_of, budget, self._now)
             found.append(cause)
         return found
 
-    async def _ensure_children(self, trouble: Trouble | None) -> None:
-        if self._effective is None:
-            return
-        d, client, store = self._d, self._client, self._store
-        for child in build_children(d, self._effective, self._o._config):
-            kind = APPLIED[child["kind"]]
-            if trouble is None or kind not in OPTIONAL_KINDS:  # the trouble may be that it is not served
-                await ensure(client, store, d, kind, [child], self._parent_lives)
-        if trouble is None and needs_compute_domain(self._effective.plan):
-            await ensure_compute_domain(client, store, d, self._parent_lives)
-        if self._effective.name not in self._kept:
-            await ensure(
-                client,
-                store,
-                d,
-                CONTROLLER_REVISION,
-                [build_revision(d, self._effective, revisions.next_number(store, d), self._written)],
-                self._parent_lives,
-            )
-            self._kept[self._effective.name] = self._effective
-        await self._o._weights.ensure(d, self._effective, self._weights, self._parent_lives)
-
-    async def _clean_up(self) -> None:
-        """Forget revisions past the history limit, agents that no kept revision mounts, and what only revisions that
-        nothing runs ask for by claims."""
-        if self._effective is None:
-            return
-        keep = revisions.to_keep(self._store, self._d, self._effective.name)
-        await prune(self._client, self._store, self._d, CONTROLLER_REVISION, keep)
-        mounted = {agent_config_name(self._d.name)}
-        for name, revision in self._kept.items():
-            if name in keep:
-                mounted |= agent_configs_of(revision.template)
-        await prune(self._client, self._store, self._d, CONFIG_MAP, mounted)
-        if build_network_policy(self._d, self._effective, self._o._config) is None:
-            await prune(self._client, self._store, self._d, NETWORK_POLICY, set())
-        used = revisions.in_use(self._store, self._d, self._effective.name)
-        running = [r for name, r in self._kept.items() if name in used]
-        templates = {one["metadata"]["name"] for r in running for one in r.companions}
-        await prune(self._client, self._store, self._d, RESOURCE_CLAIM_TEMPLATE, templates)
-        if not any(needs_compute_domain(r.plan) for r in running):
-            await leave_compute_domain(self._client, self._store, self._d)
+    def _budget(self, desired: int) -> ledger.Budget:
+        spec = self._d.spec.recovery
+        return ledger.Budget(
+            losses=spec.restart_budget * max(1, desired),
+            window=parse_duration(spec.budget_window),
+            retry=parse_duration(spec.retry_interval),
+        )
 
     # --- status -----------------------------------------------------------------------------------
 
@@ -511,6 +548,8 @@ class _Pass:
                 observations=self._o._snapshot().pods,
                 weights=self._weights,
                 provenance=self._provenance,
+                rollout=self._rollout,
+                leaving=self._leaving,
             )
         )
         if status == self._d.status:

@@ -12,6 +12,7 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.models.catalog import Model
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller.children import is_ours
+from moe_operator.controller.incarnation import admitted_incarnations
 from moe_operator.controller.kube import CONTROLLER_REVISION, LEADER_WORKER_SET, Obj
 from moe_operator.controller.observed import GroupFacts
 from moe_operator.controller.store import Store
@@ -24,9 +25,6 @@ from moe_operator.resources.group import render_revision
 from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.revision import Revision, read_revision, revision_name
 from moe_operator.resources.weights import weights_refusal
-
-#: Revisions kept beside those that groups run, for rollback.
-HISTORY_LIMIT = 10
 
 
 @dataclass(frozen=True)
@@ -60,11 +58,14 @@ def find_kept(deployment: ModelDeployment, revisions: dict[str, Revision]) -> Ch
     return None if revision is None else Choice(revision, fresh=False, notes=revision.plan.notes)
 
 
-def running(groups: Iterable[GroupFacts], revisions: dict[str, Revision]) -> Revision | None:
-    """What the newest group is made of; None without groups of a kept revision."""
+def running(
+    groups: Iterable[GroupFacts], revisions: dict[str, Revision], last_lost: str | None = None
+) -> Revision | None:
+    """What runs: the revision of the newest group that has served, else of the newest, else of the one that was lost
+    last; None where there was none."""
     known = [g for g in groups if g.revision in revisions]
-    newest = max(known, key=lambda g: (g.created_at, g.slot), default=None)
-    return revisions[newest.revision] if newest else None
+    newest = max(known, key=lambda g: (bool(admitted_incarnations(g)), g.created_at, g.slot), default=None)
+    return revisions.get(newest.revision if newest else last_lost or "")
 
 
 def make(
@@ -92,7 +93,7 @@ def to_keep(store: Store, deployment: ModelDeployment, wanted: str) -> set[str]:
     keep = in_use(store, deployment, wanted)
     stored = sorted(_own(store, deployment), key=_age, reverse=True)
     others = [o["metadata"]["name"] for o in stored if o["metadata"]["name"] not in keep]
-    return keep | set(others[:HISTORY_LIMIT])
+    return keep | set(others[: deployment.spec.rollout.history_limit])
 
 
 def next_number(store: Store, deployment: ModelDeployment) -> int:

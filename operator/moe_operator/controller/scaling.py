@@ -42,7 +42,7 @@ class Scale:
     desired: int
     minimum: int
     """Groups that must serve for the deployment to be Ready."""
-    status: ScalingStatus
+    status: ScalingStatus | None
     recheck_after: float | None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moe_operator.api import names, reasons
+from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import (
     GroupsStatus,
@@ -14,17 +15,20 @@ from moe_operator.api.status import (
     PlanStatus,
     ProvenanceStatus,
     RecoveryStatus,
+    RolloutStatus,
     ScalingStatus,
     ThroughputStatus,
     UnhealthyGroup,
 )
-from moe_operator.api.times import format_time, parse_time
+from moe_operator.api.times import format_time
 from moe_operator.controller.causes import waiting_for
 from moe_operator.controller.cold_start import newest_start
 from moe_operator.controller.conditions import Said, merge, was_ready_at
 from moe_operator.controller.group_planner import GroupState, GroupView, leader_selector
+from moe_operator.controller.ledger import create_after
 from moe_operator.controller.outlook import described
 from moe_operator.controller.planning import Room
+from moe_operator.controller.rollout import stands_since
 from moe_operator.controller.weights_state import WeightsView
 from moe_operator.planner.governance import Provenance
 from moe_operator.planner.memory import MIB
@@ -77,6 +81,10 @@ class Learned:
     """Where the weights of the revision stand."""
     provenance: Provenance | None = None
     """What the revision runs; None where this spec did not lead to it, as in trouble."""
+    rollout: RolloutStatus | None = None
+    """How far the move to the revision has come, while it is under way."""
+    leaving: bool = False
+    """The deployment is being deleted."""
 
 
 def fold(learned: Learned) -> ModelDeploymentStatus:
@@ -113,6 +121,7 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         groups=groups,
         throughput=_settled_figures(old.throughput, learned),
         scaling=learned.scaling,
+        rollout=learned.rollout,
         recovery=learned.ledger,
         cold_start=newest_start(old.cold_start, learned.groups, learned.observations),
         weights=learned.weights.status if learned.weights else None,
@@ -222,6 +231,13 @@ def _conditions(
     learned: Learned, live: Sequence[GroupView], serving: Sequence[GroupView], updated: Sequence[GroupView]
 ) -> list[Said]:
     trouble = learned.trouble
+    if learned.leaving:
+        left = len(learned.groups)
+        deadline = learned.deployment.spec.rollout.drain_deadline
+        message = (
+            f"{left} groups are left; they have rollout.drainDeadline ({deadline}) to finish their requests"
+        )
+        return [Said(reasons.READY, False, reasons.DELETING, message)]
     said: list[Said] = []
     if trouble and trouble.spec_at_fault:
         said.append(Said(reasons.PLANNED, False, trouble.reason, trouble.message))
@@ -271,18 +287,54 @@ def _conditions(
         said.append(Said(reasons.STALLED, True, trouble.reason, trouble.message))
     elif trouble is None and learned.weights is not None and learned.weights.stalled:
         said.append(Said(reasons.STALLED, True, learned.weights.said.reason, learned.weights.said.message))
-    elif trouble is None:
-        old = [g for g in live if learned.revision and g.facts.revision != learned.revision.name]
-        started = was_ready_at(learned.deployment)
-        if old:
-            message = (
-                f"{len(updated)} of {learned.desired} groups serve the wanted revision, {len(old)} are older"
-            )
-            said.append(Said(reasons.RECONCILING, True, reasons.ROLLING_OUT, message))
-        elif not started and len(updated) < learned.minimum:
-            message = f"{len(updated)} of {learned.minimum} groups serve"
-            said.append(Said(reasons.RECONCILING, True, reasons.STARTING, message))
+    elif trouble is None and (movement := _movement(learned, live, updated)):
+        said.append(movement)
     return said
+
+
+def _movement(learned: Learned, live: Sequence[GroupView], updated: Sequence[GroupView]) -> Said | None:
+    """Reconciling while groups come up for the first time or move to another revision, Stalled where that stopped."""
+    old = [g for g in live if learned.revision and g.facts.revision != learned.revision.name]
+    short = len(updated) < learned.minimum
+    if not old and not short:
+        return None
+    count = f"{len(updated)} of {learned.desired if old else learned.minimum} groups serve"
+    if old:
+        count += f" the wanted revision, {len(old)} are older"
+    spec = learned.deployment.spec.rollout
+    if old and spec.paused:
+        message = f"{count}; rollout.paused is true"
+        return Said(reasons.RECONCILING, True, reasons.ROLLOUT_PAUSED, message)
+    if learned.ledger.parked_until is not None:
+        reason = reasons.ROLLOUT_STOPPED if old else reasons.PARKED
+        return Said(reasons.STALLED, True, reason, f"{count}; {_parked(learned)}"[:1024])
+    starting = old or not was_ready_at(learned.deployment)
+    stood = stands_since(learned.rollout, parse_duration(spec.progress_deadline), learned.now)
+    if starting and stood is not None:
+        late = next(
+            (waiting_for(g.facts)[1] for g in live if g.state is GroupState.STARTING), "no group starts"
+        )
+        message = (
+            f"{count}, and no further one for rollout.progressDeadline ({spec.progress_deadline}): {late}"
+        )
+        return Said(reasons.STALLED, True, reasons.PROGRESS_DEADLINE, message[:1024])
+    if old:
+        return Said(reasons.RECONCILING, True, reasons.ROLLING_OUT, count)
+    return Said(reasons.RECONCILING, True, reasons.STARTING, count) if starting else None
+
+
+def _parked(learned: Learned) -> str:
+    """Why no group is made, and when the next is, for a message."""
+    ledger, spec = learned.ledger, learned.deployment.spec.recovery
+    cause = ledger.last_cause
+    text = (
+        f"{ledger.losses_in_window} groups were lost since {ledger.window_start_time}, which is more than"
+        f" recovery.restartBudget ({spec.restart_budget}) allows"
+        if cause is None or cause.reason != reasons.PROGRESS_DEADLINE
+        else "its groups gave their nodes back"
+    )
+    text += f"; one group is tried at {ledger.parked_until}, or at once when the spec changes"
+    return f"{text}; last lost: {ledger.last_group}: {cause.message}" if cause else text
 
 
 def _fit(sizing: Sizing) -> str:
@@ -317,9 +369,14 @@ def _groups_ready(
     learned: Learned, live: Sequence[GroupView], serving: Sequence[GroupView], enough: bool
 ) -> Said:
     count = f"{len(serving)} of {learned.desired} groups serve"
+    moving = [g for g in live if g.facts.leaving is not None]
+    if enough and moving:
+        return Said(
+            reasons.GROUPS_READY, True, reasons.LEAVING_NODES, f"{count}; {_leaving(learned, moving, live)}"
+        )
     if enough:
         return Said(reasons.GROUPS_READY, True, reasons.ALL_GROUPS_READY, count)
-    due = parse_time(learned.ledger.next_attempt_time)
+    due = create_after(learned.ledger)
     cause = learned.ledger.last_cause
     failed = learned.ledger.failures > 0 and cause is not None
     parts = [count]
@@ -330,7 +387,7 @@ def _groups_ready(
     elif weights is not None and (weights.hold or weights.most_groups is not None):
         parts.append(weights.said.message)
     elif due is not None and due > learned.now:
-        parts.append(f"the next group is created at {learned.ledger.next_attempt_time}")
+        parts.append(f"the next group is created at {format_time(due)}")
     if failed and cause is not None:
         parts.append(f"last lost: {learned.ledger.last_group}: {cause.message}")
     if not was_ready_at(learned.deployment):
@@ -340,6 +397,20 @@ def _groups_ready(
             reasons.SCALING if len(serving) >= learned.minimum and not failed else reasons.GROUPS_UNHEALTHY
         )
     return Said(reasons.GROUPS_READY, False, reason, "; ".join(parts)[:1024])
+
+
+def _leaving(learned: Learned, moving: Sequence[GroupView], live: Sequence[GroupView]) -> str:
+    """Which groups are to go from which nodes, and what they wait for."""
+    more = f" and {len(moving) - 1} more" if len(moving) > 1 else ""
+    text = f"group {moving[0].name}{more} moves"
+    if place := moving[0].facts.leaving:
+        text += f", as node {place[0]} {place[1].why}"
+    late = [g for g in live if g.state is GroupState.STARTING and g.facts.leaving is None]
+    if late:
+        text += f", once {late[0].name} serves: {waiting_for(late[0].facts)[1]}"
+    if any(waits_for_node(g) for g in late) and not learned.deployment.spec.rollout.max_unavailable:
+        text += "; without free nodes, rollout.maxUnavailable: 1 lets it go first"
+    return text[:1024]
 
 
 def _ready(learned: Learned, serving: Sequence[GroupView], updated: Sequence[GroupView]) -> Said:
@@ -356,7 +427,9 @@ def _ready(learned: Learned, serving: Sequence[GroupView], updated: Sequence[Gro
             reasons.READY, True, reasons.SERVING, f"at least {learned.minimum} groups serve {_name(learned)}"
         )
     reason = (
-        reasons.GROUPS_UNHEALTHY
+        reasons.PARKED
+        if learned.ledger.parked_until is not None
+        else reasons.GROUPS_UNHEALTHY
         if learned.ledger.failures and was_ready_at(learned.deployment)
         else reasons.STARTING
     )

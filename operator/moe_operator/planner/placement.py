@@ -71,6 +71,10 @@ class Placement:
     """Its pods run nowhere else."""
     node: str | None = None
     """Its pod should run there."""
+    shunned: tuple[str, ...] = ()
+    """Its pods run on none of these nodes."""
+    disliked: tuple[str, ...] = ()
+    """Its pods should run on none of these nodes: whether there is room elsewhere is not known."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,13 @@ class Fleet:
         inventory: Inventory,
         holdings: Iterable[Holding],
         neighbours: Neighbours | None = None,
+        shunned: Iterable[str] = (),
     ) -> None:
         """`pod`: the spec of the group's pods, as rendered. `neighbours`: other ComputeDomains by the partition that
-        they are active in; None for pods that are in none themselves."""
+        they are active in; None for pods that are in none themselves. `shunned`: nodes that count as closed."""
         self._neighbours = neighbours or {}
         self._need = need
+        self._shunned = frozenset(shunned)
         self._holdings = tuple(holdings)
         self._by_name = {node.name: node for node in inventory.nodes or ()}
         self._stands = [
@@ -204,7 +210,7 @@ class Fleet:
             if holding.node == node.name:
                 for name in free:
                     free[name] -= holding.waiting * holding.devices.get(name, 0)
-        open_ = admits(node, pod)
+        open_ = node.name not in self._shunned and admits(node, pod)
         fits = min((max(0, free[name]) // count for name, count in self._need.devices.items()), default=0)
         if self._need.pods > 1:
             fits = min(fits, 1)

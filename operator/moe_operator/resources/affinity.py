@@ -40,7 +40,8 @@ def affinity(user: Mapping[str, Any], plan: Plan, profile: AcceleratorProfile) -
 
 
 def put(affinity: dict[str, Any], placement: Placement) -> None:
-    """Add a group's place to the affinity of its pods: its domain must be, its node should be."""
+    """Add a group's place to the affinity of its pods: its domain must be, its node should be; nodes that it shuns must
+    not be, those that it dislikes should not be."""
     if placement.domain is not None:
         key, value = placement.domain
         _require(affinity, [{"key": key, "operator": "In", "values": [value]}])
@@ -48,6 +49,19 @@ def put(affinity: dict[str, Any], placement: Placement) -> None:
         field = {"key": "metadata.name", "operator": "In", "values": [placement.node]}
         wishes = affinity.setdefault("nodeAffinity", {}).setdefault(_PREFERRED, [])
         wishes.append({"weight": 100, "preference": {"matchFields": [field]}})
+    if placement.shunned:
+        required = affinity.setdefault("nodeAffinity", {}).setdefault(_REQUIRED, {})
+        terms: list[dict[str, Any]] = required.setdefault("nodeSelectorTerms", [{}])
+        for term in terms:
+            term["matchFields"] = [*(term.get("matchFields") or ()), *_not_on(placement.shunned)]
+    if placement.disliked:
+        wishes = affinity.setdefault("nodeAffinity", {}).setdefault(_PREFERRED, [])
+        wishes.append({"weight": 100, "preference": {"matchFields": _not_on(placement.disliked)}})
+
+
+def _not_on(nodes: Sequence[str]) -> list[dict[str, Any]]:
+    """One requirement for each: the field takes a single value."""
+    return [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
 
 
 def _require(merged: dict[str, Any], *alternatives: Sequence[Mapping[str, Any]]) -> None:

@@ -13,7 +13,7 @@ def need_of(revision: Revision, catalog: Catalog) -> Need | None:
     """What one group asks for; None for a group that finds its own place: one without devices, one behind a queue,
     which may let it in much later, and one of several pods for which it does not matter where they stand."""
     need = devices_of(revision, catalog)
-    if need is None or _queued(revision) or (need.pods > 1 and need.domain is None):
+    if need is None or queued(revision) or (need.pods > 1 and need.domain is None):
         return None
     return need
 
@@ -35,6 +35,7 @@ def pod_spec(revision: Revision) -> dict[str, Any]:
     return spec
 
 
-def _queued(revision: Revision) -> bool:
+def queued(revision: Revision) -> bool:
+    """Whether a queue admits its groups, perhaps much later."""
     template = revision.template["leaderWorkerTemplate"]["workerTemplate"]
     return names.ANNOTATION_QUEUE in (template["metadata"].get("annotations") or {})

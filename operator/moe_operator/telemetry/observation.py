@@ -38,8 +38,14 @@ class PodObservation:
     """Requests that the pod's ranks can compute at once (max-num-seqs x ranks), 0 if unknown."""
 
     @property
+    def requests(self) -> int:
+        """In the pod, however they are counted: the engine does not know of one whose answer is still being sent, the
+        agent of none that its pod handed to another rank."""
+        return max(self.running + self.waiting, self.in_flight or 0)
+
+    @property
     def busy(self) -> bool:
-        return self.running > 0 or self.waiting > 0 or bool(self.in_flight)
+        return self.requests > 0
 
 
 @dataclass(frozen=True)
