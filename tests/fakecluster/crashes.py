@@ -11,7 +11,7 @@ from typing import Any
 
 from fakecluster.client import MemoryClient
 from fakecluster.engines import EngineSettings
-from fakecluster.faults import Call, FaultPlan
+from fakecluster.faults import Call, FaultPlan, WatchFaults
 from fakecluster.forks import Forks
 from fakecluster.harness import Harness, differences, play
 
@@ -61,6 +61,10 @@ FATES: dict[str, Callable[[int], FaultPlan]] = {
 }
 
 
+#: Seconds by which what an operator knows may be old, with events in disorder.
+_LAG = 8.0
+
+
 @dataclass
 class _Scout(FaultPlan):
     """No fault; branches off before each write."""
@@ -82,8 +86,27 @@ class _Scout(FaultPlan):
                 return
 
 
-def explore(story: Story, fates: tuple[str, ...] = tuple(FATES)) -> Report:
-    """Play the story as it is, and from each write on once per fate."""
+def _play(story: Story) -> dict[str, Any]:
+    """Where the story ends when nothing goes wrong beside it."""
+    found: dict[str, Any] = {}
+
+    async def run(h: Harness) -> None:
+        await story.prepare(h)
+        await story.act(h)
+        await story.finish(h)
+        await h.settle(quiet=75)
+        found.update(h.end_state())
+
+    play(run, settings=story.settings())
+    return found
+
+
+def explore(
+    story: Story, fates: tuple[str, ...] = tuple(FATES), *, disorder: WatchFaults | None = None
+) -> Report:
+    """Play the story as it is, and from each write on once per fate. With `disorder` all of that while events come late
+    and in disorder, which must end where it ends without."""
+    undisturbed = None if disorder is None else _play(story)
     forks = Forks()
     scout = _Scout(forks=forks, fates=fates)
 
@@ -94,6 +117,10 @@ def explore(story: Story, fates: tuple[str, ...] = tuple(FATES)) -> Report:
         async def run(h: Harness) -> None:
             await story.prepare(h)
             before = h.writes
+            if disorder is not None:
+                h.invariants.lag = _LAG
+                h.operator.feed.faults = disorder
+                h.watch_faults = lambda: disorder
             scout.client = h.operator.client
             scout.client.faults = scout
             await story.act(h)
@@ -112,6 +139,10 @@ def explore(story: Story, fates: tuple[str, ...] = tuple(FATES)) -> Report:
     finally:
         gc.unfreeze()
     report = Report(story.name, writes, len(scout.labels), dict.fromkeys(fates, 0))
+    if undisturbed is not None:
+        report.story += ", events in disorder"
+        if wrong := differences(undisturbed, expected):
+            report.failures.append(f"{story.name}, only events in disorder:\n" + "\n".join(wrong[:12]))
     for (how, number), result in sorted(forks.results.items()):
         wrong = [result] if isinstance(result, str) else differences(expected, result[0])
         if wrong:

@@ -258,6 +258,10 @@ _TIMES = {
     "startedAt",
     "finishedAt",
     "createdTime",
+    "parkedUntil",
+    "windowStartTime",
+    "progressTime",
+    "lastTime",
 }
 _OWN = {
     "uid",
@@ -286,6 +290,8 @@ def _normal(value: Any) -> Any:
                 out[key] = {name: round(figure, -2) for name, figure in inner.items()}
             elif key == "counted":
                 out[key] = len(inner)
+            elif key == "suspectNodes":
+                out[key] = sorted(node["losses"] for node in inner)
             elif key == "recovery":
                 # Speaks of groups that are gone, whose slots may be taken again.
                 out[key] = json.loads(

@@ -88,6 +88,11 @@ class Nodes:
         """`kubectl cordon` and `uncordon`."""
         self._server.patch(NODE, None, name, {"spec": {"unschedulable": on or None}}, "admin")
 
+    def cordoned(self, name: str | None) -> bool:
+        """Whether a node is there and takes no pods."""
+        node = self._server.get(NODE, None, name) if name else None
+        return node is not None and bool(node["spec"].get("unschedulable"))
+
     def remove(self, name: str) -> None:
         """The machine is gone for good, and its Node object with it."""
         self._silences += 1

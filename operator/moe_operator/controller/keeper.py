@@ -48,8 +48,8 @@ class ChildKeeper:
         troubled: bool,
         before_create: Callable[[], Awaitable[None]],
     ) -> None:
-        """What groups of this revision need is there before they are; `kept` learns the revision. `written`: the spec as
-        the user wrote it. `weights`: where they stand. `troubled`: the spec cannot be carried out, perhaps as a kind
+        """What groups of this revision need is there before they are; `kept` learns the revision. `written`: the spec
+        as the user wrote it. `weights`: where they stand. `troubled`: the spec cannot be carried out, perhaps as a kind
         that few clusters serve is missing."""
         client, store = self._client, self._store
         for child in build_children(deployment, revision, self._config):
