@@ -119,7 +119,12 @@ async def _paused_edit(h: Harness) -> None:
 
 async def _replaced_and_resumed(h: Harness) -> None:
     good = labels_of(h.groups()[0])[names.LABEL_REVISION]
-    await h.until(lambda: h.serving() and h.serving() != ["tiny-g0"], 900, "a successor serves")
+    lost = h.groups()[0]["metadata"]["uid"]
+
+    def successor() -> bool:
+        return bool(h.serving()) and lost not in [g["metadata"]["uid"] for g in h.groups()]
+
+    await h.until(successor, 900, "a successor serves")
     await h.settle()
     assert [labels_of(g)[names.LABEL_REVISION] for g in h.groups()] == [good]
     h.edit(rollout={"paused": False})

@@ -5,7 +5,7 @@ from typing import Any
 from factories.cluster_objects import deployment_object, revision_object
 from moe_operator.api.deployment import parse
 from moe_operator.controller.kube import CONTROLLER_REVISION
-from moe_operator.controller.revisions import HISTORY_LIMIT, next_number, to_keep
+from moe_operator.controller.revisions import next_number, to_keep
 from moe_operator.controller.store import Store
 
 
@@ -27,13 +27,14 @@ def _of_a_stateful_set(number: int) -> dict[str, Any]:
 def test_revisions_of_stateful_sets_take_no_room_in_the_history() -> None:
     """Each group brings two of them, newer than all of ours."""
     deployment, store = parse(deployment_object()), Store()
-    for number in range(1, HISTORY_LIMIT + 3):
+    limit = deployment.spec.rollout.history_limit
+    for number in range(1, limit + 3):
         store.upsert(CONTROLLER_REVISION, _own(number))
     for number in range(100, 120):
         store.upsert(CONTROLLER_REVISION, _of_a_stateful_set(number))
-    newest = {_own(number)["metadata"]["name"] for number in range(3, HISTORY_LIMIT + 3)}
+    newest = {_own(number)["metadata"]["name"] for number in range(3, limit + 3)}
     assert to_keep(store, deployment, "wanted") - {"wanted"} == newest
-    assert next_number(store, deployment) == HISTORY_LIMIT + 3
+    assert next_number(store, deployment) == limit + 3
 
 
 def test_numbers_begin_at_one_and_go_on_after_versions_that_did_not_count() -> None:
