@@ -109,6 +109,7 @@ class Metrics:
         telemetry_pods: Callable[[], Iterable[Sample]],
         groups: Callable[[], Iterable[Sample]],
         ready: Callable[[], Iterable[Sample]],
+        stalled: Callable[[], Iterable[Sample]],
         weights: Callable[[], Iterable[Sample]],
         starts: Callable[[], Iterable[Sample]],
     ) -> None:
@@ -145,6 +146,13 @@ class Metrics:
             "1 when the ModelDeployment's condition Ready is True, else 0. From the leader only.",
             ("namespace", "name"),
             ready,
+        )
+        self._computed(
+            "deployment_stalled",
+            "1 for each ModelDeployment that is Stalled, with the reason: it waits for its owner, or for the time of"
+            " the next attempt. From the leader only.",
+            ("namespace", "name", "reason"),
+            stalled,
         )
         self._computed(
             "weights_bytes",

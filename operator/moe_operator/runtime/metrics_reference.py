@@ -30,6 +30,7 @@ def render() -> str:
         groups=lambda: (),
         starts=lambda: (),
         ready=lambda: (),
+        stalled=lambda: (),
         weights=lambda: (),
     )
     rows = [

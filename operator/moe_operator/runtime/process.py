@@ -40,6 +40,7 @@ from moe_operator.runtime.reporting import (
     oldest,
     readiness,
     scraped,
+    stalled,
     weights_bytes,
 )
 from moe_operator.runtime.resync import INTERVAL, RECHECK, Resync
@@ -177,6 +178,7 @@ class Process:
             telemetry_pods=lambda: scraped(self.collector.snapshot()),
             groups=lambda: group_counts(self.store) if self._leads else (),
             ready=lambda: readiness(self.store) if self._leads else (),
+            stalled=lambda: stalled(self.store) if self._leads else (),
             weights=lambda: weights_bytes(self.store) if self._leads else (),
             starts=lambda: cold_starts(self.store) if self._leads else (),
         )

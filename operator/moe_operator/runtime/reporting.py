@@ -41,6 +41,15 @@ def readiness(store: Store) -> Iterator[Sample]:
         yield (meta["namespace"], meta["name"]), float(ready)
 
 
+def stalled(store: Store) -> Iterator[Sample]:
+    """1 with the reason for each deployment that is Stalled."""
+    for obj in store.all(MODEL_DEPLOYMENT):
+        meta = obj["metadata"]
+        for one in (obj.get("status") or {}).get("conditions") or []:
+            if one.get("type") == reasons.STALLED and one.get("status") == "True":
+                yield (meta["namespace"], meta["name"], one["reason"]), 1.0
+
+
 def weights_bytes(store: Store) -> Iterator[Sample]:
     """Bytes of the weights that caches keep, by deployment: those that are there, and all."""
     for obj in store.all(MODEL_DEPLOYMENT):
