@@ -244,10 +244,12 @@ def test_the_users_spec_and_metadata_are_never_written() -> None:
         h.world.crash_engine("tiny-g0-0", "boom")
         await h.until(lambda: len(h.groups()) == 2, 30)
         await h.serve()
-        verbs = {
-            w.verb for w in h.world.server.writes if w.kind == MODEL_DEPLOYMENT and w.manager != "kubectl"
-        }
-        assert verbs == {"apply_status"}
+        ours = [w for w in h.world.server.writes if w.kind == MODEL_DEPLOYMENT and w.manager != "kubectl"]
+        rest = [w.body for w in ours if w.verb != "apply_status"]
+        assert [set(body["metadata"]) for body in rest] == [{"uid", "resourceVersion", "finalizers"}], (
+            "its finalizer, once"
+        )
+        assert set(rest[0]) == {"metadata"}
         assert h.deployment()["metadata"]["generation"] == 1
 
     play(scenario)
