@@ -74,9 +74,6 @@ def test_scale_up_and_down(serve: Serve) -> None:
     assert_nothing_lost(report)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="groups are not moved off cordoned nodes yet: their budget holds the drain for ever"
-)
 def test_node_is_drained(serve: Serve) -> None:
     """`kubectl drain` of a node with pods of the group ends by itself."""
     serve()
@@ -86,7 +83,7 @@ def test_node_is_drained(serve: Serve) -> None:
             traffic.warm()
             traffic.mark(f"kubectl drain {node}")
             kubectl(
-                "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s", timeout=200
+                "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=400s", timeout=420
             )
             traffic.mark("drained")
             wait_for("the group elsewhere", lambda: settled(1), seconds=200, every=1)
