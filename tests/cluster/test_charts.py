@@ -53,6 +53,8 @@ USED = {
     # Claims hold what users would download again: never deleted.
     "persistentvolumeclaims": "get create patch",
     "events.events.k8s.io": "create patch",
+    # Those about StatefulSets and pods of groups that wait.
+    "events": "list",
 }
 # What it may read of the cluster's hardware.
 NODES = {

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from fakecluster.api_server import ApiServer, Write
 from fakecluster.faults import Call, CrashError, FaultPlan
-from fakecluster.objects import copied
+from fakecluster.objects import copied, fields_match
 from moe_operator.api import names
 from moe_operator.controller.kube import (
     COMPUTE_DOMAIN,
@@ -99,7 +99,16 @@ class MemoryClient:
         self, kind: Kind, namespace: str | None = None, label_selector: str = "", *, field_selector: str = ""
     ) -> list[Obj]:
         return await self._call(
-            "list", kind, "", lambda: copied(self.server.list(kind, namespace, label_selector))
+            "list",
+            kind,
+            "",
+            lambda: copied(
+                [
+                    one
+                    for one in self.server.list(kind, namespace, label_selector)
+                    if fields_match(field_selector, one)
+                ]
+            ),
         )
 
     async def create(self, kind: Kind, obj: Obj) -> Obj:

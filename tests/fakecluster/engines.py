@@ -49,6 +49,13 @@ class Engine:
     progress_at: float = 0.0
     cohort: tuple["Engine", ...] = ()
     canary_passed: bool = False
+    garbage: str = ""
+    """What every canary finds wrong with its answers."""
+    canaries: int = 0
+    """Canaries being computed, one per rank."""
+    canary_tokens: int = 0
+    """Tokens that it has given to canaries."""
+    canaries_asked: int = 0
     lost_requests: int = 0
 
     @property

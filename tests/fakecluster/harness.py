@@ -19,6 +19,7 @@ from moe_operator.api import names
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller.kube import (
     CHILD_KINDS,
+    CORE_EVENT,
     EVENT,
     LEADER_WORKER_SET,
     LEASE,
@@ -102,7 +103,7 @@ class Harness:
         return operator
 
     def _note(self, write: Write) -> None:
-        if write.kind not in (LEASE, EVENT):
+        if write.kind not in (LEASE, EVENT, CORE_EVENT):
             self._changed_at = write.at
 
     async def _supervise(self, operator: Operator) -> None:

@@ -20,6 +20,8 @@ class LeaderWorkerSetController(Controller):
     """Makes StatefulSets, never repairs a pod: that is the StatefulSets' and the operator's."""
 
     latency = 0.1
+    away = False
+    """Whether nothing acts on LeaderWorkerSets: its pods are gone."""
 
     def keys(self, event: Event) -> Iterable[Key]:
         meta = event.obj["metadata"]
@@ -31,6 +33,9 @@ class LeaderWorkerSetController(Controller):
     def sync(self, key: Key) -> None:
         namespace, name = key
         lws = self.server.get(LEADER_WORKER_SET, namespace, name)
+        if self.away:
+            self.again(key, 1.0)
+            return
         if lws is None or is_deleting(lws):
             return
         group = lws["spec"]["leaderWorkerTemplate"]

@@ -44,6 +44,18 @@ def matches(selector: str, labels: Mapping[str, str]) -> bool:
     return True
 
 
+def fields_match(selector: str, obj: Mapping[str, Any]) -> bool:
+    """A field selector: `a.b=c,d=e`."""
+    for term in filter(None, selector.split(",")):
+        path, _, wanted = term.partition("=")
+        value: Any = obj
+        for step in path.split("."):
+            value = value.get(step) if isinstance(value, Mapping) else None
+        if value != wanted:
+            return False
+    return True
+
+
 def condition(obj: Mapping[str, Any], type_: str) -> dict[str, Any] | None:
     """A condition of the status, or None."""
     for one in (obj.get("status") or {}).get("conditions") or []:

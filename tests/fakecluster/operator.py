@@ -31,6 +31,7 @@ from moe_operator.runtime.resync import Resync
 from moe_operator.runtime.source import WATCHED_KINDS, EventType, selector
 from moe_operator.runtime.targets import targets
 from moe_operator.runtime.workers import Workers
+from moe_operator.telemetry.own_requests import OwnRequests
 
 #: Which replica a task belongs to.
 _INSTANCE: ContextVar["Operator | None"] = ContextVar("instance", default=None)
@@ -135,7 +136,10 @@ class Operator:
         self._events = EventPoster(
             fenced, instance=name, observer=self.counting, clock=loop.time, wall_clock=world.clock
         )
-        collector = MemoryCollector(world.engines, lambda: targets(self.store), self.queue.add, loop.time)
+        own = OwnRequests()
+        collector = MemoryCollector(
+            world.engines, lambda: targets(self.store), self.queue.add, loop.time, own
+        )
         self._collector = collector
         tokens = AgentTokens()
         tokens.use(key)
@@ -152,6 +156,7 @@ class Operator:
             clock=world.clock,
             losses=self.counting,
             tokens=tokens,
+            own=own,
         )
         self._workers = Workers(
             self.queue, self.reconciler.reconcile, count=workers, jitter=draw, observer=self.counting

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from fakecluster.api_server import ApiServer, Event
 from fakecluster.controller import Controller, Key, Timers
-from fakecluster.engines import Engines, State
+from fakecluster.engines import Engine, Engines, State
 from fakecluster.objects import is_deleting, is_true, labels_of
 from moe_operator.controller.kube import POD, SERVICE
 from moe_operator.resources.agent_token import verifier_of
@@ -92,18 +92,33 @@ class MemoryEngineClient:
         deadline: float,
         token: str | None = None,
     ) -> CanaryResult:
-        await asyncio.sleep(CANARY_SECONDS)
         engine = self._engines.at(host)
-        settings = self._engines.settings
-        if engine is None or not self._engines.reachable(engine.node) or engine.state is not State.UP:
+        if engine is None or not self._engines.reachable(engine.node):
+            await asyncio.sleep(CANARY_SECONDS)
             return CanaryResult(False, f"{host}:{port} refused the connection", CANARY_SECONDS)
+        engine.canaries_asked += ranks
+        engine.canaries += ranks
+        try:
+            return await self._answer(engine, f"{host}:{port}", ranks, deadline)
+        finally:
+            engine.canaries -= ranks
+
+    async def _answer(self, engine: Engine, at: str, ranks: int, deadline: float) -> CanaryResult:
+        await asyncio.sleep(CANARY_SECONDS)
+        settings = self._engines.settings
+        if not self._engines.reachable(engine.node) or engine.state is not State.UP:
+            return CanaryResult(False, f"{at} refused the connection", CANARY_SECONDS)
         if settings.canary_failure:
             return CanaryResult(False, settings.canary_failure, CANARY_SECONDS)
         if not self._engines.whole(engine) or any(e.hung for e in engine.cohort):
             await asyncio.sleep(deadline)
-            return CanaryResult(False, f"no token from {host}:{port} within {deadline:.0f} s", deadline)
+            return CanaryResult(False, f"no token from {at} within {deadline:.0f} s", deadline)
+        engine.canary_tokens += ranks
+        tokens = {"prompt_tokens": 2 * ranks, "output_tokens": ranks}
+        if engine.garbage:
+            return CanaryResult(False, engine.garbage, CANARY_SECONDS, **tokens)
         engine.canary_passed = True
-        return CanaryResult(True, "", CANARY_SECONDS)
+        return CanaryResult(True, "", CANARY_SECONDS, **tokens)
 
     async def drain(self, host: str, port: int, token: str | None = None) -> bool:
         await asyncio.sleep(0.01)

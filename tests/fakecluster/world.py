@@ -35,9 +35,10 @@ class World:
         self.nodes.returned = self.kubelets.wake_node
         self.stateful_sets = StatefulSetController(self.server, self.timers)
         self.downloads = Downloads(self.server, self.timers)
+        self.leader_worker_sets = LeaderWorkerSetController(self.server, self.timers)
         self.controllers = [
             GarbageCollector(self.server, self.timers),
-            LeaderWorkerSetController(self.server, self.timers),
+            self.leader_worker_sets,
             Scheduler(self.server, self.timers),
             ClaimController(self.server, self.timers),
         ]

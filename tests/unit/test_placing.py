@@ -50,7 +50,9 @@ class _Cluster:
         self.placing = Placing(self.store, census, default_config().catalog, self.domains)
         self._versions = 0
 
-    async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> list[Obj]:
+    async def list(
+        self, kind: Kind, namespace: str | None = None, label_selector: str = "", *, field_selector: str = ""
+    ) -> list[Obj]:
         self.looks += kind is POD
         if kind in self.forbidden:
             raise ForbiddenError(403, "Forbidden", f"{kind.plural} is forbidden")

@@ -48,7 +48,9 @@ class Lists:
         self.answers: dict[Kind, list[Obj] | KubeError] = {}
         self.asked: list[tuple[Kind, str | None, str]] = []
 
-    async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> Objects:
+    async def list(
+        self, kind: Kind, namespace: str | None = None, label_selector: str = "", *, field_selector: str = ""
+    ) -> Objects:
         self.asked.append((kind, namespace, label_selector))
         answer = self.answers.get(kind, [])
         if isinstance(answer, KubeError):

@@ -100,4 +100,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+# Why pods of a group that waits were never created or start no container.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 {{- end -}}

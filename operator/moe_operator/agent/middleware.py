@@ -48,7 +48,7 @@ _BEAT_SECONDS = 1.0
 # good.
 _SILENT_SECONDS = 15.0
 _HEALTH_SECONDS = 2.0
-_CANARY = {"prompt": "1", "max_tokens": 1, "temperature": 0, "ignore_eos": True}
+_CANARY = {"prompt": "1", "max_tokens": 1, "temperature": 0, "ignore_eos": True, "logprobs": 1}
 _HEADERS_OF_THE_BODY = (b"content-type", b"content-length", b"transfer-encoding")
 _NOT_THE_OPERATOR = {"error": f"the {TOKEN_HEADER.decode()} header is missing or wrong"}
 

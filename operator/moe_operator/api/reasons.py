@@ -458,6 +458,14 @@ ENGINE_STALLED = _reason(
     "Requests were running but no token came for `recovery.stallLimit`.",
     "Read the engine's log; raise the limit if single steps may take that long.",
 )
+IDLE_CANARY_FAILED = _reason(
+    _CAUSE,
+    "IdleCanaryFailed",
+    "A group without requests was asked for a token (`recovery.idleCanary`), and three times in a row a rank gave none,"
+    " or one whose log-probability is no number.",
+    "Read the answer in the message and the engine's log. Again on the same node: its GPUs or links compute nonsense;"
+    " everywhere: `engine.args`, or the precision.",
+)
 START_DEADLINE = _reason(
     _CAUSE,
     "StartDeadline",
@@ -528,6 +536,46 @@ CONTAINER_WAITING = _reason(
     "ContainerWaiting",
     "A container does not start for a reason of the kubelet's that has no entry here; its words are in the message.",
     "Read the message and the pod's Events.",
+)
+PODS_REFUSED = _reason(
+    _WAITS,
+    "PodsRefused",
+    "Pods of a group were never created: a quota or an admission policy refuses them.",
+    "Read the API server's words in the message; raise the quota, or change what the policy objects to. StatefulSets"
+    " try again by themselves, after longer and longer pauses: up to 17 minutes.",
+)
+VOLUMES_NOT_MOUNTED = _reason(
+    _WAITS,
+    "VolumesNotMounted",
+    "A pod has its node, and a volume of it cannot be attached or mounted there.",
+    "Read the kubelet's words in the message: a claim that is used on another node, a Secret or ConfigMap that is"
+    " missing, or the storage's driver on that node.",
+)
+POD_SANDBOX_FAILED = _reason(
+    _WAITS,
+    "PodSandboxFailed",
+    "A pod has its node, and the node cannot set up its network or its sandbox.",
+    "Read the message: usually the node's network plugin, or its container runtime.",
+)
+LEADER_WORKER_SET_SILENT = _reason(
+    _WAITS,
+    "LeaderWorkerSetSilent",
+    "The LeaderWorkerSet of a group is there, and nothing has been made for it: its controller does not act.",
+    "See that LeaderWorkerSet's controller runs and what its log says; the message names where it usually is.",
+)
+LEADER_WORKER_SET_UNAVAILABLE = _reason(
+    _WAITS,
+    "LeaderWorkerSetUnavailable",
+    "LeaderWorkerSet's admission webhook does not answer, so neither groups nor their pods can be made or changed. What"
+    " serves, serves on.",
+    "See that the pods behind the Service that the message names run; the operator goes on by itself.",
+)
+WEBHOOK_UNAVAILABLE = _reason(
+    _WAITS,
+    "WebhookUnavailable",
+    "An admission webhook of the cluster does not answer, and the API server refuses what it should have been asked"
+    " about.",
+    "See that the pods behind the Service that the message names run; the operator goes on by itself.",
 )
 
 

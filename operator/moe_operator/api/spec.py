@@ -305,6 +305,9 @@ class RecoverySpec(ApiModel):
 
     stall_limit: Annotated[Duration, Between("10s", "24h")] = "120s"
     """Requests are running but no token comes for this long: the group hangs."""
+    idle_canary: Annotated[Duration, Between("0s", "24h")] = "60s"
+    """A group that has had no request for this long is asked for one token of each rank, and again after as long; three
+    failures in a row, and it is replaced. `0s` for never; less than `10s` counts as `10s`."""
     unready_limit: Annotated[Duration, Between("5s", "24h")] = "60s"
     """A group that served has a pod that is not ready (its node is silent, say) for this long."""
     placement_limit: Annotated[Duration, Between("10s", "24h")] = "5m"

@@ -1,14 +1,19 @@
-"""Runs admission canaries beside the reconciles: one token from every rank, at each pod's own address."""
+"""Canaries: one token from every rank of a group, at each pod's own address, and what the answers say.
+
+Here those at admission; `idle_canary` asks groups that serve and have nothing to do.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from moe_operator.api import names
 from moe_operator.controller.group_planner import CanaryState
 from moe_operator.controller.incarnation import incarnation
-from moe_operator.controller.observed import GroupFacts
+from moe_operator.controller.observed import GroupFacts, PodFacts
 from moe_operator.controller.store import Key
 from moe_operator.telemetry.engine import CanaryResult, EngineClient
+from moe_operator.telemetry.own_requests import OwnRequests
 
 #: Seconds that a canary may take: a first request compiles what start-up did not.
 _DEADLINE = 60.0
@@ -16,11 +21,47 @@ _DEADLINE = 60.0
 _RETRY = 2.0
 
 
+@dataclass(frozen=True)
+class Asker:
+    """Asks all ranks of a group at once, and keeps what it asks out of telemetry."""
+
+    engine: EngineClient
+    own: OwnRequests
+
+    async def ask(
+        self, group: GroupFacts, model: str, token: str | None, deadline: float
+    ) -> list[tuple[PodFacts, CanaryResult]]:
+        """The result of each pod. `token`: see `EngineClient.canary`; `deadline` in seconds."""
+        results = await asyncio.gather(*(self._pod(group, p, model, token, deadline) for p in group.pods))
+        return list(zip(group.pods, results, strict=True))
+
+    async def _pod(
+        self, group: GroupFacts, pod: PodFacts, model: str, token: str | None, deadline: float
+    ) -> CanaryResult:
+        if pod.ip is None:
+            return CanaryResult(False, f"pod {pod.index} of group {group.name} has no address")
+        ranks = group.ranks_per_pod
+        with self.own.asking(pod.uid, ranks) as asked:
+            result = await self.engine.canary(
+                pod.ip, names.HTTP_PORT, model, ranks, pod.index * ranks, deadline=deadline, token=token
+            )
+            asked.prompt_tokens, asked.output_tokens = result.prompt_tokens, result.output_tokens
+        return result
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait for their end."""
+    every = list(tasks)
+    for task in every:
+        task.cancel()
+    await asyncio.gather(*every, return_exceptions=True)
+
+
 class CanaryRunner:
     """Keeps, per group, how the canaries of its present incarnation ended. Memory only: asking again is harmless."""
 
-    def __init__(self, engine: EngineClient, enqueue: Callable[[Key], None]) -> None:
-        self._engine = engine
+    def __init__(self, asker: Asker, enqueue: Callable[[Key], None]) -> None:
+        self._asker = asker
         self._enqueue = enqueue
         self._states: dict[str, CanaryState] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -44,18 +85,13 @@ class CanaryRunner:
 
     async def close(self) -> None:
         """Cancel what runs."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(self._tasks.values())
 
     async def _run(self, key: Key, group: GroupFacts, model: str, token: str | None) -> None:
         now = incarnation(group.pods)
         try:
-            results = await asyncio.gather(
-                *(self._ask(group, p.ip, p.index, model, token) for p in group.pods)
-            )
-            failed = [r.message for r in results if not r.passed]
+            results = await self._asker.ask(group, model, token, _DEADLINE)
+            failed = [r.message for _, r in results if not r.passed]
             known = self._states.get(group.uid)
             failures = known.failures if known and known.incarnation == now else 0
             if failed:
@@ -66,13 +102,3 @@ class CanaryRunner:
         finally:
             self._tasks.pop(group.uid, None)
         self._enqueue(key)
-
-    async def _ask(
-        self, group: GroupFacts, ip: str | None, index: int, model: str, token: str | None
-    ) -> CanaryResult:
-        if ip is None:
-            return CanaryResult(False, f"pod {index} of group {group.name} has no address")
-        ranks = group.ranks_per_pod
-        return await self._engine.canary(
-            ip, names.HTTP_PORT, model, ranks, index * ranks, deadline=_DEADLINE, token=token
-        )

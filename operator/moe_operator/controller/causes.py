@@ -288,6 +288,8 @@ def waiting_for(group: GroupFacts) -> tuple[str, str]:
     for pod in group.pods:
         if pod.held:
             return _held(pod, pod.held[0])
+    if group.notice is not None:
+        return group.notice
     if len(group.pods) < group.size:
         return reasons.STARTING, f"{len(group.pods)} of {group.size} pods exist"
     late = [p.name for p in group.pods if not p.ready]

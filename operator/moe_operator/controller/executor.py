@@ -62,9 +62,8 @@ class Executor:
                 assert revision is not None
                 await self._create(deployment, revision, slot, now)
             case RunCanary(group=group):
-                model = deployment.spec.model.served_name or deployment.spec.model.name
                 token = self._tokens.token(deployment.uid, group.name)
-                self._canaries.start(deployment.key, group, model, token)
+                self._canaries.start(deployment.key, group, group.served_name, token)
             case TrafficOn(group=group):
                 await self._traffic_on(deployment, group)
             case TrafficOff(pods=pods):

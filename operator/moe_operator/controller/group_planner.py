@@ -61,6 +61,8 @@ class GroupView:
     requests: int | None = None
     """Requests in it, and connections that may bring some while it drains; None if telemetry cannot say."""
     canary: CanaryState | None = None
+    quiet: float | None = None
+    """Seconds for which it has had no request; None if telemetry cannot say."""
 
     @property
     def name(self) -> str:

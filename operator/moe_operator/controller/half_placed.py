@@ -68,6 +68,8 @@ def not_placed(group: GroupFacts, elsewhere: str, now: float) -> Cause:
 def _lacking(group: GroupFacts) -> str:
     """Which pods have no node, and in whose words."""
     homeless = _without_node(group)
+    if not homeless and group.notice is not None:
+        return group.notice[1]
     if not homeless:
         return (
             f"{group.size - len(group.pods)} of {group.size} pods were never created: a quota or an admission policy"

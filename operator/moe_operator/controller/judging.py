@@ -1,6 +1,7 @@
 """The groups of one deployment as the cache has them, each with what is to be thought of it. Writes nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
@@ -11,7 +12,7 @@ from moe_operator.controller.children import is_ours
 from moe_operator.controller.group_planner import CanaryState, GroupView, classify
 from moe_operator.controller.kube import LEADER_WORKER_SET, NODE, POD, Obj
 from moe_operator.controller.observed import GroupFacts, group_facts, node_conditions
-from moe_operator.controller.occupied import occupied
+from moe_operator.controller.occupied import occupied, quiet_for
 from moe_operator.controller.store import Store
 from moe_operator.resources.group import parse_slot
 from moe_operator.telemetry.observation import Snapshot
@@ -55,5 +56,6 @@ def judge(
     views = []
     for group in groups:
         cause = broken(group, limits, stalled, now) or given_up.get(group.name)
-        views.append(classify(group, cause, occupied(group, snapshot, now), canary(group)))
+        view = classify(group, cause, occupied(group, snapshot, now), canary(group))
+        views.append(replace(view, quiet=quiet_for(group, snapshot)))
     return views

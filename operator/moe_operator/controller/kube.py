@@ -62,6 +62,8 @@ JOB = Kind("batch", "v1", "jobs", "Job")
 PERSISTENT_VOLUME_CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
+#: The same objects in the older API, whose fields are those that selectors are known by: `involvedObject.name`.
+CORE_EVENT = Kind("", "v1", "events", "Event")
 
 #: Children applied as a whole whenever they differ from what is wanted.
 APPLIED_KINDS = (
@@ -115,8 +117,11 @@ class KubeClient(Protocol):
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
         """The object as it is now (a live read), or None."""
 
-    async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> list[Obj]:
-        """All objects of a kind, in all namespaces where `namespace` is None; NotFoundError if the kind is unknown."""
+    async def list(
+        self, kind: Kind, namespace: str | None = None, label_selector: str = "", *, field_selector: str = ""
+    ) -> list[Obj]:
+        """All objects of a kind, in all namespaces where `namespace` is None; NotFoundError if the kind is unknown.
+        What a field selector may name depends on the kind."""
 
     async def create(self, kind: Kind, obj: Obj) -> Obj:
         """POST. ConflictError if the name is taken."""

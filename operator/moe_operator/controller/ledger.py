@@ -29,7 +29,9 @@ _OF_THE_DEVICE = frozenset({reasons.ACCELERATOR_FAULT})
 #: Losses that say nothing about the revision: they wait for nodes, and are no reason to stop trying.
 _FOR_WANT_OF_NODES = frozenset({reasons.PLACED_IN_PART, reasons.NOT_PLACED})
 #: Losses for which a node is to blame, where the cause names one ...
-_OF_THE_NODE = frozenset({reasons.NODE_NOT_READY, reasons.ENGINE_STALLED, reasons.POD_NOT_READY})
+_OF_THE_NODE = frozenset(
+    {reasons.NODE_NOT_READY, reasons.ENGINE_STALLED, reasons.IDLE_CANARY_FAILED, reasons.POD_NOT_READY}
+)
 #: ... and those for which it is if the group had served: before, it is as likely the revision.
 _PERHAPS_OF_THE_NODE = frozenset({reasons.ENGINE_EXITED, reasons.TRANSPORT_FAILED})
 

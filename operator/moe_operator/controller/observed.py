@@ -15,6 +15,9 @@ from moe_operator.api.times import parse_time
 _STARTING = ("ContainerCreating", "PodInitializing")
 
 
+_SERVED_NAME = "--served-model-name"
+
+
 class NodeState(StrEnum):
     """What the node says of itself. UNKNOWN where nodes may not be read: then only pods tell."""
 
@@ -121,6 +124,8 @@ class PodFacts:
     """Since when it has had its node, or has been without one."""
     held: tuple[Held, ...] = ()
     """Containers that keep it from coming up, those that run first before the others."""
+    begun: bool = False
+    """Whether a container of it has ever run, one that runs first included."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,10 @@ class GroupFacts:
     pods: tuple[PodFacts, ...]
     domain: str | None = None
     """`LABEL=VALUE` of the nodes that the operator put it on; None where it named none."""
+    served_name: str = ""
+    """The model by the name that this very group answers to; empty where its engine's arguments do not say."""
+    notice: tuple[str, str] | None = None
+    """What only Events say of pods that do not come: a reason and a message."""
 
     @property
     def leader(self) -> PodFacts | None:
@@ -248,6 +257,12 @@ def _engine(pod: Mapping[str, Any]) -> EngineFacts:
     return EngineFacts()
 
 
+def _begun(status: Mapping[str, Any]) -> bool:
+    every = (one for key in ("initContainerStatuses", "containerStatuses") for one in status.get(key) or [])
+    states = ({**(one.get("lastState") or {}), **(one.get("state") or {})} for one in every)
+    return any("running" in state or "terminated" in state for state in states)
+
+
 def _pending_claims(pod: Mapping[str, Any]) -> tuple[str, ...]:
     made = {one.get("name") for one in (pod.get("status") or {}).get("resourceClaimStatuses") or []}
     return tuple(
@@ -307,6 +322,7 @@ def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, NodeCondition] | None)
         if scheduled and (scheduled.get("status") == "True") == bool(node)
         else None,
         held=_held(status),
+        begun=_begun(status),
     )
 
 
@@ -333,4 +349,14 @@ def group_facts(
         draining_since=parse_time(annotations.get(names.ANNOTATION_DRAINING)),
         pods=tuple(own),
         domain=annotations.get(names.ANNOTATION_DOMAIN),
+        served_name=_served_name(spec),
     )
+
+
+def _served_name(spec: Mapping[str, Any]) -> str:
+    pod = ((spec.get("leaderWorkerTemplate") or {}).get("workerTemplate") or {}).get("spec") or {}
+    for container in pod.get("containers") or []:
+        arguments = container.get("args") or []
+        if container.get("name") == names.ENGINE_CONTAINER and _SERVED_NAME in arguments[:-1]:
+            return str(arguments[arguments.index(_SERVED_NAME) + 1])
+    return ""

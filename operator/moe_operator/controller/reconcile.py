@@ -19,7 +19,7 @@ from moe_operator.api.times import parse_time
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller import ledger, revisions, rollout
 from moe_operator.controller.agent_tokens import AgentTokens
-from moe_operator.controller.canary import CanaryRunner
+from moe_operator.controller.canary import Asker, CanaryRunner
 from moe_operator.controller.census import Census
 from moe_operator.controller.children import NameConflictError
 from moe_operator.controller.conditions import was_ready_at
@@ -41,6 +41,7 @@ from moe_operator.controller.group_planner import (
     plan_groups,
 )
 from moe_operator.controller.judging import groups_of, judge, occupied_slots
+from moe_operator.controller.idle_canary import IdleCanaries
 from moe_operator.controller.keeper import ChildKeeper
 from moe_operator.controller.kube import (
     MODEL_DEPLOYMENT,
@@ -53,6 +54,7 @@ from moe_operator.controller.kube import (
     Obj,
 )
 from moe_operator.controller.neighbours import ComputeDomains
+from moe_operator.controller.notices import Notice, Notices
 from moe_operator.controller.observed import GroupFacts
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.planning import Planning, Room
@@ -61,15 +63,19 @@ from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fo
 from moe_operator.controller.store import Key, Store
 from moe_operator.controller.weights import WeightsKeeper
 from moe_operator.controller.weights_state import WeightsView
+from moe_operator.controller.webhooks import unavailable
 from moe_operator.planner.governance import Provenance
 from moe_operator.planner.plan import Plan, Refusal
 from moe_operator.resources.compute_domain import needs_compute_domain
 from moe_operator.resources.revision import Revision
 from moe_operator.telemetry.engine import EngineClient
 from moe_operator.telemetry.observation import Snapshot
+from moe_operator.telemetry.own_requests import OwnRequests
 
 #: Seconds until the next try when the cluster, not the spec, is at fault.
 _RETRY = 20.0
+#: ... when an admission webhook does not answer.
+_HINDERED = 5.0
 #: ... when a pod finds no node: GPUs that others hold or offer are not watched.
 _LOOK = 30.0
 #: ... and when what is in the way goes by itself.
@@ -108,8 +114,9 @@ class Reconciler:
         clock: Callable[[], float],
         losses: LossObserver,
         tokens: AgentTokens | None = None,
+        own: OwnRequests | None = None,
     ) -> None:
-        """`clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None;
+        """`own`: where what the operator asks of engines is counted, for telemetry to leave out. `clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None;
         `provisions` what the cluster lacks for a plan, or None."""
         self._client = client
         self._store = store
@@ -118,6 +125,7 @@ class Reconciler:
         self._placing = Placing(store, census, config.catalog, self._domains)
         self._planning = Planning(client, config, census, self._placing, clock)
         self._weights = WeightsKeeper(client, store, config, clock)
+        self._notices = Notices(client)
         self._keeper = ChildKeeper(client, store, config, self._weights)
         self._finalizer = FinalizerKeeper(client, store)
         self._events = events
@@ -126,16 +134,18 @@ class Reconciler:
         self._leader_worker_set = leader_worker_set
         self._provisions = provisions
         self._clock = clock
-        self._canaries = CanaryRunner(engine, enqueue)
-        self._executor = Executor(
-            client, store, engine, self._canaries, tokens or AgentTokens(), self._placing
-        )
+        asker = Asker(engine, own or OwnRequests())
+        self._canaries = CanaryRunner(asker, enqueue)
+        self._idle = IdleCanaries(asker, enqueue, clock)
+        self._tokens = tokens or AgentTokens()
+        self._executor = Executor(client, store, engine, self._canaries, self._tokens, self._placing)
         self._scaler = Scaler()
         self._memory: dict[Key, _Memory] = {}
 
     async def close(self) -> None:
         """Stop what runs beside the reconciles."""
         await self._canaries.close()
+        await self._idle.close()
 
     async def reconcile(self, key: Key) -> Result:
         """One pass. Raises KubeError where a retry with back-off is right."""
@@ -145,6 +155,7 @@ class Reconciler:
         if obj is None or (ending and names.FINALIZER not in (meta.get("finalizers") or [])):
             # Owner references let the garbage collector take the children.
             self._memory.pop(key, None)
+            self._idle.forget(key)
             self._scaler.forget(key)
             self._planning.forget(key)
             self._weights.forget(key)
@@ -210,6 +221,10 @@ class _Pass:
         self._parent_seen = False
         self._room: Room | None = None
         self._given_up: dict[str, Cause] = {}
+        self._told: dict[str, Notice] = {}
+        """What Events say of groups that wait, by uid."""
+        self._hindrance: Notice | None = None
+        """Why a write was refused that will not be refused for ever."""
         self._weights: WeightsView | None = None
         self._leaving = False
         """Whether the deployment is being deleted."""
@@ -218,7 +233,9 @@ class _Pass:
         trouble = trouble or await self._choose_revision()
         if trouble:
             self._effective = self._kept.get(self._d.status.revision or "")
-        self._given_up = await self._look_elsewhere(groups_of(self._store, self._d))
+        groups = groups_of(self._store, self._d)
+        self._told = await self._o._notices.look(self._d.namespace, groups, self._now)
+        self._given_up = await self._look_elsewhere(groups)
         if self._effective is not None and needs_compute_domain(self._effective.plan):
             note = await self._o._domains.note(self._d)
             self._notes = (*self._notes, note) if note else self._notes
@@ -239,6 +256,8 @@ class _Pass:
             )
         except (ForbiddenError, InvalidError, NotFoundError) as error:
             trouble = _refused(error)
+        except KubeError as error:
+            self._hindered(error)
         after = self._decide(seen.scale, trouble)
         try:
             self._room = await self._room_for(after)
@@ -252,6 +271,8 @@ class _Pass:
             after.plan.again(0.05)  # what was just written opened the way to the next step
         if self._room is not None:
             after.plan.again(_LOOK)
+        if self._hindrance is not None:
+            after.plan.again(_HINDERED)
         waits = (
             seen.plan.requeue_after,
             after.plan.requeue_after,
@@ -259,6 +280,7 @@ class _Pass:
             self._figures_due(after),
             self._weights.again if self._weights else None,
             rollout.due_in(self._rollout, self._progress_deadline, self._now),
+            self._ask_idle_groups(after.views),
         )
         return Result(min((w for w in waits if w is not None), default=None))
 
@@ -272,11 +294,16 @@ class _Pass:
             await self._o._finalizer.ensure(self._d, wanted=False)
             return Result()
         try:
-            await self._act_on_groups(None, seen)
+            try:
+                await self._act_on_groups(None, seen)
+            except KubeError as error:
+                self._hindered(error)
             after = self._decide_to_leave()
             await self._write_status(None, after)
         except NotFoundError:
             return self._parent_is_gone(None).result
+        if self._hindrance is not None:
+            after.plan.again(_HINDERED)
         if after.plan.actions and after.plan.actions != seen.plan.actions:
             after.plan.again(0.05)
         after.plan.again(_RETRY)
@@ -285,6 +312,12 @@ class _Pass:
     @property
     def _progress_deadline(self) -> float:
         return parse_duration(self._d.spec.rollout.progress_deadline)
+
+    def _ask_idle_groups(self, views: list[GroupView]) -> float | None:
+        period = parse_duration(self._d.spec.recovery.idle_canary)
+        return self._o._idle.look(
+            self._d.key, views, period, lambda group: self._o._tokens.token(self._d.uid, group.name)
+        )
 
     async def _room_for(self, seen: _Seen) -> Room | None:
         """Asked only while a pod finds no node: it costs a list of all pods."""
@@ -323,7 +356,8 @@ class _Pass:
         if rollout.stands_since(self._rollout, deadline, self._now) is not None and self._rollout:
             held_up = rollout.held_up(groups, self._rollout.revision, deadline, self._now)
         recovery, canary = self._d.spec.recovery, self._o._canaries.state
-        return judge(groups, recovery, snapshot, {**held_up, **self._given_up}, canary, self._now)
+        given_up = {**held_up, **self._given_up, **self._o._idle.causes(self._d.key, groups)}
+        return judge(groups, recovery, snapshot, given_up, canary, self._now)
 
     def _scale(self) -> Scale:
         snapshot = self._o._snapshot()
@@ -333,7 +367,7 @@ class _Pass:
     def _decide(self, scale: Scale | None, trouble: Trouble | None) -> _Seen:
         """Look at the groups as the cache has them now; one scaling decision holds for the whole pass."""
         snapshot = self._o._snapshot()
-        groups = groups_of(self._store, self._d)
+        groups = [replace(g, notice=self._told.get(g.uid)) for g in groups_of(self._store, self._d)]
         views = self._judged(groups, snapshot)
         load = load_of(views, snapshot)
         scale = scale or self._o._scaler.scale(self._d, load, self._now)
@@ -453,8 +487,24 @@ class _Pass:
                 self._parent_lives,
             )
         for action in seen.plan.actions:
-            if action not in first:
+            if action in first:
+                continue
+            try:
                 await self._do(action)
+            except (ForbiddenError, InvalidError, NotFoundError, ConflictError):
+                raise
+            except KubeError as error:
+                if not isinstance(action, CreateGroup):
+                    raise
+                # Those that are there may still be admitted and drained.
+                self._hindered(error)
+
+    def _hindered(self, error: KubeError) -> None:
+        """Remember a webhook that did not answer; anything else is raised, to be tried again with back-off."""
+        away = unavailable(error.message)
+        if away is None:
+            raise error
+        self._hindrance = away
 
     async def _parent_lives(self) -> None:
         """Look, once a pass, before anything is made: a watch may have lost the deletion, and the garbage collector
@@ -549,6 +599,7 @@ class _Pass:
                 weights=self._weights,
                 provenance=self._provenance,
                 rollout=self._rollout,
+                hindrance=self._hindrance,
                 leaving=self._leaving,
             )
         )

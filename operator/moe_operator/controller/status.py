@@ -83,6 +83,8 @@ class Learned:
     """What the revision runs; None where this spec did not lead to it, as in trouble."""
     rollout: RolloutStatus | None = None
     """How far the move to the revision has come, while it is under way."""
+    hindrance: tuple[str, str] | None = None
+    """Why a write was refused that will not be refused for ever: a reason and a message."""
     leaving: bool = False
     """The deployment is being deleted."""
 
@@ -237,6 +239,8 @@ def _conditions(
         message = (
             f"{left} groups are left; they have rollout.drainDeadline ({deadline}) to finish their requests"
         )
+        if learned.hindrance is not None:
+            message += f"; {learned.hindrance[1]}"
         return [Said(reasons.READY, False, reasons.DELETING, message)]
     said: list[Said] = []
     if trouble and trouble.spec_at_fault:
@@ -319,7 +323,9 @@ def _movement(learned: Learned, live: Sequence[GroupView], updated: Sequence[Gro
         )
         return Said(reasons.STALLED, True, reasons.PROGRESS_DEADLINE, message[:1024])
     if old:
-        return Said(reasons.RECONCILING, True, reasons.ROLLING_OUT, count)
+        if learned.hindrance is not None:
+            count += f"; {learned.hindrance[1]}"
+        return Said(reasons.RECONCILING, True, reasons.ROLLING_OUT, count[:1024])
     return Said(reasons.RECONCILING, True, reasons.STARTING, count) if starting else None
 
 
@@ -382,6 +388,8 @@ def _groups_ready(
     parts = [count]
     late = [g for g in live if g.state is not GroupState.SERVING]
     weights = learned.weights
+    if learned.hindrance is not None:
+        parts.append(learned.hindrance[1])
     if late:
         parts.append(f"{late[0].name}: {waiting_for(late[0].facts)[1]}")
     elif weights is not None and (weights.hold or weights.most_groups is not None):
@@ -426,6 +434,9 @@ def _ready(learned: Learned, serving: Sequence[GroupView], updated: Sequence[Gro
         return Said(
             reasons.READY, True, reasons.SERVING, f"at least {learned.minimum} groups serve {_name(learned)}"
         )
+    count = f"{len(updated)} of {learned.minimum} groups serve {_name(learned)}"
+    if learned.hindrance is not None:
+        return Said(reasons.READY, False, learned.hindrance[0], f"{count}; {learned.hindrance[1]}"[:1024])
     reason = (
         reasons.PARKED
         if learned.ledger.parked_until is not None
@@ -433,9 +444,7 @@ def _ready(learned: Learned, serving: Sequence[GroupView], updated: Sequence[Gro
         if learned.ledger.failures and was_ready_at(learned.deployment)
         else reasons.STARTING
     )
-    return Said(
-        reasons.READY, False, reason, f"{len(updated)} of {learned.minimum} groups serve {_name(learned)}"
-    )
+    return Said(reasons.READY, False, reason, count)
 
 
 def _name(learned: Learned) -> str:

@@ -74,5 +74,7 @@ class FencedClient:
             resource_version=resource_version,
         )
 
-    async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> Objects:
-        return await self._client.list(kind, namespace, label_selector)
+    async def list(
+        self, kind: Kind, namespace: str | None = None, label_selector: str = "", *, field_selector: str = ""
+    ) -> Objects:
+        return await self._client.list(kind, namespace, label_selector, field_selector=field_selector)

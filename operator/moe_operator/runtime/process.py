@@ -51,6 +51,7 @@ from moe_operator.runtime.watching import Watching
 from moe_operator.runtime.workers import Workers
 from moe_operator.telemetry.collector import Collector
 from moe_operator.telemetry.engine_http import HttpEngineClient
+from moe_operator.telemetry.own_requests import OwnRequests
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,8 @@ class Process:
         self._events = EventPoster(
             fenced, instance=identity, observer=metrics, clock=loop.time, wall_clock=time.time
         )
-        self.collector = Collector(engines, lambda: targets(self.store), self.queue.add, loop.time)
+        own = OwnRequests()
+        self.collector = Collector(engines, lambda: targets(self.store), self.queue.add, loop.time, own)
         self._client = fenced
         self._tokens = AgentTokens()
         self._reconciler = Reconciler(
@@ -166,6 +168,7 @@ class Process:
             clock=time.time,
             losses=metrics,
             tokens=self._tokens,
+            own=own,
         )
         self._workers = Workers(
             self.queue, self._reconcile, count=options.workers, jitter=draw, observer=metrics

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 
 from moe_operator.telemetry.agent_page import AgentState, read_agent_state
 from moe_operator.telemetry.metrics_page import EngineMetrics, parse_metrics
 from moe_operator.telemetry.observation import PodObservation, Snapshot
+from moe_operator.telemetry.own_requests import OwnRequests
 from moe_operator.telemetry.window import PodWindow
 
 log = logging.getLogger(__name__)
@@ -52,12 +53,14 @@ class Collector:
         targets: Callable[[], Iterable[Target]],
         on_news: Callable[[Key], None],
         clock: Callable[[], float],
+        own: OwnRequests | None = None,
     ) -> None:
-        """`on_news` is called with deployments whose figures changed in a way that a decision may need."""
+        """`own`: requests that do not count as load. `on_news` is called with deployments whose figures changed in a way that a decision may need."""
         self._session = session
         self._targets = targets
         self._on_news = on_news
         self._clock = clock
+        self._own = own or OwnRequests()
         self._windows: dict[str, PodWindow] = {}
         self._limit = asyncio.Semaphore(_AT_ONCE)
         self.last_round: float | None = None
@@ -80,6 +83,7 @@ class Collector:
         wanted = {t.pod_uid for t in targets}
         for uid in [u for u in self._windows if u not in wanted]:
             del self._windows[uid]
+        self._own.forget(wanted)
         before = self.snapshot().pods
         await asyncio.gather(*(self._scrape(t) for t in targets))
         after = self.snapshot().pods
@@ -92,6 +96,7 @@ class Collector:
         window = self._windows.setdefault(target.pod_uid, PodWindow(target.pod_uid))
         window.slots = target.request_slots
         async with self._limit:
+            before = self._own.of(target.pod_uid)
             metrics = await self._metrics(target)
             state = await self._agent_state(target) if metrics and target.agent else None
         if metrics is None:
@@ -99,10 +104,13 @@ class Collector:
             return
         if state is not None:
             window.phases = state.phases
+        own = self._own.of(target.pod_uid)
+        # One that ended while the pages were read may still be on them.
+        own = replace(own, in_flight=max(own.in_flight, before.in_flight))
         if state is None:
-            window.add(self._clock(), metrics, None)
+            window.add(self._clock(), metrics, None, own=own)
         else:
-            window.add(self._clock(), metrics, state.in_flight, state.idle_connections)
+            window.add(self._clock(), metrics, state.in_flight, state.idle_connections, own)
 
     async def _metrics(self, target: Target) -> EngineMetrics | None:
         page = await self._get(target, "/metrics")

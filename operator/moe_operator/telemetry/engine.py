@@ -11,6 +11,11 @@ class CanaryResult:
     passed: bool
     message: str = ""
     seconds: float = 0.0
+    refused: bool = False
+    """The engine does not take the request as it is (an HTTP 4xx): it says nothing of whether it can compute."""
+    prompt_tokens: int = 0
+    """Of all ranks that answered."""
+    output_tokens: int = 0
 
 
 class EngineClient(Protocol):

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import math
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -15,6 +17,18 @@ TOKEN_HEADER = "X-Moe-Agent-Token"
 RANK_HEADER = "X-data-parallel-rank"
 _DRAIN_TIMEOUT = 3.0
 _LONGEST_MESSAGE = 300
+#: How an answer of one token may end.
+_ENDS = ("length", "stop")
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Of one rank; `fault` is empty where it is whole."""
+
+    fault: str = ""
+    refused: bool = False
+    prompt_tokens: int = 0
+    output_tokens: int = 0
 
 
 class HttpEngineClient:
@@ -40,10 +54,16 @@ class HttpEngineClient:
             *(self._one_token(host, port, model, rank, deadline, token) for rank in range(ranks))
         )
         seconds = time.monotonic() - begun
-        for rank, fault in enumerate(answers):
-            if fault:
-                return CanaryResult(False, f"rank {first_rank + rank} at {host}:{port}: {fault}", seconds)
-        return CanaryResult(True, "", seconds)
+        failed = [(rank, answer) for rank, answer in enumerate(answers) if answer.fault]
+        rank, worst = min(failed, key=lambda one: one[1].refused, default=(0, _Answer()))
+        return CanaryResult(
+            passed=not failed,
+            message=f"rank {first_rank + rank} at {host}:{port}: {worst.fault}" if failed else "",
+            seconds=seconds,
+            refused=worst.refused,
+            prompt_tokens=sum(answer.prompt_tokens for answer in answers),
+            output_tokens=sum(answer.output_tokens for answer in answers),
+        )
 
     async def drain(self, host: str, port: int, token: str | None = None) -> bool:
         """POST to the agent; an engine without agent answers 404, which is no failure of ours to report."""
@@ -60,27 +80,32 @@ class HttpEngineClient:
 
     async def _one_token(
         self, host: str, port: int, model: str, rank: int, deadline: float, token: str | None
-    ) -> str:
-        """Empty if the rank gave a token, else what went wrong.
-
-        Asked as clients ask; where they need a key, which the operator does not have, the agent asks in its place.
-        """
+    ) -> _Answer:
+        """Asked as clients ask; where they need a key, which the operator does not have, the agent asks in its place.
+        An engine that gives no log-probabilities is asked without."""
         body = {"model": model, "prompt": "1", "max_tokens": 1, "temperature": 0, "ignore_eos": True}
         ranked = {RANK_HEADER: str(rank)}
+        sure = True
         try:
-            status, text = await self._post(host, port, "/v1/completions", body, ranked, deadline)
-            if status == 401 and token:
+            path = "/v1/completions"
+            status, text = await self._post(host, port, path, {**body, "logprobs": 1}, ranked, deadline)
+            if status == 400 and "logprob" in text:
+                sure = False
+                status, text = await self._post(host, port, path, body, ranked, deadline)
+            elif status == 401 and token:
+                sure = False  # an agent of an earlier version asks without
                 headers = {**ranked, TOKEN_HEADER: token}
                 status, text = await self._post(
                     host, port, "/moe/v1/canary", {"model": model}, headers, deadline
                 )
             if status != 200:
-                return f"HTTP {status}: {text[:_LONGEST_MESSAGE]}"
-            return _judge(json.loads(text))
+                fault = f"HTTP {status}: {text[:_LONGEST_MESSAGE]}"
+                return _Answer(fault, refused=400 <= status < 500)
+            return _judge(json.loads(text), with_log_probability=sure)
         except TimeoutError:
-            return f"no token within {deadline:.0f} s"
+            return _Answer(f"no token within {deadline:.0f} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return f"{type(error).__name__}: {error}"[:_LONGEST_MESSAGE]
+            return _Answer(f"{type(error).__name__}: {error}"[:_LONGEST_MESSAGE])
 
     async def _post(
         self, host: str, port: int, path: str, body: Any, headers: dict[str, str], deadline: float
@@ -91,12 +116,30 @@ class HttpEngineClient:
             return answer.status, await answer.text()
 
 
-def _judge(answer: Any) -> str:
+def _judge(answer: Any, *, with_log_probability: bool) -> _Answer:
+    """A whole answer has a token, says why it ended, and gives a log-probability that is a number: ranks whose GPU or
+    peers compute nonsense give NaN, of which vLLM makes HTTP 500 or null."""
     try:
-        tokens = answer["usage"]["completion_tokens"]
-        return "" if answer["choices"] and tokens >= 1 else f"an answer without a token: {str(answer)[:200]}"
-    except (KeyError, TypeError):
-        return f"an answer of another shape: {str(answer)[:200]}"
+        usage, choice = answer["usage"], answer["choices"][0]
+        prompt, output = int(usage.get("prompt_tokens") or 0), int(usage["completion_tokens"])
+        logprobs = choice.get("logprobs")
+        values = logprobs["token_logprobs"] if logprobs is not None else None
+        fault = ""
+        if output < 1:
+            fault = f"an answer without a token: {str(answer)[:200]}"
+        elif choice.get("finish_reason") not in _ENDS:
+            fault = f"an answer that ended by {choice.get('finish_reason')}: {str(answer)[:200]}"
+        elif values is None and with_log_probability:
+            fault = f"an answer without a log-probability: {str(answer)[:200]}"
+        elif values is not None and not _finite(values):
+            fault = f"log-probabilities that are no numbers: {str(values)[:200]}"
+        return _Answer(fault, prompt_tokens=prompt, output_tokens=output)
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError):
+        return _Answer(f"an answer of another shape: {str(answer)[:200]}")
+
+
+def _finite(values: Any) -> bool:
+    return bool(values) and all(isinstance(one, int | float) and math.isfinite(one) for one in values)
 
 
 def _base(host: str, port: int) -> str:

@@ -28,6 +28,8 @@ class PodObservation:
     time_per_output_token: float | None
     progress_at: float
     """When a token was last seen to come, or when the pod was last seen without work."""
+    used_at: float = 0.0
+    """When the pod last had a request that was not the operator's own, or was first seen."""
     failures: int = 0
     """Scrapes that failed in a row since `at`."""
     phases: Mapping[str, float] = field(default_factory=dict)

@@ -2,10 +2,11 @@
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moe_operator.telemetry.metrics_page import EngineMetrics
 from moe_operator.telemetry.observation import PodObservation
+from moe_operator.telemetry.own_requests import Own
 
 #: Seconds that rates and means look back.
 WINDOW = 30.0
@@ -22,6 +23,11 @@ class PodWindow:
     """Seconds of the engine's start by part."""
     _scrapes: deque[tuple[float, EngineMetrics]] = field(default_factory=deque)
     _progress_at: float | None = None
+    _used_at: float | None = None
+    _raw: EngineMetrics | None = None
+    """The last scrape as it came."""
+    _own: Own = Own()
+    """The operator's own requests when the engine's counters began."""
     _failures: int = 0
     _in_flight: int | None = None
     _idle_connections: int = 0
@@ -31,19 +37,33 @@ class PodWindow:
         self._failures += 1
 
     def add(
-        self, at: float, metrics: EngineMetrics, in_flight: int | None, idle_connections: int = 0
+        self,
+        at: float,
+        metrics: EngineMetrics,
+        in_flight: int | None,
+        idle_connections: int = 0,
+        own: Own | None = None,
     ) -> None:
-        """Take up a scrape. Counters that fell were reset: what came before them does not count."""
-        last = self._scrapes[-1][1] if self._scrapes else None
-        if last and (
-            metrics.output_tokens < last.output_tokens or metrics.prompt_tokens < last.prompt_tokens
+        """Take up a scrape, without what the operator itself asked for. Counters that fell were reset: what came before
+        them does not count."""
+        own = own or Own()
+        raw, self._raw = self._raw, metrics
+        if (
+            raw is None
+            or metrics.output_tokens < raw.output_tokens
+            or metrics.prompt_tokens < raw.prompt_tokens
         ):
             self._scrapes.clear()
-            last = None
+            self._own = own
+        last = self._scrapes[-1][1] if self._scrapes else None
+        metrics = self._others(metrics, last, own)
+        in_flight = in_flight if in_flight is None else max(0, in_flight - own.in_flight)
         moved = last is None or metrics.output_tokens > last.output_tokens
         idle = metrics.running == 0 and metrics.waiting == 0 and not in_flight
         if moved or idle or self._progress_at is None:
             self._progress_at = at
+        if moved or not idle or self._used_at is None:
+            self._used_at = at
         self._failures = 0
         self._in_flight = in_flight
         self._idle_connections = idle_connections
@@ -51,12 +71,26 @@ class PodWindow:
         while len(self._scrapes) > 2 and self._scrapes[1][0] <= at - WINDOW:
             self._scrapes.popleft()
 
+    def _others(self, metrics: EngineMetrics, last: EngineMetrics | None, own: Own) -> EngineMetrics:
+        """What others asked for. While an own request is open its tokens are already taken off: no counter falls for it."""
+        prompt = metrics.prompt_tokens - max(0, own.prompt_tokens - self._own.prompt_tokens)
+        output = metrics.output_tokens - max(0, own.output_tokens - self._own.output_tokens)
+        return replace(
+            metrics,
+            running=max(0, metrics.running - own.in_flight),
+            waiting=max(0, metrics.waiting - max(0, own.in_flight - metrics.running)),
+            prompt_tokens=max(prompt, last.prompt_tokens) if last else prompt,
+            output_tokens=max(output, last.output_tokens) if last else output,
+        )
+
     def observation(self) -> PodObservation | None:
         """What is known now; None before the first scrape."""
         if not self._scrapes or self._progress_at is None:
             return None
         (began, first), (at, last) = self._scrapes[0], self._scrapes[-1]
         span = at - began
+        # Else those that were timed are the operator's own.
+        used = last.output_tokens > first.output_tokens or last.prompt_tokens > first.prompt_tokens
         return PodObservation(
             pod_uid=self.pod_uid,
             at=at,
@@ -71,11 +105,16 @@ class PodWindow:
             output_tokens_per_second=(last.output_tokens - first.output_tokens) / span if span else 0.0,
             time_to_first_token=_mean(
                 last.first_token_sum - first.first_token_sum, last.first_token_count - first.first_token_count
-            ),
+            )
+            if used
+            else None,
             time_per_output_token=_mean(
                 last.per_token_sum - first.per_token_sum, last.per_token_count - first.per_token_count
-            ),
+            )
+            if used
+            else None,
             progress_at=self._progress_at,
+            used_at=self._used_at if self._used_at is not None else at,
             failures=self._failures,
             phases=self.phases,
             request_slots=self.slots,
