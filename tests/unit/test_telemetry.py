@@ -10,6 +10,8 @@ from aiohttp import web
 from moe_operator.telemetry.collector import Collector, Target
 from moe_operator.telemetry.engine_http import RANK_HEADER, HttpEngineClient
 from moe_operator.telemetry.metrics_page import EngineMetrics, parse_metrics
+from moe_operator.telemetry.observation import PodObservation
+from moe_operator.telemetry.own_requests import Own, OwnRequests
 from moe_operator.telemetry.window import WINDOW, PodWindow
 
 PAGE = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -45,6 +47,13 @@ def metrics(**overrides: float) -> EngineMetrics:
         per_token_count=0.0,
     )
     return replace(made, **overrides)  # type: ignore[arg-type]
+
+
+def answered(logprob: float | None, **choice: object) -> dict[str, object]:
+    """One token, as vLLM answers; without log-probability where none was asked for."""
+    logprobs = None if logprob is None else {"tokens": ["x"], "token_logprobs": [logprob]}
+    made = {"text": "x", "finish_reason": "length", "logprobs": logprobs, **choice}
+    return {"choices": [made], "usage": {"prompt_tokens": 2, "completion_tokens": 1}}
 
 
 class TestPage:
@@ -114,11 +123,77 @@ class TestWindow:
     def test_latency_is_the_mean_of_what_happened_in_the_window(self) -> None:
         window = PodWindow("u")
         window.add(0, metrics(first_token_sum=100, first_token_count=10), None)
-        window.add(5, metrics(first_token_sum=103, first_token_count=12), None)
+        window.add(5, metrics(first_token_sum=103, first_token_count=12, prompt_tokens=60), None)
         seen = window.observation()
         assert seen is not None
         assert seen.time_to_first_token == pytest.approx(1.5)
         assert seen.time_per_output_token is None
+
+
+class TestOwnRequests:
+    """What the operator asks for is no load."""
+
+    @staticmethod
+    def _seen(window: PodWindow) -> PodObservation:
+        seen = window.observation()
+        assert seen is not None
+        return seen
+
+    def test_a_canary_is_neither_work_nor_progress_nor_use_whenever_the_scrape_comes(self) -> None:
+        own, window = OwnRequests(), PodWindow("u")
+        window.add(0, metrics(prompt_tokens=100, output_tokens=50), 0, own.of("u"))
+        with own.asking("u", 2) as asked:
+            window.add(5, metrics(prompt_tokens=100, output_tokens=50, running=1, waiting=1), 2, own.of("u"))
+            assert not self._seen(window).busy
+            # Counted by the engine, and not yet answered.
+            window.add(10, metrics(prompt_tokens=106, output_tokens=52, first_token_count=2), 0, own.of("u"))
+            asked.prompt_tokens, asked.output_tokens = 6, 2
+        window.add(15, metrics(prompt_tokens=106, output_tokens=52, first_token_count=2), 0, own.of("u"))
+        seen = self._seen(window)
+        assert (seen.prompt_tokens_per_second, seen.output_tokens_per_second) == (0, 0)
+        assert seen.time_to_first_token is None
+        assert (seen.used_at, seen.progress_at, seen.requests) == (0, 15, 0)
+
+    def test_requests_of_others_beside_it_count(self) -> None:
+        own, window = OwnRequests(), PodWindow("u")
+        window.add(0, metrics(), 0, own.of("u"))
+        with own.asking("u", 1):
+            window.add(5, metrics(running=3, waiting=1), 4, own.of("u"))
+        seen = self._seen(window)
+        assert (seen.running, seen.waiting, seen.in_flight, seen.used_at) == (2, 1, 3, 5)
+
+    def test_a_request_between_two_scrapes_is_use(self) -> None:
+        window = PodWindow("u")
+        window.add(0, metrics(output_tokens=50), 0)
+        window.add(5, metrics(output_tokens=51), 0)
+        window.add(10, metrics(output_tokens=51), 0)
+        assert self._seen(window).used_at == 5
+
+    def test_a_canary_that_never_answers_takes_nothing_off_for_good(self) -> None:
+        own, window = OwnRequests(), PodWindow("u")
+        window.add(0, metrics(output_tokens=50), 0, own.of("u"))
+        with own.asking("u", 4):
+            window.add(5, metrics(output_tokens=50), 4, own.of("u"))
+        window.add(10, metrics(output_tokens=60), 0, own.of("u"))
+        assert self._seen(window).output_tokens_per_second == 1
+
+    def test_after_a_restart_of_the_engine_earlier_canaries_do_not_count(self) -> None:
+        own, window = OwnRequests(), PodWindow("u")
+        with own.asking("u", 100) as asked:
+            asked.output_tokens = 100
+        window.add(0, metrics(output_tokens=150), 0, own.of("u"))
+        window.add(5, metrics(output_tokens=0), 0, own.of("u"))
+        window.add(10, metrics(output_tokens=50), 0, own.of("u"))
+        assert self._seen(window).output_tokens_per_second == 10
+
+    def test_pods_that_are_gone_are_forgotten(self) -> None:
+        own = OwnRequests()
+        with own.asking("u", 1) as asked:
+            asked.output_tokens = 1
+            own.forget([])
+            assert own.of("u").in_flight == 1
+        own.forget([])
+        assert own.of("u") == Own()
 
 
 class Engine:
@@ -127,6 +202,7 @@ class Engine:
     def __init__(self) -> None:
         self.page, self.in_flight, self.idle, self.asked = PAGE, 0, 0, []
         self.answer: web.Response | None = None
+        self.refuses_logprobs = False
         self.guarded = False
         """Whether clients need a key."""
 
@@ -144,7 +220,10 @@ class Engine:
                     return web.Response(status=401, text="Unauthorized")
                 if self.answer:
                     return self.answer
-                return web.json_response({"choices": [{"text": "x"}], "usage": {"completion_tokens": 1}})
+                body = await request.json()
+                if self.refuses_logprobs and "logprobs" in body:
+                    return web.Response(status=400, text="Requested sample logprobs of 1, max allowed: 0")
+                return web.json_response(answered(-0.5 if "logprobs" in body else None))
         return web.Response(status=404)
 
 
@@ -218,6 +297,7 @@ class TestCanary:
         server, port, session = engine
         result = await HttpEngineClient(session).canary("127.0.0.1", port, "tiny", 2, 4, deadline=5)
         assert result.passed
+        assert (result.prompt_tokens, result.output_tokens) == (4, 2)
         assert sorted(headers[RANK_HEADER] for _, headers in server.asked) == ["0", "1"]
 
     @pytest.mark.parametrize(
@@ -226,6 +306,12 @@ class TestCanary:
             (web.Response(status=500, text="EngineDeadError"), "HTTP 500: EngineDeadError"),
             (web.json_response({"choices": [], "usage": {"completion_tokens": 0}}), "without a token"),
             (web.json_response({"error": "x"}), "another shape"),
+            (web.json_response(answered(float("nan"))), "log-probabilities that are no numbers: [nan]"),
+            (web.json_response(answered(0.0, logprobs={"token_logprobs": [None]})), "no numbers: [None]"),
+            (web.json_response(answered(0.0, logprobs={"token_logprobs": []})), "no numbers: []"),
+            (web.json_response(answered(None)), "without a log-probability"),
+            (web.json_response(answered(0.0, finish_reason="abort")), "ended by abort"),
+            (web.json_response(answered(0.0, finish_reason=None)), "ended by None"),
             (web.Response(text="garbage"), "JSONDecodeError"),
         ],
     )
@@ -248,6 +334,23 @@ class TestCanary:
         assert (path, headers["X-Moe-Agent-Token"], headers[RANK_HEADER]) == ("/moe/v1/canary", "t", "0")
         refused = await client.canary("127.0.0.1", port, "tiny", 1, 0, deadline=5)
         assert "HTTP 401" in refused.message
+
+    async def test_an_engine_that_gives_no_log_probabilities_is_asked_without(self, engine) -> None:
+        """Lost: every deployment with `max-logprobs: 0`, never admitted."""
+        server, port, session = engine
+        server.refuses_logprobs = True
+        result = await HttpEngineClient(session).canary("127.0.0.1", port, "tiny", 1, 0, deadline=5)
+        assert result.passed, result.message
+
+    @pytest.mark.parametrize(("status", "refused"), [(404, True), (422, True), (500, False), (503, False)])
+    async def test_a_request_that_is_not_taken_is_told_from_one_that_fails(
+        self, engine, status, refused
+    ) -> None:
+        """Lost: healthy groups, replaced because the operator asks for a model by a name that they do not know."""
+        server, port, session = engine
+        server.answer = web.Response(status=status, text="no")
+        result = await HttpEngineClient(session).canary("127.0.0.1", port, "tiny", 1, 0, deadline=5)
+        assert (result.passed, result.refused) == (False, refused)
 
     async def test_the_token_is_sent_only_where_a_key_is_asked_for(self, engine) -> None:
         """Whoever got the address of a pod that is gone would collect tokens."""

@@ -120,7 +120,7 @@ def _judge(answer: Any, *, with_log_probability: bool) -> _Answer:
     """A whole answer has a token, says why it ended, and gives a log-probability that is a number: ranks whose GPU or
     peers compute nonsense give NaN, of which vLLM makes HTTP 500 or null."""
     try:
-        usage, choice = answer["usage"], answer["choices"][0]
+        usage, choice = answer["usage"], (answer["choices"] or [{}])[0]
         prompt, output = int(usage.get("prompt_tokens") or 0), int(usage["completion_tokens"])
         logprobs = choice.get("logprobs")
         values = logprobs["token_logprobs"] if logprobs is not None else None
