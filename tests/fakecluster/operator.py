@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
+from fakecluster.accelerators import MemoryAccelerators
 from fakecluster.client import MemoryClient
 from fakecluster.faults import CrashError, FaultPlan, WatchFaults
 from fakecluster.telemetry import MemoryCollector
@@ -29,8 +30,9 @@ from moe_operator.runtime.provisions import ProvisionCheck
 from moe_operator.runtime.queue import KeyedQueue
 from moe_operator.runtime.resync import Resync
 from moe_operator.runtime.source import WATCHED_KINDS, EventType, selector
-from moe_operator.runtime.targets import targets
+from moe_operator.runtime.targets import deployments_on, targets
 from moe_operator.runtime.workers import Workers
+from moe_operator.telemetry.accelerator_faults import AcceleratorFault
 from moe_operator.telemetry.own_requests import OwnRequests
 
 #: Which replica a task belongs to.
@@ -141,6 +143,7 @@ class Operator:
             world.engines, lambda: targets(self.store), self.queue.add, loop.time, own
         )
         self._collector = collector
+        self._accelerators = MemoryAccelerators(world.exporters, self._accelerator_failed, world.clock)
         tokens = AgentTokens()
         tokens.use(key)
         self.reconciler = Reconciler(
@@ -157,6 +160,7 @@ class Operator:
             losses=self.counting,
             tokens=tokens,
             own=own,
+            faults=self._accelerators.faults,
         )
         self._workers = Workers(
             self.queue, self.reconciler.reconcile, count=workers, jitter=draw, observer=self.counting
@@ -214,7 +218,12 @@ class Operator:
             complete = await self.resync.once()
         self.leads = True
         self._workers.start()
+        self._begin(self._accelerators.run())
         await self._collector.run()
+
+    def _accelerator_failed(self, fault: AcceleratorFault) -> None:
+        for key in deployments_on(self.store, fault.node):
+            self.queue.add(key)
 
     async def _hold(self) -> None:
         self.lost_lease = await self.lease.hold()

@@ -8,7 +8,6 @@ from fakecluster.core_events import tell
 from fakecluster.objects import controlled_by, controller_reference, copied, is_deleting, labels_of
 from moe_operator.controller.kube import POD, STATEFUL_SET, Obj
 
-
 #: Seconds until a pod that was refused is tried again, at first and at most.
 RETRY, LONGEST_RETRY = 1.0, 1000.0
 

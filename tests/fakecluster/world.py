@@ -2,6 +2,7 @@
 
 import asyncio
 
+from fakecluster.accelerators import Exporters
 from fakecluster.api_server import ApiServer
 from fakecluster.clock import Clock
 from fakecluster.collector import GarbageCollector
@@ -34,6 +35,7 @@ class World:
         self.nodes.reachability_changed = self._reachability_changed
         self.nodes.returned = self.kubelets.wake_node
         self.stateful_sets = StatefulSetController(self.server, self.timers)
+        self.exporters = Exporters(self.nodes)
         self.downloads = Downloads(self.server, self.timers)
         self.leader_worker_sets = LeaderWorkerSetController(self.server, self.timers)
         self.controllers = [

@@ -7,6 +7,7 @@ its figures, its scale-down and its drain, to the operator's own canaries.
 from typing import Any
 
 import pytest
+
 from fakecluster.engines import Engine, EngineSettings
 from fakecluster.harness import Harness, manifest, play
 from moe_operator.api import reasons

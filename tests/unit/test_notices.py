@@ -5,9 +5,9 @@ import logging
 from typing import Any, cast
 
 import pytest
-from fakecluster.objects import fields_match
 
 from factories.groups import NOW, admitted, group, pod, starting_pod
+from fakecluster.objects import fields_match
 from moe_operator.api import reasons
 from moe_operator.api.times import format_time
 from moe_operator.controller.causes import waiting_for
@@ -16,7 +16,9 @@ from moe_operator.controller.notices import INTERVAL, Notice, Notices
 from moe_operator.controller.observed import EngineFacts, GroupFacts
 from moe_operator.controller.webhooks import unavailable
 
-QUOTA = 'pods "tiny-g0-0" is forbidden: exceeded quota: team, requested: requests.nvidia.com/gpu=8, used: 64, limited: 64'
+QUOTA = (
+    'pods "tiny-g0-0" is forbidden: exceeded quota: team, requested: requests.nvidia.com/gpu=8, limited: 64'
+)
 LWS_AWAY = (
     'Internal error occurred: failed calling webhook "mpod.kb.io": failed to call webhook: Post '
     '"https://lws-webhook-service.lws-system.svc:443/mutate--v1-pod?timeout=10s": dial tcp 10.96.1.2:443: connect:'

@@ -405,7 +405,8 @@ ACCELERATOR_OUT_OF_MEMORY = _reason(
 ACCELERATOR_FAULT = _reason(
     _CAUSE,
     "AcceleratorFault",
-    "A GPU, its driver or its links failed under the engine; the message names the node.",
+    "A GPU, its driver or its links failed: the engine said so, or DCGM exporter showed an Xid after which a GPU is not"
+    " to be used, or a failed row remapping. The message names the node.",
     "Look at the node: `dmesg` for Xid, `nvidia-smi -q` for ECC errors. Cordon it if it comes again there; on several"
     " nodes, an illegal memory access is the engine's own: another `engine.image`, or other kernels in `engine.args`.",
 )

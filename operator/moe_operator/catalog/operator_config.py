@@ -12,6 +12,8 @@
     network: {policies: Ingress}
     deviceClasses: {nvidia.com/gpu: team-gpus.example.com}
     weights: {cache: {storageClassName: shared-nvme, size: 4Ti}}
+    telemetry: {dcgmExporter: {namespace: gpu-operator}}
+    nodes: {unhealthyConditions: [GpuUnhealthy]}
     compileCache: {default: {claim: compiled}, hostPaths: [/var/lib/compiled]}
 
 Vendors and accelerators have the fields of `accelerators.yaml`, and only those that differ; an accelerator that
@@ -30,6 +32,7 @@ from moe_operator.catalog.accelerators import Catalog, catalog_data, load_catalo
 from moe_operator.catalog.compile_cache_site import CompileCacheSection, CompileCacheSite
 from moe_operator.catalog.device_classes import DeviceClassSection, device_classes
 from moe_operator.catalog.network import Network, NetworkForm
+from moe_operator.catalog.node_health import DcgmExporter, NodesForm, TelemetryForm
 from moe_operator.catalog.policy import Policy, PolicyForm
 from moe_operator.catalog.site_fabrics import SiteFabricsError, site_fabrics
 from moe_operator.catalog.weights_site import WeightsSection, WeightsSite
@@ -61,6 +64,10 @@ class OperatorConfig:
     """DeviceClass that gives whole GPUs, by the extended resource that stands for them."""
     weights: WeightsSite = field(default_factory=WeightsSite)
     """How weights are fetched and kept."""
+    exporter: DcgmExporter = field(default_factory=DcgmExporter)
+    """Who tells of faults of NVIDIA GPUs."""
+    unhealthy_conditions: frozenset[str] = frozenset()
+    """Types of node conditions that say, while True, that a node's pods are to go."""
     compile_cache: CompileCacheSite = field(default_factory=CompileCacheSite)
     """Where compiled kernels may be kept."""
 
@@ -81,6 +88,8 @@ class _File(BaseModel):
     network: NetworkForm = NetworkForm()
     device_classes: DeviceClassSection = Field(default_factory=dict)
     weights: WeightsSection = Field(default_factory=WeightsSection)
+    telemetry: TelemetryForm = TelemetryForm()
+    nodes: NodesForm = NodesForm()
     compile_cache: CompileCacheSection = Field(default_factory=CompileCacheSection)
 
 
@@ -122,6 +131,8 @@ def read_config(text: str) -> OperatorConfig:
         policy=policy,
         network=given.network.network(),
         weights=given.weights.site(),
+        exporter=given.telemetry.exporter(),
+        unhealthy_conditions=frozenset(given.nodes.unhealthy_conditions),
         compile_cache=given.compile_cache.site(),
     )
 

@@ -1,6 +1,6 @@
 """The groups of one deployment as the cache has them, each with what is to be thought of it. Writes nothing."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from moe_operator.api import names
@@ -18,9 +18,9 @@ from moe_operator.resources.group import parse_slot
 from moe_operator.telemetry.observation import Snapshot
 
 
-def groups_of(store: Store, deployment: ModelDeployment) -> list[GroupFacts]:
-    """The deployment's groups with their pods."""
-    nodes = None if NODE in store.forbidden else node_conditions(store.all(NODE))
+def groups_of(store: Store, deployment: ModelDeployment, unhealthy: Collection[str] = ()) -> list[GroupFacts]:
+    """The deployment's groups with their pods. `unhealthy`: see `node_conditions`."""
+    nodes = None if NODE in store.forbidden else node_conditions(store.all(NODE), unhealthy)
     pods: dict[str, list[Obj]] = {}
     for pod in store.children(deployment.key, POD):
         pods.setdefault((pod["metadata"].get("labels") or {}).get(names.LABEL_GROUP, ""), []).append(pod)

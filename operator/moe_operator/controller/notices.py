@@ -166,8 +166,9 @@ def _silent(group: GroupFacts, missing: str, now: float) -> Notice:
     since = group.leader.created_at if missing != group.name and group.leader else group.created_at
     return (
         reasons.LEADER_WORKER_SET_SILENT,
-        f"LeaderWorkerSet {group.name} has no StatefulSet {missing} after {int(now - (since or now))} s: LeaderWorkerSet's"
-        " controller does not act; see that it runs (usually Deployment lws-controller-manager in namespace lws-system)",
+        f"LeaderWorkerSet {group.name} has no StatefulSet {missing} after {int(now - (since or now))} s:"
+        " LeaderWorkerSet's controller does not act; see that it runs (usually Deployment lws-controller-manager in"
+        " namespace lws-system)",
     )
 
 

@@ -3,7 +3,7 @@
 Times are seconds since the epoch, as the API server wrote them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -193,8 +193,11 @@ _LEAVING_TAINTS = {
 _CORDONED = Leaving("is cordoned", soon=False)
 
 
-def node_conditions(nodes: Iterable[Mapping[str, Any]] | None) -> dict[str, NodeCondition] | None:
-    """What holds of each node by name; None where nodes may not be read."""
+def node_conditions(
+    nodes: Iterable[Mapping[str, Any]] | None, unhealthy: Collection[str] = ()
+) -> dict[str, NodeCondition] | None:
+    """What holds of each node by name; None where nodes may not be read. `unhealthy`: types of conditions that say,
+    while True, that a node's pods are to go."""
     if nodes is None:
         return None
     states: dict[str, NodeCondition] = {}
@@ -203,7 +206,7 @@ def node_conditions(nodes: Iterable[Mapping[str, Any]] | None) -> dict[str, Node
         ok = ready is not None and ready.get("status") == "True"
         since = parse_time(ready.get("lastTransitionTime")) if ready else None
         state = NodeState.READY if ok else NodeState.NOT_READY
-        states[node["metadata"]["name"]] = NodeCondition(state, since, _leaving(node))
+        states[node["metadata"]["name"]] = NodeCondition(state, since, _leaving(node, unhealthy))
     return states
 
 
@@ -232,12 +235,23 @@ def _held(status: Mapping[str, Any]) -> tuple[Held, ...]:
     return tuple(found)
 
 
-def _leaving(node: Mapping[str, Any]) -> Leaving | None:
+def unhealthy_condition(node: Mapping[str, Any], types: Collection[str]) -> Mapping[str, Any] | None:
+    """The first of these conditions that is True of a node."""
+    every = (_condition(node, type_) for type_ in sorted(types))
+    return next((one for one in every if one is not None and one.get("status") == "True"), None)
+
+
+def _leaving(node: Mapping[str, Any], unhealthy: Collection[str]) -> Leaving | None:
     """Whether pods are to go from a node; what does not wait for them comes first."""
     spec = node.get("spec") or {}
     found = [_LEAVING_TAINTS[t["key"]] for t in spec.get("taints") or [] if t.get("key") in _LEAVING_TAINTS]
     if spec.get("unschedulable"):
         found.append(_CORDONED)
+    if condition := unhealthy_condition(node, unhealthy):
+        said = str(condition.get("message") or condition.get("reason") or "")[:200]
+        found.append(
+            Leaving(f"has the condition {condition['type']}" + (f" ({said})" if said else ""), soon=False)
+        )
     return min(found, key=lambda one: not one.soon, default=None)
 
 

@@ -4,7 +4,7 @@ Choosing and creating are two steps with other reconciles between them: what is 
 LeaderWorkerSet is in the cache, which then speaks for itself.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,10 +14,10 @@ from moe_operator.api.status import Cause, RecoveryStatus
 from moe_operator.catalog.accelerators import Catalog
 from moe_operator.controller.census import Census, Present
 from moe_operator.controller.half_placed import not_placed, unplaced_since
-from moe_operator.controller.kube import LEADER_WORKER_SET, POD, Obj
+from moe_operator.controller.kube import LEADER_WORKER_SET, NODE, POD, Obj
 from moe_operator.controller.ledger import avoided, avoided_nodes
 from moe_operator.controller.neighbours import ComputeDomains
-from moe_operator.controller.observed import GroupFacts
+from moe_operator.controller.observed import GroupFacts, unhealthy_condition
 from moe_operator.controller.store import Key, Store, owner_key
 from moe_operator.planner.compute_domains import CLIQUE, Member
 from moe_operator.planner.placement import Domain, Fleet, Holding, Need, Placement
@@ -33,7 +33,16 @@ _Name = tuple[str, str]
 class Placing:
     """Places for the groups of all deployments."""
 
-    def __init__(self, store: Store, census: Census, catalog: Catalog, domains: ComputeDomains) -> None:
+    def __init__(
+        self,
+        store: Store,
+        census: Census,
+        catalog: Catalog,
+        domains: ComputeDomains,
+        unhealthy: Collection[str] = (),
+    ) -> None:
+        """`unhealthy`: types of conditions that say, while True, that nothing is to go to a node."""
+        self._unhealthy = unhealthy
         self._store = store
         self._census = census
         self._catalog = catalog
@@ -43,12 +52,18 @@ class Placing:
         self._promised: dict[_Name, Holding] = {}
         """To groups that are being created: never of the deployment that asks, which creates one at a time."""
 
+    def _suspects(self, ledger: RecoveryStatus, now: float) -> tuple[str, ...]:
+        """Nodes that cost groups, and those that say of themselves that they are not well."""
+        blamed = avoided_nodes(ledger, now)
+        unwell = (n for n in self._store.all(NODE) if unhealthy_condition(n, self._unhealthy) is not None)
+        return tuple(dict.fromkeys((*blamed, *(node["metadata"]["name"] for node in unwell))))
+
     async def choose(
         self, deployment: ModelDeployment, revision: Revision, ledger: RecoveryStatus, now: float
     ) -> Placement:
         """The place of a new group; an empty one where it should find its own: on the CPU, where nodes or pods may not
         be read, where nothing has room, and behind a queue, which may let it in much later."""
-        need, suspects = need_of(revision, self._catalog), tuple(avoided_nodes(ledger, now))
+        need, suspects = need_of(revision, self._catalog), self._suspects(ledger, now)
         if need is None:
             return await self._anywhere_but(deployment, revision, suspects)
         avoid = _values(avoided(ledger, now), need.domain)

@@ -27,6 +27,7 @@ from moe_operator.controller.deletion import FinalizerKeeper, overdue
 from moe_operator.controller.events import EventSink, LossObserver
 from moe_operator.controller.evidence import with_logs
 from moe_operator.controller.executor import Executor
+from moe_operator.controller.faulty_nodes import with_faulty_accelerators
 from moe_operator.controller.group_planner import (
     Action,
     CreateGroup,
@@ -40,8 +41,8 @@ from moe_operator.controller.group_planner import (
     Wanted,
     plan_groups,
 )
-from moe_operator.controller.judging import groups_of, judge, occupied_slots
 from moe_operator.controller.idle_canary import IdleCanaries
+from moe_operator.controller.judging import groups_of, judge, occupied_slots
 from moe_operator.controller.keeper import ChildKeeper
 from moe_operator.controller.kube import (
     MODEL_DEPLOYMENT,
@@ -61,13 +62,14 @@ from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.scaling import Load, Scale, Scaler, load_of
 from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fold, waits_for_node
 from moe_operator.controller.store import Key, Store
+from moe_operator.controller.webhooks import unavailable
 from moe_operator.controller.weights import WeightsKeeper
 from moe_operator.controller.weights_state import WeightsView
-from moe_operator.controller.webhooks import unavailable
 from moe_operator.planner.governance import Provenance
 from moe_operator.planner.plan import Plan, Refusal
 from moe_operator.resources.compute_domain import needs_compute_domain
 from moe_operator.resources.revision import Revision
+from moe_operator.telemetry.accelerator_faults import AcceleratorFault
 from moe_operator.telemetry.engine import EngineClient
 from moe_operator.telemetry.observation import Snapshot
 from moe_operator.telemetry.own_requests import OwnRequests
@@ -115,14 +117,18 @@ class Reconciler:
         losses: LossObserver,
         tokens: AgentTokens | None = None,
         own: OwnRequests | None = None,
+        faults: Callable[[], Sequence[AcceleratorFault]] = lambda: (),
     ) -> None:
-        """`own`: where what the operator asks of engines is counted, for telemetry to leave out. `clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None;
-        `provisions` what the cluster lacks for a plan, or None."""
+        """`clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None;
+        `provisions` what the cluster lacks for a plan, or None; `own`: where what the operator asks of engines is
+        counted, for telemetry to leave out; `faults`: of GPUs, as telemetry saw them come."""
         self._client = client
         self._store = store
+        self._config = config
+        self._faults = faults
         census = Census(client, store, config, clock)
         self._domains = ComputeDomains(client, store)
-        self._placing = Placing(store, census, config.catalog, self._domains)
+        self._placing = Placing(store, census, config.catalog, self._domains, config.unhealthy_conditions)
         self._planning = Planning(client, config, census, self._placing, clock)
         self._weights = WeightsKeeper(client, store, config, clock)
         self._notices = Notices(client)
@@ -233,7 +239,7 @@ class _Pass:
         trouble = trouble or await self._choose_revision()
         if trouble:
             self._effective = self._kept.get(self._d.status.revision or "")
-        groups = groups_of(self._store, self._d)
+        groups = self._groups()
         self._told = await self._o._notices.look(self._d.namespace, groups, self._now)
         self._given_up = await self._look_elsewhere(groups)
         if self._effective is not None and needs_compute_domain(self._effective.plan):
@@ -313,6 +319,9 @@ class _Pass:
     def _progress_deadline(self) -> float:
         return parse_duration(self._d.spec.rollout.progress_deadline)
 
+    def _groups(self) -> list[GroupFacts]:
+        return groups_of(self._store, self._d, self._o._config.unhealthy_conditions)
+
     def _ask_idle_groups(self, views: list[GroupView]) -> float | None:
         period = parse_duration(self._d.spec.recovery.idle_canary)
         return self._o._idle.look(
@@ -356,18 +365,23 @@ class _Pass:
         if rollout.stands_since(self._rollout, deadline, self._now) is not None and self._rollout:
             held_up = rollout.held_up(groups, self._rollout.revision, deadline, self._now)
         recovery, canary = self._d.spec.recovery, self._o._canaries.state
-        given_up = {**held_up, **self._given_up, **self._o._idle.causes(self._d.key, groups)}
+        given_up = {
+            **held_up,
+            **self._given_up,
+            **self._o._idle.causes(self._d.key, groups),
+            **with_faulty_accelerators(self._d.namespace, groups, self._o._faults()),
+        }
         return judge(groups, recovery, snapshot, given_up, canary, self._now)
 
     def _scale(self) -> Scale:
         snapshot = self._o._snapshot()
-        load = load_of(self._judged(groups_of(self._store, self._d), snapshot), snapshot)
+        load = load_of(self._judged(self._groups(), snapshot), snapshot)
         return self._o._scaler.scale(self._d, load, self._now)
 
     def _decide(self, scale: Scale | None, trouble: Trouble | None) -> _Seen:
         """Look at the groups as the cache has them now; one scaling decision holds for the whole pass."""
         snapshot = self._o._snapshot()
-        groups = [replace(g, notice=self._told.get(g.uid)) for g in groups_of(self._store, self._d)]
+        groups = [replace(g, notice=self._told.get(g.uid)) for g in self._groups()]
         views = self._judged(groups, snapshot)
         load = load_of(views, snapshot)
         scale = scale or self._o._scaler.scale(self._d, load, self._now)
@@ -408,7 +422,7 @@ class _Pass:
 
     def _decide_to_leave(self) -> _Seen:
         snapshot = self._o._snapshot()
-        views = self._judged(groups_of(self._store, self._d), snapshot)
+        views = self._judged(self._groups(), snapshot)
         scaling = self._d.status.scaling
         wanted = Wanted(
             desired=0,

@@ -8,7 +8,8 @@ def significant(node: Mapping[str, Any]) -> tuple[object, ...]:
     """The parts of a Node that plans and failure handling read; two Nodes with equal parts are the same to them."""
     meta, spec, status = node["metadata"], node.get("spec") or {}, node.get("status") or {}
     ready: Mapping[str, Any] = {}
-    for condition in status.get("conditions") or []:
+    conditions = status.get("conditions") or []
+    for condition in conditions:
         if condition.get("type") == "Ready":
             ready = condition
     taints = spec.get("taints") or []
@@ -20,4 +21,6 @@ def significant(node: Mapping[str, Any]) -> tuple[object, ...]:
         tuple(sorted((t.get("key", ""), t.get("value", ""), t.get("effect", "")) for t in taints)),
         tuple(sorted((status.get("allocatable") or {}).items())),
         (ready.get("status"), ready.get("lastTransitionTime")),
+        # A site may name any of them as one that empties the node.
+        tuple(sorted((c.get("type", ""), c.get("status", "")) for c in conditions)),
     )

@@ -22,6 +22,7 @@ from moe_operator.runtime.agent_key import AgentKeyError, load_agent_key
 from moe_operator.runtime.capabilities import LeaderWorkerSetCheck
 from moe_operator.runtime.connection import load_configuration
 from moe_operator.runtime.events import EventPoster
+from moe_operator.runtime.exporters import Exporters
 from moe_operator.runtime.fence import FencedClient
 from moe_operator.runtime.freshness import Freshness, FreshnessCheck
 from moe_operator.runtime.health import DEAF_RESTART, HealthServer, Vitals
@@ -45,10 +46,12 @@ from moe_operator.runtime.reporting import (
 )
 from moe_operator.runtime.resync import INTERVAL, RECHECK, Resync
 from moe_operator.runtime.source import WATCHED_KINDS
-from moe_operator.runtime.targets import targets
+from moe_operator.runtime.targets import deployments_on, targets
 from moe_operator.runtime.transport import Transport
 from moe_operator.runtime.watching import Watching
 from moe_operator.runtime.workers import Workers
+from moe_operator.telemetry.accelerator_faults import AcceleratorFault
+from moe_operator.telemetry.accelerators import AcceleratorWatch
 from moe_operator.telemetry.collector import Collector
 from moe_operator.telemetry.engine_http import HttpEngineClient
 from moe_operator.telemetry.own_requests import OwnRequests
@@ -153,6 +156,13 @@ class Process:
         )
         own = OwnRequests()
         self.collector = Collector(engines, lambda: targets(self.store), self.queue.add, loop.time, own)
+        self._accelerators = AcceleratorWatch(
+            engines,
+            Exporters(client, self.store, options.config.exporter, loop.time),
+            self._accelerator_failed,
+            time.time,
+            options.config.exporter.port,
+        )
         self._client = fenced
         self._tokens = AgentTokens()
         self._reconciler = Reconciler(
@@ -169,6 +179,7 @@ class Process:
             losses=metrics,
             tokens=self._tokens,
             own=own,
+            faults=self._accelerators.faults,
         )
         self._workers = Workers(
             self.queue, self._reconcile, count=options.workers, jitter=draw, observer=metrics
@@ -261,8 +272,17 @@ class Process:
                     break
                 await asyncio.sleep(1.0)
         self._workers.start()
-        await self.collector.run()
+        watching = self._task("accelerators", self._accelerators.run())
+        try:
+            await self.collector.run()
+        finally:
+            watching.cancel()
         return "telemetry ended"
+
+    def _accelerator_failed(self, fault: AcceleratorFault) -> None:
+        """Have the deployments with pods on that node looked at."""
+        for key in deployments_on(self.store, fault.node):
+            self.queue.add(key)
 
     async def _read_agent_key(self) -> str:
         """Have the key before the first group is made. Empty, or why it cannot be had."""

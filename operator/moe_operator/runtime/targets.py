@@ -5,7 +5,7 @@ from typing import Any
 
 from moe_operator.api import names
 from moe_operator.controller.kube import LEADER_WORKER_SET, POD
-from moe_operator.controller.store import Store, owner_key
+from moe_operator.controller.store import Key, Store, owner_key
 from moe_operator.telemetry.collector import Target
 
 _MAX_SEQUENCES = "--max-num-seqs"
@@ -36,6 +36,12 @@ def targets(store: Store) -> Iterator[Target]:
             agent=any(a.startswith(_MIDDLEWARE) for a in arguments),
             urgent=_urgent(meta, group),
         )
+
+
+def deployments_on(store: Store, node: str) -> set[Key]:
+    """The deployments with pods on a node."""
+    pods = (pod for pod in store.all(POD) if (pod.get("spec") or {}).get("nodeName") == node)
+    return {key for key in map(owner_key, pods) if key is not None}
 
 
 def _engine(pod: Mapping[str, Any]) -> Mapping[str, Any] | None:

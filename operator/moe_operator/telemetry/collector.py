@@ -55,7 +55,8 @@ class Collector:
         clock: Callable[[], float],
         own: OwnRequests | None = None,
     ) -> None:
-        """`own`: requests that do not count as load. `on_news` is called with deployments whose figures changed in a way that a decision may need."""
+        """`on_news` is called with deployments whose figures changed in a way that a decision may need; `own`:
+        requests that do not count as load."""
         self._session = session
         self._targets = targets
         self._on_news = on_news

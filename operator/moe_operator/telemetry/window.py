@@ -26,7 +26,7 @@ class PodWindow:
     _used_at: float | None = None
     _raw: EngineMetrics | None = None
     """The last scrape as it came."""
-    _own: Own = Own()
+    _own: Own = field(default_factory=Own)
     """The operator's own requests when the engine's counters began."""
     _failures: int = 0
     _in_flight: int | None = None
@@ -72,7 +72,8 @@ class PodWindow:
             self._scrapes.popleft()
 
     def _others(self, metrics: EngineMetrics, last: EngineMetrics | None, own: Own) -> EngineMetrics:
-        """What others asked for. While an own request is open its tokens are already taken off: no counter falls for it."""
+        """What others asked for. While an own request is open its tokens are already taken off: no counter falls for
+        that."""
         prompt = metrics.prompt_tokens - max(0, own.prompt_tokens - self._own.prompt_tokens)
         output = metrics.output_tokens - max(0, own.output_tokens - self._own.output_tokens)
         return replace(

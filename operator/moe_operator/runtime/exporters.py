@@ -1,0 +1,67 @@
+"""Where DCGM exporter's pods are: those on the nodes of our own pods."""
+
+import logging
+from collections.abc import Callable
+
+from moe_operator.catalog.node_health import DcgmExporter
+from moe_operator.controller.kube import POD, KubeClient, KubeError, NotFoundError
+from moe_operator.controller.store import Store, owner_key
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which a list holds, and until a list that failed is tried again. Exporters stay where they are.
+_HOLDS = 300.0
+
+
+class Exporters:
+    """Addresses by node. Empty where there are none, or where pods of that namespace may not be listed."""
+
+    def __init__(
+        self, client: KubeClient, store: Store, site: DcgmExporter, clock: Callable[[], float]
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._site = site
+        self._clock = clock
+        self._known: dict[str, str] = {}
+        self._asked_at: float | None = None
+        self._asked_for: frozenset[str] = frozenset()
+        self._said = False
+
+    async def __call__(self) -> dict[str, str]:
+        nodes = self._nodes()
+        now = self._clock()
+        old = self._asked_at is None or now - self._asked_at > _HOLDS
+        if nodes and (old or not nodes <= self._asked_for):
+            self._asked_at, self._asked_for = now, nodes
+            await self._ask()
+        return {node: address for node, address in self._known.items() if node in nodes}
+
+    def _nodes(self) -> frozenset[str]:
+        pods = (pod for pod in self._store.all(POD) if owner_key(pod) is not None)
+        found = ((pod.get("spec") or {}).get("nodeName") for pod in pods)
+        return frozenset(node for node in found if node)
+
+    async def _ask(self) -> None:
+        found = {}
+        for selector in self._site.selectors:
+            try:
+                pods = await self._client.list(POD, self._site.namespace, selector)
+            except KubeError as error:
+                if not self._said and not isinstance(error, NotFoundError):
+                    where = f"namespace {self._site.namespace}" if self._site.namespace else "all namespaces"
+                    log.warning(
+                        "pods of DCGM exporter cannot be listed in %s, so faults of GPUs are not seen before an"
+                        " engine fails: %s",
+                        where,
+                        error.message,
+                    )
+                    self._said = True
+                return
+            for pod in pods:
+                node = (pod.get("spec") or {}).get("nodeName")
+                address = (pod.get("status") or {}).get("podIP")
+                running = (pod.get("status") or {}).get("phase") == "Running"
+                if node and address and running:
+                    found[node] = address
+        self._known = found
