@@ -40,7 +40,7 @@ class StatefulSetController(Controller):
             pod_name = f"{name}-{ordinal}"
             pod = self.server.get(POD, namespace, pod_name)
             if pod is None and (words := self.refuse(pod_name)):
-                message = f"create Pod {pod_name} in StatefulSet {name} failed error: {words}"
+                message = f"Create Pod {pod_name} in StatefulSet {name} failed error: {words}"
                 tell(self.server, STATEFUL_SET, owner, "FailedCreate", message)
                 self._waits[key] = min(LONGEST_RETRY, 2 * self._waits.get(key, RETRY / 2))
                 self.again(key, self._waits[key])

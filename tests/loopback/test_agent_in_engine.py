@@ -94,6 +94,22 @@ async def test_the_operator_admits_a_group_without_knowing_its_key(served: Group
             assert "HTTP 401" in stranger.message
 
 
+async def test_a_canarys_answer_has_a_log_probability_that_is_a_number(served: Group) -> None:
+    """Else every group is refused, or one that computes nonsense is not."""
+    pod = served.pods[0]
+    async with aiohttp.ClientSession(headers=KEY) as session:
+        result = await HttpEngineClient(session).canary(pod.address, PORT, "tiny", 1, 0, deadline=60)
+        unknown = await HttpEngineClient(session).canary(pod.address, PORT, "another", 1, 0, deadline=60)
+    assert result.passed, result.message
+    assert (result.output_tokens, result.prompt_tokens >= 1) == (1, True)
+    assert (unknown.passed, unknown.refused) == (False, True), (
+        "a model that it does not serve is no broken engine"
+    )
+    by_agent = post_json(pod.url, "/moe/v1/canary", {"model": "tiny"}, headers={TOKEN_HEADER: TOKEN})
+    (logprob,) = by_agent["choices"][0]["logprobs"]["token_logprobs"]
+    assert isinstance(logprob, float)
+
+
 async def test_nobody_but_the_operator_drains_a_pod(served: Group) -> None:
     """Any pod of the cluster could take a model out of service."""
     pod = served.pods[1]

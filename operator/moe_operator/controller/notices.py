@@ -127,7 +127,7 @@ class Notices:
         away = unavailable(words)
         reason = away[0] if away else reasons.PODS_REFUSED
         count = f"{group.size - len(group.pods)} of {group.size} pods were never created"
-        by = f"{what.strip()} is refused: " if what else ""
+        by = f"{what[:1].lower()}{what[1:].strip()} is refused: " if what else ""
         return reason, f"{count}: {by}{away[1] if away else words}"[:_LONGEST]
 
     async def _stuck(self, namespace: str, pod: PodFacts | None) -> Notice | None:
