@@ -17,7 +17,7 @@ KEYWORDS = frozenset(
             "maxLength",
             "minItems",
         ),
-        *("minLength", "minimum", "pattern", "properties", "propertyNames", "required", "type"),
+        *("maximum", "minLength", "minimum", "pattern", "properties", "propertyNames", "required", "type"),
     )
 )
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -51,8 +51,8 @@ def _faults(schema: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:
             yield f"{path}: length"
         if "pattern" in schema and not re.search(schema["pattern"], value):
             yield f"{path}: pattern"
-    if _is("integer", value) and value < schema.get("minimum", value):
-        yield f"{path}: too small"
+    if _is("integer", value) and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
+        yield f"{path}: too small or too large"
     if isinstance(value, list):
         if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
             yield f"{path}: number of items"

@@ -61,6 +61,9 @@ weights:
   s3Endpoint: http://minio.storage:9000
   nodeSelector: {pool: infra}
   tolerations: [{key: a}]
+telemetry:
+  dcgmExporter: {namespace: gpu-operator, selector: "app=dcgm,tier=node", port: 9401}
+nodes: {unhealthyConditions: [GpuUnhealthy]}
 """,
     "compileCache: {default: {claim: compiled}, hostPaths: [/var/lib/compiled]}",
     "compileCache: {default: {hostPath: /var/lib/compiled}}",
@@ -135,6 +138,10 @@ WRONG = [
     "policy: {rules: [{name: a, nodes: {region: []}}]}",
     "network: {policies: All}",
     "weights: {cache: {size: much}}",
+    "telemetry: {dcgmExporter: {selector: app in (a)}}",
+    "telemetry: {dcgmExporter: {port: 0}}",
+    "nodes: {unhealthyConditions: GpuUnhealthy}",
+    "nodes: {unhealthyConditions: ['']}",
     "weights: {hostPaths: [relative]}",
     "weights: {hostPaths: [/a/../b]}",
     "weights: {endpoint: mirror.example}",
