@@ -141,14 +141,18 @@ class TestOwnRequests:
 
     def test_a_canary_is_neither_work_nor_progress_nor_use_whenever_the_scrape_comes(self) -> None:
         own, window = OwnRequests(), PodWindow("u")
-        window.add(0, metrics(prompt_tokens=100, output_tokens=50), 0, own.of("u"))
+        window.add(0, metrics(prompt_tokens=100, output_tokens=50), 0, own=own.of("u"))
         with own.asking("u", 2) as asked:
-            window.add(5, metrics(prompt_tokens=100, output_tokens=50, running=1, waiting=1), 2, own.of("u"))
+            window.add(
+                5, metrics(prompt_tokens=100, output_tokens=50, running=1, waiting=1), 2, own=own.of("u")
+            )
             assert not self._seen(window).busy
             # Counted by the engine, and not yet answered.
-            window.add(10, metrics(prompt_tokens=106, output_tokens=52, first_token_count=2), 0, own.of("u"))
+            window.add(
+                10, metrics(prompt_tokens=106, output_tokens=52, first_token_count=2), 0, own=own.of("u")
+            )
             asked.prompt_tokens, asked.output_tokens = 6, 2
-        window.add(15, metrics(prompt_tokens=106, output_tokens=52, first_token_count=2), 0, own.of("u"))
+        window.add(15, metrics(prompt_tokens=106, output_tokens=52, first_token_count=2), 0, own=own.of("u"))
         seen = self._seen(window)
         assert (seen.prompt_tokens_per_second, seen.output_tokens_per_second) == (0, 0)
         assert seen.time_to_first_token is None
@@ -156,9 +160,9 @@ class TestOwnRequests:
 
     def test_requests_of_others_beside_it_count(self) -> None:
         own, window = OwnRequests(), PodWindow("u")
-        window.add(0, metrics(), 0, own.of("u"))
+        window.add(0, metrics(), 0, own=own.of("u"))
         with own.asking("u", 1):
-            window.add(5, metrics(running=3, waiting=1), 4, own.of("u"))
+            window.add(5, metrics(running=3, waiting=1), 4, own=own.of("u"))
         seen = self._seen(window)
         assert (seen.running, seen.waiting, seen.in_flight, seen.used_at) == (2, 1, 3, 5)
 
@@ -171,19 +175,19 @@ class TestOwnRequests:
 
     def test_a_canary_that_never_answers_takes_nothing_off_for_good(self) -> None:
         own, window = OwnRequests(), PodWindow("u")
-        window.add(0, metrics(output_tokens=50), 0, own.of("u"))
+        window.add(0, metrics(output_tokens=50), 0, own=own.of("u"))
         with own.asking("u", 4):
-            window.add(5, metrics(output_tokens=50), 4, own.of("u"))
-        window.add(10, metrics(output_tokens=60), 0, own.of("u"))
+            window.add(5, metrics(output_tokens=50), 4, own=own.of("u"))
+        window.add(10, metrics(output_tokens=60), 0, own=own.of("u"))
         assert self._seen(window).output_tokens_per_second == 1
 
     def test_after_a_restart_of_the_engine_earlier_canaries_do_not_count(self) -> None:
         own, window = OwnRequests(), PodWindow("u")
         with own.asking("u", 100) as asked:
             asked.output_tokens = 100
-        window.add(0, metrics(output_tokens=150), 0, own.of("u"))
-        window.add(5, metrics(output_tokens=0), 0, own.of("u"))
-        window.add(10, metrics(output_tokens=50), 0, own.of("u"))
+        window.add(0, metrics(output_tokens=150), 0, own=own.of("u"))
+        window.add(5, metrics(output_tokens=0), 0, own=own.of("u"))
+        window.add(10, metrics(output_tokens=50), 0, own=own.of("u"))
         assert self._seen(window).output_tokens_per_second == 10
 
     def test_pods_that_are_gone_are_forgotten(self) -> None:
@@ -298,6 +302,9 @@ class TestCanary:
         result = await HttpEngineClient(session).canary("127.0.0.1", port, "tiny", 2, 4, deadline=5)
         assert result.passed
         assert (result.prompt_tokens, result.output_tokens) == (4, 2)
+        assert {headers["Connection"] for _, headers in server.asked} == {"close"}, (
+            "a drain waits for what is kept"
+        )
         assert sorted(headers[RANK_HEADER] for _, headers in server.asked) == ["0", "1"]
 
     @pytest.mark.parametrize(

@@ -111,6 +111,8 @@ class HttpEngineClient:
         self, host: str, port: int, path: str, body: Any, headers: dict[str, str], deadline: float
     ) -> tuple[int, str]:
         limit = aiohttp.ClientTimeout(total=deadline)
+        # A connection that is kept would look like a client's, which a drain waits for.
+        headers = {**headers, "Connection": "close"}
         url = f"{_base(host, port)}{path}"
         async with self._session.post(url, json=body, headers=headers, timeout=limit) as answer:
             return answer.status, await answer.text()
