@@ -126,7 +126,7 @@ def test_a_deployment_deleted_in_a_watch_gap_is_forgotten_and_can_come_back() ->
     """Lost: a name that can never be used again until the operator restarts."""
 
     async def scenario(h: Harness) -> None:
-        h.apply(manifest())
+        h.apply(manifest(deletion={"groups": "Immediate"}))
         await h.serve()
         h.operator.feed.break_watch(MODEL_DEPLOYMENT, LEADER_WORKER_SET, POD)
         h.delete()
@@ -141,6 +141,21 @@ def test_a_deployment_deleted_in_a_watch_gap_is_forgotten_and_can_come_back() ->
         assert h.writes - before < 5, "children were made for an owner that is gone"
         h.apply(manifest())
         await h.serve()
+
+    play(scenario)
+
+
+def test_a_deletion_that_was_missed_is_carried_out_at_the_next_resync() -> None:
+    """Lost: GPUs, to a ModelDeployment that its finalizer keeps for ever."""
+
+    async def scenario(h: Harness) -> None:
+        h.apply(manifest())
+        await h.serve()
+        h.operator.feed.break_watch(MODEL_DEPLOYMENT)
+        h.delete()
+        await h.rest(10)
+        h.operator.feed.mend_watch()
+        await h.until(lambda: not h.end_state(), _RESYNC + 120)
 
     play(scenario)
 
