@@ -25,6 +25,8 @@ from moe_operator.api import names
 from moe_operator.api.times import format_time
 from moe_operator.catalog.weights_layout import EXIT_CODES, Reason
 from moe_operator.controller.kube import JOB, POD, NotFoundError, Obj
+from moe_operator.resources.weights_job import claim_of
+from moe_operator.resources.weights_remove import removed_entries
 
 #: Seconds from a bound pod to its running container, and of a program that finds all done.
 _START, _CHECK = 1.0, 1.0
@@ -40,7 +42,11 @@ class Hub:
     total_bytes: int = 400_000_000_000
     commit: str = "c" * 40
     failure: tuple[Reason, str] | None = None
-    """How programs end that begin from now on."""
+    """How downloads end that begin from now on."""
+    removal_seconds: float = 3.0
+    """Of a removal."""
+    removal_failure: tuple[Reason, str] | None = None
+    """How removals end from now on."""
     fetched: dict[tuple[str, str], int] = field(default_factory=dict)
     """Bytes by claim and entry."""
     served_bytes: int = 0
@@ -139,6 +145,7 @@ class Downloads(Controller):
                     "name": f"{meta['name']}-{self._number:05d}",
                     "namespace": meta["namespace"],
                     "labels": {**labels_of(template), names.LABEL_JOB: meta["name"]},
+                    "annotations": template["metadata"].get("annotations") or {},
                     "ownerReferences": [controller_reference(live)],
                 },
                 "spec": template["spec"],
@@ -163,6 +170,11 @@ class Downloads(Controller):
     def _run(self, pod: Obj) -> None:
         uid = pod["metadata"]["uid"]
         if uid not in self._runs:
+            return
+        if removed_entries(pod):
+            self._runs[uid] = run = _Run(self.server.clock(), 0, fails=True)
+            self._report(pod, "Running", {"running": {"startedAt": format_time(self.server.clock())}})
+            self.timers.after(self.hub.removal_seconds, lambda: self._remove(pod, run))
             return
         have = self.hub.fetched.get(_place(pod), 0)
         failure = self.hub.failure
@@ -193,8 +205,25 @@ class Downloads(Controller):
         if failure is None:
             self._keep(pod, run, self.hub.total_bytes)
         del self._runs[pod["metadata"]["uid"]]
+        self._ended(pod, failure, self.hub.fetched.get(_place(pod), 0))
+
+    def _remove(self, pod: Obj, run: _Run) -> None:
+        uid = pod["metadata"]["uid"]
+        if self._runs.get(uid) is not run:
+            return
+        del self._runs[uid]
+        failure, freed = self.hub.removal_failure, 0
+        for entry in () if failure else removed_entries(pod):
+            place = (str(claim_of(pod)), entry)
+            if place in [_place(p) for p in self.server.list(POD) if p["metadata"]["uid"] in self._runs]:
+                failure = (Reason.BUSY, f"{entry}: another process works on it")
+            else:
+                freed += self.hub.fetched.pop(place, 0)
+        self._ended(pod, failure, freed)
+
+    def _ended(self, pod: Obj, failure: tuple[Reason, str] | None, size: int) -> None:
+        """The program says how it ended."""
         reason, text = failure or (Reason.COMPLETE, "")
-        size = self.hub.fetched.get(_place(pod), 0)
         message = {"reason": reason, "message": text, "commit": self.hub.commit, "bytes": size}
         ended = {
             "exitCode": EXIT_CODES[reason],
@@ -226,4 +255,4 @@ def _place(pod: Obj) -> tuple[str, str]:
     """Claim and folder that a pod fills."""
     volumes = pod["spec"]["volumes"]
     claim = next(v["persistentVolumeClaim"]["claimName"] for v in volumes if v.get("persistentVolumeClaim"))
-    return claim, labels_of(pod)[names.LABEL_WEIGHTS]
+    return claim, labels_of(pod).get(names.LABEL_WEIGHTS, "")

@@ -51,6 +51,11 @@ class ModelDeployment:
         }
 
 
+def without_spec(obj: Mapping[str, Any]) -> ModelDeployment:
+    """The same where the spec cannot be read: identity and status, with a spec that asks for next to nothing."""
+    return parse({**obj, "spec": {"model": {"name": "invalid"}, "hardware": {"accelerator": "cpu"}}})
+
+
 def parse(obj: Mapping[str, Any]) -> ModelDeployment:
     """Read an API object.
 

@@ -49,6 +49,8 @@ ANNOTATION_CLAIM_UID = f"{GROUP}/claim-uid"
 LABEL_WEIGHTS = f"{GROUP}/weights"
 #: On that Job and on LeaderWorkerSets: further folders in the cache, those of LoRA adapters, with commas between.
 ANNOTATION_ENTRIES = f"{GROUP}/weights-beside"
+#: On the Job that removes folders from a cache, and on its pods: these folders, with commas between.
+ANNOTATION_REMOVES = f"{GROUP}/weights-removed"
 #: What Kubernetes puts on the pods of a Job.
 LABEL_JOB = "batch.kubernetes.io/job-name"
 #: The container that downloads weights, in the pods of a Job or before an engine.

@@ -115,7 +115,12 @@ LEAVING_NODES = _reason(
     "Groups move off nodes that are cordoned or about to go.",
     "Wait. Without free GPUs for a new group first, set `rollout.maxUnavailable: 1`.",
 )
-DELETING = _reason(_GENERAL, "Deleting", "The deployment is being deleted; its groups finish their requests.")
+DELETING = _reason(
+    _GENERAL,
+    "Deleting",
+    "The deployment is being deleted; its groups finish their requests, then its weights go where `deletion.weights`"
+    " says so.",
+)
 
 # --- Reasons: what stops a spec ------------------------------------------------------------------
 
@@ -598,6 +603,18 @@ DRAIN_DEADLINE = _reason(
     "DrainDeadline",
     "A group still had requests at `rollout.drainDeadline` and was deleted.",
     "Raise the deadline if requests may take that long.",
+)
+WEIGHTS_REMOVED = _reason(
+    _STEP,
+    "WeightsRemoved",
+    "A deleted deployment's weights are gone from their claim (`deletion.weights: Delete`).",
+)
+WEIGHTS_LEFT = _reason(
+    _STEP,
+    "WeightsLeft",
+    "A deployment with `deletion.weights: Delete` is gone, and weights of its stay in their claim: others use them"
+    " (Normal), or they could not be removed in time (Warning).",
+    "The message of a Warning says what is left and how to remove it.",
 )
 
 

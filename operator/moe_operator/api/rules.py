@@ -14,7 +14,7 @@ from moe_operator.api.compile_cache import CompileCaching
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.features import BalancingMode, SpeculationMethod
 from moe_operator.api.reserved import Reserved
-from moe_operator.api.spec import AgentMode, ModelDeploymentSpec, PodSecurityProfile
+from moe_operator.api.spec import AgentMode, ModelDeploymentSpec, PodSecurityProfile, WeightsOnDeletion
 from moe_operator.api.weights import Caching
 
 
@@ -118,6 +118,11 @@ def _compile_cache_writable(spec: ModelDeploymentSpec) -> bool:
     return cache is None or cache.host_path is None or not restricted
 
 
+def _keeps(spec: ModelDeploymentSpec) -> bool:
+    return spec.deletion.weights is WeightsOnDeletion.KEEP
+
+
+_KEEPS = "!has(self.deletion) || !has(self.deletion.weights) || self.deletion.weights != 'Delete'"
 _GIVEN = "!has(self.hardware.gpusPerGroup) || !has(self.parallelism) || !has(self.parallelism.{})"
 
 _PLAIN = (
@@ -268,6 +273,26 @@ _PLAIN = (
         "!has(self.caching) || self.caching != 'Disabled' || !has(self.cache)",
         "weights.caching: Disabled and weights.cache contradict each other: leave one out",
         lambda s: s.weights.caching is not Caching.DISABLED or s.weights.cache is None,
+    ),
+    _on_spec(
+        "spec",
+        f"{_KEEPS} || !has(self.weights) || !has(self.weights.cache) || !has(self.weights.cache.hostPath)",
+        "deletion.weights: Delete needs a claim to remove from: what lies on nodes (weights.cache.hostPath) goes by the"
+        " rule of collection, the least recently used when room is needed. Use Keep",
+        lambda s: _keeps(s) or s.weights.cache is None or s.weights.cache.host_path is None,
+    ),
+    _on_spec(
+        "spec",
+        f"{_KEEPS} || !has(self.weights) || !has(self.weights.caching) || self.weights.caching != 'Disabled'",
+        "deletion.weights: Delete has nothing to remove with weights.caching: Disabled, as nothing is kept. Use Keep",
+        lambda s: _keeps(s) or s.weights.caching is not Caching.DISABLED,
+    ),
+    _on_spec(
+        "spec",
+        f"{_KEEPS} || !has(self.model.source) || !self.model.source.matches('^(pvc|oci)://')",
+        "deletion.weights: Delete removes only what the operator downloaded, which is nothing of a pvc:// or oci://"
+        " source. Use Keep",
+        lambda s: _keeps(s) or not re.match("(pvc|oci)://", s.model.source or ""),
     ),
     Rule(
         "spec.model.name",

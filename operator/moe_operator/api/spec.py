@@ -62,6 +62,13 @@ class GroupsOnDeletion(StrEnum):
     IMMEDIATE = "Immediate"
 
 
+class WeightsOnDeletion(StrEnum):
+    """What happens to weights in a shared claim when the ModelDeployment that wanted them is deleted."""
+
+    KEEP = "Keep"
+    DELETE = "Delete"
+
+
 class Goal(StrEnum):
     """What the planner prefers among layouts that fit."""
 
@@ -330,7 +337,11 @@ class DeletionSpec(ApiModel):
 
     groups: GroupsOnDeletion = GroupsOnDeletion.DRAIN
     """`Drain`: groups finish the requests that they have, as in a scale-down, within `rollout.drainDeadline`; until
-    then a finalizer keeps the ModelDeployment. `Immediate`: they end at once, and no finalizer is used."""
+    then a finalizer keeps the ModelDeployment. `Immediate`: they end at once, and no finalizer is used for them."""
+    weights: WeightsOnDeletion = WeightsOnDeletion.KEEP
+    """`Keep`: weights stay in their cache until room is needed. `Delete`: once the groups are gone, what this
+    ModelDeployment had downloaded into a claim, adapters included, is removed unless others of the namespace use it;
+    the finalizer waits for that for at most 5 minutes. Only with a claim (`weights.cache`, or the site's default)."""
 
 
 class ModelDeploymentSpec(ApiModel):

@@ -17,7 +17,7 @@ DEFAULT_REVISION = "main"
 
 
 class Reason(StrEnum):
-    """How a fetch ended."""
+    """How a run of the program ended."""
 
     COMPLETE = "Complete"
     UNAUTHORIZED = "Unauthorized"
@@ -31,6 +31,8 @@ class Reason(StrEnum):
     CORRUPT = "Corrupt"
     """Bytes differ from the checksum that the source states, twice."""
     UNREACHABLE = "Unreachable"
+    BUSY = "Busy"
+    """Another process works on an entry that was to be removed."""
     INTERRUPTED = "Interrupted"
     """Told to stop; what was fetched is kept."""
 
@@ -44,9 +46,10 @@ EXIT_CODES = {
     Reason.DISK_FULL: 4,
     Reason.CORRUPT: 5,
     Reason.UNREACHABLE: 6,
+    Reason.BUSY: 6,
     Reason.INTERRUPTED: 143,
 }
-"""3: a person must change something. 143: as a process ended by SIGTERM."""
+"""3: a person must change something. 6: it may pass by itself. 143: as a process ended by SIGTERM."""
 
 
 @dataclass(frozen=True)

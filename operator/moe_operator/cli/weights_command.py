@@ -1,4 +1,4 @@
-"""`moe-operator weights`: fill a cache with a model's weights, check it, list it.
+"""`moe-operator weights`: fill a cache with a model's weights, check it, list it, remove from it.
 
 Imports nothing of the operator but the weights package: it runs as an init container of every serving pod.
 """
@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     run = _Run(Path(given.message_file) if given.message_file else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, run.interrupt)
-    return run.end(_fetch(given, run) if given.action == "fetch" else _verify(given, run))
+    work = {"fetch": _fetch, "verify": _verify, "remove": _remove}[given.action]
+    return run.end(work(given, run))
 
 
 class _Run:
@@ -64,6 +65,11 @@ class _Run:
         watch = threading.Timer(_STOPS_WITHIN, self._force)
         watch.daemon = True
         watch.start()
+
+    def wait(self, seconds: float = 0.0) -> None:
+        """Go on after so long. Raises InterruptedFetchError once told to stop."""
+        if self.stop.wait(seconds):
+            raise InterruptedFetchError
 
     def end(self, outcome: Outcome) -> int:
         """Say the outcome, unless the process is being ended."""
@@ -118,18 +124,25 @@ def _fetch(given: argparse.Namespace, run: _Run) -> Outcome:
 def _verify(given: argparse.Namespace, run: _Run) -> Outcome:
     from moe_operator.weights.inspection import verify
 
-    def go_on() -> None:
-        if run.stop.is_set():
-            raise InterruptedFetchError
+    return _ended(given, given.entry, lambda: verify(Path(given.cache), given.entry, run.progress, run.wait))
 
+
+def _remove(given: argparse.Namespace, run: _Run) -> Outcome:
+    from moe_operator.weights.removal import remove
+
+    named = given.entry[0] if len(given.entry) == 1 else ""
+    return _ended(given, named, lambda: remove(Path(given.cache), given.entry, run.progress, run.wait))
+
+
+def _ended(given: argparse.Namespace, entry: str, work: Callable[[], Outcome]) -> Outcome:
     try:
-        return verify(Path(given.cache), given.entry, run.progress, go_on)
+        return work()
     except FetchError as error:
-        return Outcome(error.reason, error.message, given.entry)
+        return Outcome(error.reason, error.message, entry)
     except InterruptedFetchError:
-        return Outcome(Reason.INTERRUPTED, "told to stop", given.entry)
+        return Outcome(Reason.INTERRUPTED, "told to stop", entry)
     except OSError as error:
-        return Outcome(Reason.BAD_CACHE, unusable(Path(given.cache), error).message, given.entry)
+        return Outcome(Reason.BAD_CACHE, unusable(Path(given.cache), error).message, entry)
 
 
 def _list(given: argparse.Namespace) -> int:
@@ -196,6 +209,10 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--cache", required=True, metavar="DIR")
     verify.add_argument("--entry", required=True)
     _add_message_file(verify)
+    remove = actions.add_parser("remove", help="remove entries whole")
+    remove.add_argument("--cache", required=True, metavar="DIR")
+    remove.add_argument("--entry", required=True, action="append", help="may be repeated")
+    _add_message_file(remove)
     listing = actions.add_parser("list", help="the cache's entries")
     listing.add_argument("--cache", required=True, metavar="DIR")
     listing.add_argument("-o", "--output", choices=("text", "json"), default="text")

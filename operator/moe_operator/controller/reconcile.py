@@ -11,7 +11,7 @@ from typing import Literal
 
 from moe_operator.api import names, reasons
 from moe_operator.api.base import parse_duration
-from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse
+from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse, without_spec
 from moe_operator.api.rules import violations
 from moe_operator.api.spec import GroupsOnDeletion, ModelDeploymentSpec
 from moe_operator.api.status import Cause, RecoveryStatus, RolloutStatus
@@ -64,6 +64,7 @@ from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fo
 from moe_operator.controller.store import Key, Store
 from moe_operator.controller.webhooks import unavailable
 from moe_operator.controller.weights import WeightsKeeper
+from moe_operator.controller.weights_removal import removal_note, removes
 from moe_operator.controller.weights_state import WeightsView
 from moe_operator.planner.governance import Provenance
 from moe_operator.planner.plan import Plan, Refusal
@@ -171,9 +172,7 @@ class Reconciler:
         try:
             deployment = parse(obj)
         except InvalidSpecError as error:
-            deployment = parse(
-                {**obj, "spec": {"model": {"name": "invalid"}, "hardware": {"accelerator": "cpu"}}}
-            )
+            deployment = without_spec(obj)
             trouble = Trouble(reasons.INVALID_SPEC, f"the stored spec cannot be read: {error}", stalled=True)
         if ending:
             return await _Pass(self, deployment, deployment.spec, self._clock()).leave(ending)
@@ -234,6 +233,8 @@ class _Pass:
         self._weights: WeightsView | None = None
         self._leaving = False
         """Whether the deployment is being deleted."""
+        self._removing: tuple[str, ...] = ()
+        """Weights that are being removed, after that."""
 
     async def run(self, trouble: Trouble | None) -> Result:
         trouble = trouble or await self._choose_revision()
@@ -245,6 +246,8 @@ class _Pass:
         if self._effective is not None and needs_compute_domain(self._effective.plan):
             note = await self._o._domains.note(self._d)
             self._notes = (*self._notes, note) if note else self._notes
+        if self._effective is not None and (note := removal_note(self._d, self._effective)):
+            self._notes = (*self._notes, note)
         scale = None
         if self._effective is not None:
             scale = self._scale()
@@ -294,11 +297,10 @@ class _Pass:
         """The deployment is being deleted: its groups finish their requests, then the finalizer lets it go."""
         self._leaving = True
         self._effective = self._made_of = self._kept.get(self._d.status.revision or "")
-        immediate = self._d.spec.deletion.groups is GroupsOnDeletion.IMMEDIATE
         seen = self._decide_to_leave()
-        if immediate or not seen.views or overdue(self._d, since, self._now):
-            await self._o._finalizer.ensure(self._d, wanted=False)
-            return Result()
+        at_once = not self._drains and not self._drops
+        if at_once or not seen.views or overdue(self._d, since, self._now):
+            return await self._let_go(seen)
         try:
             try:
                 await self._act_on_groups(None, seen)
@@ -314,6 +316,22 @@ class _Pass:
             after.plan.again(0.05)
         after.plan.again(_RETRY)
         return Result(after.plan.requeue_after)
+
+    async def _let_go(self, seen: _Seen) -> Result:
+        """The groups are gone, or hold nobody any more: the weights go, then the finalizer."""
+        if self._drops:
+            removal = await self._o._weights.removal.step(self._d, self._kept.values())
+            if removal.pending:
+                self._removing = tuple(removal.pending)
+                try:
+                    await self._write_status(None, seen)
+                except NotFoundError:
+                    return self._parent_is_gone(None).result
+                return Result(removal.again)
+            for type_, reason, note in removal.told:
+                await self._tell(type_, reason, "RemoveWeights", note)
+        await self._o._finalizer.ensure(self._d, wanted=False)
+        return Result()
 
     @property
     def _progress_deadline(self) -> float:
@@ -429,7 +447,7 @@ class _Pass:
             revision=self._effective.name if self._effective else None,
             max_surge=0,
             max_unavailable=0,
-            drain_deadline=parse_duration(self._d.spec.rollout.drain_deadline),
+            drain_deadline=parse_duration(self._d.spec.rollout.drain_deadline) if self._drains else 0.0,
             create_after=None,
             occupied_slots=frozenset(),
             leave=reasons.DELETING,
@@ -468,15 +486,24 @@ class _Pass:
     # --- act --------------------------------------------------------------------------------------
 
     async def _act(self, trouble: Trouble | None, seen: _Seen) -> None:
+        if self._drops:
+            # Before the first byte is downloaded.
+            await self._o._finalizer.ensure(self._d, wanted=True)
         await self._act_on_groups(trouble, seen)
         if self._effective is not None:
             await self._o._keeper.clean_up(self._d, self._effective, self._kept)
-        if not self._drains or not (seen.views or seen.scale.desired):
+        if not self._drops and (not self._drains or not (seen.views or seen.scale.desired)):
             await self._o._finalizer.ensure(self._d, wanted=False)
 
     @property
     def _drains(self) -> bool:
         return self._d.spec.deletion.groups is GroupsOnDeletion.DRAIN
+
+    @property
+    def _drops(self) -> bool:
+        """Whether the deletion may have weights to remove."""
+        made = [self._effective] if self._effective is not None else []
+        return removes(self._d, [*self._kept.values(), *made])
 
     async def _act_on_groups(self, trouble: Trouble | None, seen: _Seen) -> None:
         first = [a for a in seen.plan.actions if isinstance(a, TrafficOff)]
@@ -615,6 +642,7 @@ class _Pass:
                 rollout=self._rollout,
                 hindrance=self._hindrance,
                 leaving=self._leaving,
+                removing=self._removing,
             )
         )
         if status == self._d.status:

@@ -87,6 +87,8 @@ class Learned:
     """Why a write was refused that will not be refused for ever: a reason and a message."""
     leaving: bool = False
     """The deployment is being deleted."""
+    removing: Sequence[str] = ()
+    """Weights that are removed, after its groups."""
 
 
 def fold(learned: Learned) -> ModelDeploymentStatus:
@@ -126,7 +128,7 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         rollout=learned.rollout,
         recovery=learned.ledger,
         cold_start=newest_start(old.cold_start, learned.groups, learned.observations),
-        weights=learned.weights.status if learned.weights else None,
+        weights=learned.weights.status if learned.weights else old.weights if learned.leaving else None,
         endpoint=f"http://{deployment.name}.{deployment.namespace}.svc:{names.HTTP_PORT}/v1"
         if revision
         else None,
@@ -233,6 +235,8 @@ def _conditions(
     learned: Learned, live: Sequence[GroupView], serving: Sequence[GroupView], updated: Sequence[GroupView]
 ) -> list[Said]:
     trouble = learned.trouble
+    if learned.removing:
+        return [Said(reasons.READY, False, reasons.DELETING, "removing " + "; ".join(learned.removing))]
     if learned.leaving:
         left = len(learned.groups)
         deadline = learned.deployment.spec.rollout.drain_deadline

@@ -12,6 +12,7 @@ from moe_operator.controller.kube import NODE, POD, KubeClient, KubeError, Obj
 from moe_operator.controller.store import Key, Store
 from moe_operator.controller.weights_claims import WeightsClaims
 from moe_operator.controller.weights_jobs import WeightsJobs
+from moe_operator.controller.weights_removal import WeightsRemoval
 from moe_operator.controller.weights_state import (
     Download,
     Phase,
@@ -47,6 +48,7 @@ class WeightsKeeper:
         self._clock = clock
         self._claims = WeightsClaims(client, config, clock)
         self._jobs = WeightsJobs(client, store, config, clock)
+        self.removal = WeightsRemoval(client, store, config, self._jobs, clock)
         self._memory: dict[Key, _Memory] = {}
         self._unfit: set[Key] = set()
         """Deployments whose claims cannot do, as far as the last look showed."""
@@ -55,6 +57,7 @@ class WeightsKeeper:
         """A deployment is gone."""
         self._memory.pop(key, None)
         self._unfit.discard(key)
+        self.removal.forget(key)
 
     async def look(
         self, deployment: ModelDeployment, revision: Revision, groups: int, least: int
@@ -85,6 +88,10 @@ class WeightsKeeper:
         """Have the weights of this revision downloaded, and leave Jobs that it does not want. Raises KubeError."""
         kept = revision.weights
         useless = seen is not None and seen.most_groups == 0
+        if kept is not None and kept.claim is not None and self._jobs.removing(deployment, kept):
+            # What a download would find, or has just found, is about to go.
+            await self._jobs.leave_others(deployment, None)
+            return
         if kept is not None and kept.claim is not None and not useless:
             anew = self._jobs.find(deployment, kept) is None
             uid = await self._claims.ensure(deployment, kept, before_create, anew=anew)
@@ -100,11 +107,15 @@ class WeightsKeeper:
         memory = self._memory.get(deployment.key)
         if memory is None or memory.shown.about != kept.entry:
             memory = self._memory[deployment.key] = _Memory(Shown(kept.entry))
-        found = (
-            download_on_nodes(self._pods_of(deployment, revision))
-            if kept.claim is None
-            else self._jobs.download(self._jobs.find(deployment, kept))
-        )
+        if kept.claim is None:
+            found = download_on_nodes(self._pods_of(deployment, revision))
+        elif removing := self._jobs.removing(deployment, kept):
+            message = (
+                f"Job {removing} removes it first, for a deployment that goes; then it is downloaded again"
+            )
+            found = Download(Phase.WAITING, message=message)
+        else:
+            found = self._jobs.download(self._jobs.find(deployment, kept))
         await self._follow(deployment, found, memory)
         return view(deployment, kept, found, memory.shown, self._clock())
 

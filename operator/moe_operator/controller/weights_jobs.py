@@ -17,7 +17,9 @@ from moe_operator.controller.weights_ownership import is_operators, owned_by
 from moe_operator.controller.weights_state import Download, Phase, download
 from moe_operator.resources.revision import Revision
 from moe_operator.resources.weights import Kept
-from moe_operator.resources.weights_fetch import build_job, entries_of, job_name, owner
+from moe_operator.resources.weights_fetch import build_job, entries_of, job_name
+from moe_operator.resources.weights_job import claim_of, owner
+from moe_operator.resources.weights_remove import removed_entries
 
 
 class WeightsJobs:
@@ -35,8 +37,21 @@ class WeightsJobs:
         """The Job that downloads these weights."""
         return self._store.get(JOB, deployment.namespace, job_name(kept))
 
+    def removing(self, deployment: ModelDeployment, kept: Kept) -> str | None:
+        """The Job that is removing what is wanted here, for a deployment that goes."""
+        for job in self._store.all(JOB):
+            meta = job["metadata"]
+            if (
+                meta["namespace"] == deployment.namespace
+                and set(removed_entries(job)) & set(kept.entries)
+                and claim_of(job) == kept.claim
+                and download(job, []).phase not in (Phase.DONE, Phase.FAILED)
+            ):
+                return str(meta["name"])
+        return None
+
     def download(self, job: Obj | None) -> Download:
-        """Where it stands, by the pods of this very Job: one that it replaced may have left some behind."""
+        """Where one stands, by the pods of this very Job: one that it replaced may have left some behind."""
         if job is None:
             return download(None, [])
         uid = job["metadata"]["uid"]
@@ -92,7 +107,8 @@ class WeightsJobs:
             await self._patch(deployment, job, patch)
 
     async def leave_others(self, deployment: ModelDeployment, kept: Kept | None) -> None:
-        """Give up Jobs that this deployment does not want any more; the last owner deletes them. Raises KubeError."""
+        """Give up downloads that this deployment does not want any more; the last owner deletes the Job. Raises
+        KubeError."""
         wanted = job_name(kept) if kept is not None and kept.claim is not None else None
         for job in self._store.all(JOB):
             meta = job["metadata"]
@@ -101,6 +117,7 @@ class WeightsJobs:
                 or meta["name"] == wanted
                 or not owned_by(job, deployment)
                 or meta.get("deletionTimestamp")
+                or removed_entries(job)
             ):
                 continue
             others = [r for r in meta.get("ownerReferences") or [] if r.get("uid") != deployment.uid]

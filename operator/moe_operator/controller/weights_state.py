@@ -22,7 +22,8 @@ _REASONS = {
     Reason.CORRUPT: reasons.WEIGHTS_CORRUPT,
     Reason.DISK_FULL: reasons.WEIGHTS_DISK_FULL,
 }
-_STARTS = "the download is about to begin"
+STARTS = "the download is about to begin"
+"""What is said while nothing is known of a Job's pod."""
 #: Seconds until a failed Job is made again. A Secret cannot be watched with the operator's rights, so what it may
 #: mend is tried soon: such a try costs one request.
 _AGAIN_SOON, _AGAIN = 30.0, 60.0
@@ -132,7 +133,7 @@ def read_progress(log: str) -> Progress | None:
 def download(job: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]]) -> Download:
     """Where the download of a shared claim stands. `pods`: of the Job."""
     if job is None:
-        return Download(Phase.WAITING, message=_STARTS)
+        return Download(Phase.WAITING, message=STARTS)
     newest = max(pods, key=_age, default=None)
     annotations = job["metadata"].get("annotations") or {}
     outcome = read_outcome(annotations.get(names.ANNOTATION_OUTCOME)) or _outcome_of(newest)
@@ -188,7 +189,7 @@ def _why(outcome: Outcome | None, pod: Mapping[str, Any] | None, fallback: str) 
 def _log_hint(pod: Mapping[str, Any]) -> str:
     name = pod["metadata"]["name"]
     return (
-        f"the download in pod {name} ended without saying why: kubectl logs {name} -c {names.FETCH_CONTAINER}"
+        f"the program in pod {name} ended without saying why: kubectl logs {name} -c {names.FETCH_CONTAINER}"
     )
 
 
@@ -207,7 +208,7 @@ def _container(pod: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 def _waits_for(pod: Mapping[str, Any] | None) -> str:
     if pod is None:
-        return _STARTS
+        return STARTS
     name, status = pod["metadata"]["name"], pod.get("status") or {}
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
@@ -223,7 +224,7 @@ def _waits_for(pod: Mapping[str, Any] | None) -> str:
     waiting = state.get("waiting") or {}
     if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
         return f"pod {name}: {waiting['reason']}: {waiting.get('message') or ''}".rstrip(": ")
-    return _STARTS
+    return STARTS
 
 
 def _age(pod: Mapping[str, Any]) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from moe_operator.api import reasons
+from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.api.weights import CacheSpec, Caching, Loader
 from moe_operator.catalog.weights_layout import MODEL_FOLDER, entry_name, parse_source
@@ -21,6 +22,7 @@ from moe_operator.resources.pod_parts import Object, PodParts
 #: Where the cache is mounted, in the pods that download and in the engines.
 CACHE_PATH = "/var/cache/moe-weights"
 VOLUME = "moe-weights"
+_CLAIM_PLACE = "claim "
 #: Of the claims that the operator makes.
 _CLAIM_PREFIX = "moe-weights-"
 _LONGEST_NAME = 63
@@ -83,8 +85,8 @@ class Kept:
 
     @property
     def place(self) -> str:
-        """The cache in a few words."""
-        return f"claim {self.claim}" if self.claim else f"hostPath {self.host_path}"
+        """The cache in a few words, as the status shows it."""
+        return f"{_CLAIM_PLACE}{self.claim}" if self.claim else f"hostPath {self.host_path}"
 
     def volume(self, *, read_only: bool) -> Object:
         """The cache as a volume of a pod."""
@@ -172,9 +174,7 @@ def weights_of(spec: ModelDeploymentSpec, plan: Plan, site: WeightsSite) -> Weig
     source = model_source(spec.model, repository)
     given = spec.weights
     cache = _cache(spec, source, site)
-    adapters = tuple(
-        dict.fromkeys(a.source.rstrip("/") for a in spec.model.adapters if Scheme.HUB.names(a.source))
-    )
+    adapters = _hub_adapters(spec)
     kept = None
     if cache is not None:
         revision = spec.model.revision if source.scheme is Scheme.HUB else None
@@ -198,6 +198,26 @@ def weights_of(spec: ModelDeploymentSpec, plan: Plan, site: WeightsSite) -> Weig
         site.endpoint,
         site.s3_endpoint,
         hub_adapters=bool(adapters) and kept is None,
+    )
+
+
+def kept_by_status(deployment: ModelDeployment) -> Kept | None:
+    """What is kept in a claim by the status alone, for when the revisions that say more are gone already."""
+    said = deployment.status.weights
+    if said is None or not said.cache.startswith(_CLAIM_PLACE):
+        return None
+    return Kept(
+        source=said.source,
+        revision=said.revision,
+        entry=said.entry,
+        claim=said.cache.removeprefix(_CLAIM_PLACE),
+        adapters=_hub_adapters(deployment.spec),
+    )
+
+
+def _hub_adapters(spec: ModelDeploymentSpec) -> tuple[str, ...]:
+    return tuple(
+        dict.fromkeys(a.source.rstrip("/") for a in spec.model.adapters if Scheme.HUB.names(a.source))
     )
 
 

@@ -11,23 +11,13 @@ from typing import Any
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.accelerators import AcceleratorProfile
-from moe_operator.catalog.weights_layout import EXIT_CODES, Reason
 from moe_operator.catalog.weights_site import WeightsSite
 from moe_operator.resources.model_source import Scheme
 from moe_operator.resources.pod_parts import Object, PodParts, together
 from moe_operator.resources.rendering import Rendering
 from moe_operator.resources.weights import CACHE_PATH, VOLUME, Kept, cache_size, credentials
+from moe_operator.resources.weights_job import cache_job, job_labels, locked, program_container
 
-_PASSING = (Reason.UNREACHABLE, Reason.INTERRUPTED)
-#: Exit codes of the program after which another try at once would end the same way.
-FINAL_EXIT_CODES = tuple(
-    sorted({code for reason, code in EXIT_CODES.items() if code and reason not in _PASSING})
-)
-#: Pods of a Job that may end otherwise before the Job counts as failed: Kubernetes waits 10 s, 20 s ... in between.
-_BACKOFF_LIMIT = 4
-#: Who writes the files of a shared claim. They are readable by all, so engines may run as anybody.
-_USER = 65532
-_TERMINATION_MESSAGE = "/dev/termination-log"
 #: A download keeps the network busy, not the processor; checksums take one core for each stream.
 _REQUESTS = {"cpu": "500m", "memory": "512Mi"}
 
@@ -37,11 +27,8 @@ def weights_parts(rendering: Rendering) -> PodParts:
     weights, site = rendering.weights, rendering.config.weights
     if weights.kept is None or weights.kept.host_path is None:
         return weights.parts()
-    container = {
-        **_container(weights.kept, site, ()),
-        # The kubelet makes the folder as root's.
-        "securityContext": _locked(runAsUser=0),
-    }
+    # The kubelet makes the folder as root's.
+    container = _container(weights.kept, site, (), securityContext=locked(runAsUser=0))
     why = "downloads the weights, unless the node has them: its first pod does, the others wait for it"
     first = PodParts(init_containers=(container,), reasons={names.FETCH_CONTAINER: why})
     return together((weights.parts(), first))
@@ -52,12 +39,6 @@ def job_name(kept: Kept) -> str:
     Secret."""
     about = "\0".join((kept.claim or "", kept.entry, kept.secret or "", *kept.adapters))
     return f"{VOLUME}-{hashlib.sha256(about.encode()).hexdigest()[:10]}"
-
-
-def owner(deployment: ModelDeployment) -> Object:
-    """One of several owners of a Job: it goes with the last of them. Not its controller: there can be only one."""
-    reference = deployment.owner_reference()
-    return {key: reference[key] for key in ("apiVersion", "kind", "name", "uid")}
 
 
 def other_entries(kept: Kept) -> dict[str, str]:
@@ -83,78 +64,19 @@ def build_job(
     in_use: Iterable[str],
     annotations: Mapping[str, str],
 ) -> Object:
-    """The Job that downloads into a shared claim.
-
-    It keeps off the accelerator's nodes where it can, and is allowed on them, as the storage may be there alone.
-    `in_use`: folders of the cache that must stay when room is made.
-    """
-    labels = {
-        "app.kubernetes.io/name": VOLUME,
-        "app.kubernetes.io/component": "weights",
-        names.LABEL_MANAGED_BY: names.MANAGED_BY,
-        names.LABEL_WEIGHTS: kept.entry,
-    }
-    annotations = {**other_entries(kept), **annotations}
-    user = deployment.spec.pod_template
-    container = {
-        **_container(kept, site, in_use),
-        "securityContext": _locked(),
-        "resources": {"requests": _REQUESTS},
-    }
-    pod: Object = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            # A claim of some terabytes must not be gone through file by file whenever a pod starts.
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [kept.volume(read_only=False), {"name": "tmp", "emptyDir": {}}],
-        "nodeSelector": dict(site.node_selector),
-        "affinity": _off_accelerators(profile),
-        "tolerations": [*map(dict, profile.tolerations), *user.tolerations, *site.tolerations],
-        "imagePullSecrets": list(user.image_pull_secrets),
-    }
-    pod["containers"][0]["volumeMounts"].append({"name": "tmp", "mountPath": "/tmp"})
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": job_name(kept),
-            "namespace": deployment.namespace,
-            "labels": labels,
-            **({"annotations": dict(annotations)} if annotations else {}),
-            "ownerReferences": [owner(deployment)],
-        },
-        "spec": {
-            "backoffLimit": _BACKOFF_LIMIT,
-            "podFailurePolicy": {
-                "rules": [
-                    # Evicted, preempted or drained: it goes on where it stopped, and that counts as no failure.
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {
-                            "containerName": names.FETCH_CONTAINER,
-                            "operator": "In",
-                            "values": list(FINAL_EXIT_CODES),
-                        },
-                    },
-                ]
-            },
-            "template": {
-                # A proxy beside it would keep the pod from ending.
-                "metadata": {"labels": {**labels, "sidecar.istio.io/inject": "false"}},
-                "spec": {field: value for field, value in pod.items() if value not in ([], {})},
-            },
-        },
-    }
+    """The Job that downloads into a shared claim. `in_use`: folders of the cache that must stay when room is made."""
+    assert kept.claim is not None
+    container = _container(kept, site, in_use, securityContext=locked(), resources={"requests": _REQUESTS})
+    return cache_job(
+        deployment,
+        job_name(kept),
+        kept.claim,
+        container,
+        site,
+        profile,
+        labels={**job_labels("weights"), names.LABEL_WEIGHTS: kept.entry},
+        annotations={**other_entries(kept), **annotations},
+    )
 
 
 def build_download(rendering: Rendering) -> list[Object]:
@@ -187,7 +109,7 @@ def build_claim(deployment: ModelDeployment, kept: Kept, size: str) -> Object:
     }
 
 
-def _container(kept: Kept, site: WeightsSite, in_use: Iterable[str]) -> Object:
+def _container(kept: Kept, site: WeightsSite, in_use: Iterable[str], **more: Any) -> Object:
     arguments = ["weights", "fetch", "--source", kept.source, "--cache", CACHE_PATH]
     if kept.revision:
         arguments += ["--revision", kept.revision]
@@ -200,36 +122,8 @@ def _container(kept: Kept, site: WeightsSite, in_use: Iterable[str]) -> Object:
         arguments += ["--adapter-endpoint", site.endpoint]
     for entry in sorted({*in_use, *kept.entries}):
         arguments += ["--in-use", entry]
-    arguments += ["--message-file", _TERMINATION_MESSAGE]
-    return {
-        "name": names.FETCH_CONTAINER,
-        "image": site.program_image,
-        "command": ["moe-operator"],
-        "args": arguments,
-        "env": credentials(dict.fromkeys((scheme, *([Scheme.HUB] if kept.adapters else []))), kept.secret),
-        "terminationMessagePath": _TERMINATION_MESSAGE,
-        # The program writes it; where it could not (a kill), the end of its log has to do.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [{"name": VOLUME, "mountPath": CACHE_PATH}],
-    }
-
-
-def _locked(**more: Any) -> Object:
-    return {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-        **more,
-    }
-
-
-def _off_accelerators(profile: AcceleratorProfile) -> Object:
-    keys = sorted({key for key, _ in profile.node_labels})
-    if not keys:
-        return {}
-    expressions = [{"key": key, "operator": "DoesNotExist"} for key in keys]
-    term = {"weight": 100, "preference": {"matchExpressions": expressions}}
-    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
+    env = credentials(dict.fromkeys((scheme, *([Scheme.HUB] if kept.adapters else []))), kept.secret)
+    return program_container(site, arguments, env, **more)
 
 
 def read_message(text: str) -> dict[str, Any] | None:

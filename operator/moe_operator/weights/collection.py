@@ -7,8 +7,6 @@ be enough.
 
 import errno
 import os
-import secrets
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -20,6 +18,7 @@ from moe_operator.weights.files import used_bytes
 from moe_operator.weights.folder import Cache, Entry
 from moe_operator.weights.lease import Claim, Lease, held
 from moe_operator.weights.progress import Phase, Progress
+from moe_operator.weights.removal import delete, empty_trash, set_aside
 from moe_operator.weights.state import State
 
 GRACE = 3600.0
@@ -78,7 +77,7 @@ def make_room(
         if short <= 0:
             return
         progress.phase(Phase.COLLECTING, f"{_gib(short)} more must be free for {_gib(needed)}")
-        _empty_trash(cache)
+        empty_trash(cache)
         short = needed + reserve + promised - free_bytes(cache)
         chosen = choose(_occupants(cache, entry, in_use), short, time.time())
         for each in chosen or ():
@@ -163,19 +162,12 @@ def _remove(cache: Cache, name: str) -> bool:
         state = entry.read()
         if state is None or time.time() - state.last_used <= GRACE:
             return False
-        aside = cache.trash / f"{name}-{secrets.token_hex(4)}"
-        entry.path.rename(aside)  # at once for everybody; its files go after
-        shutil.rmtree(aside, ignore_errors=True)
+        delete(set_aside(cache, entry))
         return True
     except OSError:
         return False
     finally:
         lease.release()
-
-
-def _empty_trash(cache: Cache) -> None:
-    for left in cache.trash.iterdir():
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _gib(size: int) -> str:

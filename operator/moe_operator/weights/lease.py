@@ -97,6 +97,8 @@ class Claim:
         self._path, self._expiry, self._abandoned, self._clock = path, expiry, abandoned, clock
         self._seen: dict[str, Any] | None = None
         self._since = 0.0
+        self.alive = False
+        """Whether a holder has been seen to beat: its lease changed between two looks."""
 
     def try_acquire(self) -> Lease | None:
         """The lease, or None while another holds it. Raises OSError where the folder cannot be written."""
@@ -114,6 +116,7 @@ class Claim:
         if content is None:
             return False
         if content != self._seen:
+            self.alive = self._seen is not None
             self._seen, self._since = content, self._clock()
         return (
             self._clock() - self._since >= self._expiry

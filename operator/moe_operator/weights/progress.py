@@ -24,6 +24,7 @@ class Phase(StrEnum):
     RESOLVING = "resolving"
     WAITING = "waiting"
     COLLECTING = "collecting"
+    REMOVING = "removing"
     DOWNLOADING = "downloading"
     VERIFYING = "verifying"
     COMPLETE = "complete"
@@ -39,7 +40,7 @@ class Outcome:
     entry: str
     commit: str = ""
     bytes: int = 0
-    """Of the model that are in the cache."""
+    """Of the model that are in the cache; of a removal, those that it freed."""
 
     def line(self) -> str:
         return json.dumps(
