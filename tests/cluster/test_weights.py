@@ -19,6 +19,7 @@ from cluster.runtime_helpers import HAS_CLUSTER, NO_CLUSTER, ensure_crd, new_cli
 from cluster.weights_cluster import (
     NAME,
     claim,
+    claim_folder,
     config_file,
     engine_folder,
     fetch_pods,
@@ -31,6 +32,7 @@ from cluster.weights_cluster import (
 )
 from harness.deployments import deployment, engine_pods
 from harness.kubectl import apply, helm, items, kubectl
+from moe_operator.api import names
 from tests.weights.faulty_server import Fault
 from tests.weights.hub_server import HubServer
 
@@ -193,6 +195,35 @@ async def test_a_claim_that_one_node_can_mount_is_said_and_its_correction_taken_
         kubectl("delete", "pvc", "models", "-n", place)
         claim(place, "models", "ReadWriteMany")
         await until(lambda: ready(place) == 2, "the engines have read their weights", 90)
+
+
+async def test_the_last_deployment_to_go_takes_its_weights_along(
+    place: str, hub: HubServer, operator: Replica, engine: Path
+) -> None:
+    with shown(place, operator):
+        deletion = {"weights": "Delete"}
+        apply(manifest(place, engine, deletion=deletion))
+        apply(manifest(place, engine, name="other", deletion=deletion))
+        for name in (NAME, "other"):
+            await until(lambda name=name: ready(place, name) == 1, f"the engine of {name} has read them", 90)
+        folder = claim_folder(place, "moe-weights-local")
+        (entry,) = (path for path in folder.iterdir() if not path.name.startswith("."))
+        assert deployment(NAME, place)["metadata"]["finalizers"] == [names.FINALIZER]
+        kubectl("delete", "modeldeployment", "other", "-n", place, "--timeout=120s")
+        assert entry.is_dir(), "another uses it"
+        assert ready(place) == 1
+        kubectl("delete", "modeldeployment", NAME, "-n", place, "--timeout=120s")
+        assert [path.name for path in folder.iterdir()] == [".moe-operator"], "nobody uses it"
+        assert not list((folder / ".moe-operator" / "trash").iterdir())
+        told = {event["reason"]: event["note"] for event in items("events.events.k8s.io", place)}
+        assert "moe uses them" in told["WeightsLeft"]
+        assert told["WeightsRemoved"].startswith(
+            "removed 0.0 GB of hf://acme/moe from claim moe-weights-local"
+        )
+        await until(lambda: not items("jobs", place), "no Job is left", 30)
+        apply(manifest(place, engine))
+        await until(lambda: ready(place) == 1, "it is downloaded again", 90)
+        assert served(hub) == 2 * sum(map(len, FILES.values()))
 
 
 class _Huge(bytes):

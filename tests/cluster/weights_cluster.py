@@ -163,6 +163,13 @@ def claim(namespace: str, name: str, *modes: str) -> None:
     apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec})
 
 
+def claim_folder(namespace: str, name: str) -> Path:
+    """What is on a claim: local clusters keep it in folders of this machine."""
+    bound = get("persistentvolumeclaim", name, namespace) or {}
+    volume = get("persistentvolume", bound["spec"]["volumeName"]) or {}
+    return Path((volume["spec"].get("hostPath") or volume["spec"]["local"])["path"])
+
+
 def secret(namespace: str, **values: str) -> None:
     """Make or correct the Secret `hub`."""
     apply(

@@ -1,6 +1,7 @@
 """Where engines find their weights, and what brings them there. A wrong path here starts engines on nothing."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ from moe_operator.resources.weights_fetch import (
     job_name,
     read_message,
 )
+from moe_operator.resources.weights_job import claim_of
+from moe_operator.resources.weights_remove import build_removal, removal_name, removed_entries
 
 SHARED = {"storageClassName": "shared-nvme", "size": "2Ti"}
 MODEL = {"name": "org/tiny-moe", "revision": "v2"}
@@ -361,6 +364,33 @@ def test_the_claim_is_shared_and_outlives_deployments() -> None:
     assert "ownerReferences" not in claim["metadata"]
     assert claim_name("a" * 70) != claim_name("a" * 71)
     assert len(claim_name("a" * 70)) <= 63
+
+
+def test_a_removal_is_one_job_under_the_same_rules_as_a_download() -> None:
+    """A pod that admission refuses, or that may not write to the claim, leaves terabytes."""
+    kept = rendering(deployment(), group_plan(), site()).weights.kept
+    assert kept is not None
+    assert kept.claim is not None
+    fetch = build_job(deployment(), kept, site().weights, profile_of("cpu"), in_use=(), annotations={})
+    job = build_removal(deployment(), kept.claim, ["a-0", "b-0"], site().weights, profile_of("cpu"))
+    assert job["metadata"]["name"] == removal_name(deployment(), kept.claim)
+    assert job["metadata"]["name"] != removal_name(replace(deployment(), uid="another"), kept.claim)
+    assert removed_entries(job) == removed_entries(job["spec"]["template"]) == ("a-0", "b-0")
+    assert entries_of(job) == (), "a download must not spare what is removed"
+    assert (claim_of(job), claim_of(job["spec"]["template"])) == (kept.claim, kept.claim)
+    mine, theirs = job["spec"]["template"]["spec"], fetch["spec"]["template"]["spec"]
+    (container,), (other,) = mine["containers"], theirs["containers"]
+    assert container["args"][:8] == [
+        "weights", "remove", "--cache", "/var/cache/moe-weights", "--entry", "a-0", "--entry", "b-0",
+    ]  # fmt: skip
+    assert container["env"] == [], "it needs no credentials"
+    same = ("image", "command", "securityContext", "volumeMounts", "terminationMessagePath")
+    assert {key: container[key] for key in same} == {key: other[key] for key in same}
+    assert {**mine, "containers": ()} == {**theirs, "containers": ()}
+    assert job["spec"]["activeDeadlineSeconds"] == 300
+    final = job["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
+    assert final == [3, 4, 5, 6], "a second try would remove what another has downloaded meanwhile"
+    assert fetch["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [3, 4, 5]
 
 
 def test_a_download_leaves_what_others_use() -> None:
