@@ -61,6 +61,9 @@ async def place() -> AsyncIterator[str]:
     name = f"weights-{uuid.uuid4().hex[:6]}"
     apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield name
+    for left in items(names.PLURAL, name):  # the operator is gone by now
+        gone = '{"metadata": {"finalizers": null}}'
+        kubectl("patch", names.PLURAL, left["metadata"]["name"], "-n", name, "--type=merge", "-p", gone)
     kubectl("delete", "modeldeployments", "--all", "-n", name)
     helm("uninstall", name, "-n", name, "--ignore-not-found")
     kubectl("delete", "namespace", name, "--wait=false")
@@ -201,7 +204,7 @@ async def test_the_last_deployment_to_go_takes_its_weights_along(
     place: str, hub: HubServer, operator: Replica, engine: Path
 ) -> None:
     with shown(place, operator):
-        deletion = {"weights": "Delete"}
+        deletion = {"groups": "Immediate", "weights": "Delete"}
         apply(manifest(place, engine, deletion=deletion))
         apply(manifest(place, engine, name="other", deletion=deletion))
         for name in (NAME, "other"):

@@ -94,6 +94,8 @@ def manifest(namespace: str, engine: Path, pods: int = 1, name: str = NAME, **sp
                 "volumeMounts": [{"name": "engine", "mountPath": "/opt/engine", "readOnly": True}],
             },
             "weights": {"cache": {"storageClassName": "local", "size": "1Gi"}},
+            # Engines that count no requests are drained until the deadline.
+            "deletion": {"groups": "Immediate"},
             **spec,
         },
     }
