@@ -56,8 +56,12 @@ async def make_namespace(client: AioKubeClient) -> str:
 
 
 async def drop_namespace(client: AioKubeClient, name: str) -> None:
-    """Its deployments first: an operator that serves all namespaces would be refused in one that is on its way out."""
+    """Its deployments first: an operator that serves all namespaces would be refused in one that is on its way out.
+    Where none runs any more, nobody else takes their finalizer off."""
     for obj in await client.list(MODEL_DEPLOYMENT, name):
+        if obj["metadata"].get("finalizers"):
+            patch = {"metadata": {"uid": obj["metadata"]["uid"], "finalizers": None}}
+            await client.patch(MODEL_DEPLOYMENT, name, obj["metadata"]["name"], patch)
         await client.delete(MODEL_DEPLOYMENT, name, obj["metadata"]["name"], uid=obj["metadata"]["uid"])
     found = await client.get(NAMESPACE, None, name)
     if found:

@@ -9,8 +9,9 @@ from moe_operator.api.status import ColdStartStatus, RecoveryStatus, ThroughputS
 from moe_operator.api.times import format_time
 from moe_operator.cli.status_text import start_text
 from moe_operator.controller.cold_start import newest_start
+from moe_operator.controller.learned import Learned
 from moe_operator.controller.observed import EngineFacts, GroupFacts, PodFacts, group_facts
-from moe_operator.controller.status import Learned, fold
+from moe_operator.controller.status import fold
 from moe_operator.resources.revision import Revision
 from moe_operator.telemetry.agent_page import read_agent_state
 from moe_operator.telemetry.observation import PodObservation

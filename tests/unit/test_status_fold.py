@@ -21,7 +21,8 @@ from moe_operator.api.status import (
 from moe_operator.catalog.policy import PodSecurityLevel
 from moe_operator.controller.causes import broken
 from moe_operator.controller.conditions import Said
-from moe_operator.controller.status import Learned, Trouble, fold
+from moe_operator.controller.learned import Learned, Trouble
+from moe_operator.controller.status import fold
 from moe_operator.controller.weights_state import WeightsView
 from moe_operator.planner.governance import Provenance
 from moe_operator.resources.revision import Revision

@@ -22,6 +22,7 @@ from moe_operator.controller.agent_tokens import AgentTokens
 from moe_operator.controller.canary import Asker, CanaryRunner
 from moe_operator.controller.census import Census
 from moe_operator.controller.children import NameConflictError
+from moe_operator.controller.condition_fold import waits_for_node
 from moe_operator.controller.conditions import was_ready_at
 from moe_operator.controller.deletion import FinalizerKeeper, overdue
 from moe_operator.controller.events import EventSink, LossObserver
@@ -54,13 +55,14 @@ from moe_operator.controller.kube import (
     NotFoundError,
     Obj,
 )
+from moe_operator.controller.learned import Learned, Trouble
 from moe_operator.controller.neighbours import ComputeDomains
 from moe_operator.controller.notices import Notice, Notices
 from moe_operator.controller.observed import GroupFacts
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.scaling import Load, Scale, Scaler, load_of
-from moe_operator.controller.status import FIGURE_INTERVAL, Learned, Trouble, fold, waits_for_node
+from moe_operator.controller.status import FIGURE_INTERVAL, fold
 from moe_operator.controller.store import Key, Store
 from moe_operator.controller.webhooks import unavailable
 from moe_operator.controller.weights import WeightsKeeper
