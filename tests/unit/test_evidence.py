@@ -1,8 +1,13 @@
 """What the log tells of an engine's end where its pod's status does not: without it, every end without the agent is
 "exit code 1"."""
 
+import asyncio
+
+import pytest
+
 from moe_operator.api import names, reasons
 from moe_operator.api.status import Cause
+from moe_operator.controller import evidence
 from moe_operator.controller.evidence import with_logs
 from moe_operator.controller.kube import KubeError
 
@@ -70,3 +75,16 @@ async def test_a_cause_with_a_reason_of_its_own_costs_no_request() -> None:
         assert await looked_up(cause, logs) == cause
     assert await looked_up(CAUSE.model_copy(update={"pod": None}), logs)
     assert logs.asked == []
+
+
+async def test_a_kubelet_that_does_not_answer_delays_the_successor_by_seconds_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Silent:
+        async def pod_logs(self, *_: object, **__: object) -> str:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr(evidence, "LOOK", 0.01)
+    async with asyncio.timeout(5):
+        assert await looked_up(CAUSE, Silent()) == CAUSE  # type: ignore[arg-type]

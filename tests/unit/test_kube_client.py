@@ -275,6 +275,14 @@ async def test_logs_are_text(api: Api, client: AioKubeClient) -> None:
     assert query == {"container": "engine", "tailLines": "5", "previous": "true"}
 
 
+async def test_logs_are_asked_for_once(api: Api, client: AioKubeClient) -> None:
+    """A node that is gone answers 500 or 502; a group waits to be replaced meanwhile."""
+    api.answer(web.Response(status=500, text="dial tcp: no route to host"))
+    with pytest.raises(KubeError):
+        await client.pod_logs("ns", "x", "engine")
+    assert len(api.requests) == 1
+
+
 async def test_in_the_cluster_a_rotated_token_and_authority_are_used_without_a_restart(
     tmp_path: Path,
 ) -> None:

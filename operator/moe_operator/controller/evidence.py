@@ -1,5 +1,7 @@
 """What engines that were lost left in their containers' logs, looked at while their pods are still there."""
 
+import asyncio
+
 from moe_operator.api import names, reasons
 from moe_operator.api.status import Cause
 from moe_operator.controller.causes import explained
@@ -8,6 +10,8 @@ from moe_operator.controller.kube import KubeClient, KubeError
 
 #: Room for a traceback, of about 90 lines, of each of eight ranks' processes, and what the server says at the end.
 LINES = 1000
+#: Seconds that logs are looked for: a kubelet that is gone must not keep the group from being replaced.
+LOOK = 3.0
 
 
 async def with_logs(client: KubeClient, namespace: str, cause: Cause) -> Cause:
@@ -16,10 +20,18 @@ async def with_logs(client: KubeClient, namespace: str, cause: Cause) -> Cause:
     """
     if cause.reason != reasons.ENGINE_EXITED or cause.pod is None:
         return cause
+    try:
+        async with asyncio.timeout(LOOK):
+            return await _told(client, namespace, cause, cause.pod)
+    except TimeoutError:
+        return cause
+
+
+async def _told(client: KubeClient, namespace: str, cause: Cause, pod: str) -> Cause:
     for previous in (True, False):
         try:
             text = await client.pod_logs(
-                namespace, cause.pod, names.ENGINE_CONTAINER, previous=previous, tail_lines=LINES
+                namespace, pod, names.ENGINE_CONTAINER, previous=previous, tail_lines=LINES
             )
         except KubeError:
             continue

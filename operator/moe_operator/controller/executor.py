@@ -1,5 +1,8 @@
 """Carries out what the group planner decided: one small function per action, each safe to repeat."""
 
+import asyncio
+from collections.abc import Sequence
+
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.times import format_time
@@ -67,8 +70,7 @@ class Executor:
             case TrafficOn(group=group):
                 await self._traffic_on(deployment, group)
             case TrafficOff(pods=pods):
-                for pod in pods:
-                    await self._patch_pod(deployment, pod, {"labels": {names.LABEL_TRAFFIC: None}})
+                await self._patch_pods(deployment, pods, {"labels": {names.LABEL_TRAFFIC: None}})
             case StartDrain(group=group):
                 await self._start_drain(deployment, group, now)
             case DeleteGroup(group=group):
@@ -97,14 +99,26 @@ class Executor:
 
     async def _traffic_on(self, deployment: ModelDeployment, group: GroupFacts) -> None:
         now = incarnation(group.pods)
-        for pod in group.pods:
-            if pod.traffic and pod.incarnation == now:
-                continue
-            patch: dict[str, dict[str, str | None]] = {
-                "labels": {names.LABEL_TRAFFIC: names.TRAFFIC_ON},
-                "annotations": {names.ANNOTATION_INCARNATION: now},
-            }
-            await self._patch_pod(deployment, pod, patch)
+        patch: dict[str, dict[str, str | None]] = {
+            "labels": {names.LABEL_TRAFFIC: names.TRAFFIC_ON},
+            "annotations": {names.ANNOTATION_INCARNATION: now},
+        }
+        pods = [pod for pod in group.pods if not (pod.traffic and pod.incarnation == now)]
+        await self._patch_pods(deployment, pods, patch)
+
+    async def _patch_pods(
+        self,
+        deployment: ModelDeployment,
+        pods: Sequence[PodFacts],
+        metadata: dict[str, dict[str, str | None]],
+    ) -> None:
+        """All at once: requests go to half a group in between. One that cannot be written keeps no other from it."""
+        done = await asyncio.gather(
+            *(self._patch_pod(deployment, pod, metadata) for pod in pods), return_exceptions=True
+        )
+        for error in done:
+            if error is not None:
+                raise error
 
     async def _patch_pod(
         self, deployment: ModelDeployment, pod: PodFacts, metadata: dict[str, dict[str, str | None]]

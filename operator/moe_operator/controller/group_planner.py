@@ -211,6 +211,18 @@ def plan_groups(wanted: Wanted, groups: Sequence[GroupView], now: float) -> Grou
     return plan
 
 
+def unfit(groups: Sequence[GroupView]) -> list[TrafficOff]:
+    """What has to go out of traffic whatever else is wanted: groups that are not, or no longer, as they were admitted.
+
+    The same steps are in `plan_groups`; these wait for nothing that is looked up for a plan.
+    """
+    plan, states = GroupPlan(), (GroupState.BROKEN, GroupState.DELETING, GroupState.SUSPECT)
+    for group in groups:
+        if group.state in states:
+            _traffic_off(plan, group, group.cause.reason if group.cause else reasons.POD_NOT_READY)
+    return [action for action in plan.actions if isinstance(action, TrafficOff)]
+
+
 def _traffic_off(plan: GroupPlan, group: GroupView, reason: str) -> None:
     carriers = tuple(p for p in group.facts.pods if p.traffic)
     if carriers:

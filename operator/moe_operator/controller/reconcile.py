@@ -1,11 +1,12 @@
 """observe -> decide -> render -> apply -> status, for one ModelDeployment.
 
 Level-triggered: everything is derived from the objects as they are. The order of writes makes a crash after any
-of them harmless: traffic goes off first; a cause is in the ledger before its group is deleted; what a group
-needs is there before the group.
+of them harmless: traffic goes off first, before anything is asked of the API server; a cause is in the ledger before
+its group is deleted; what a group needs is there before the group.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -41,6 +42,7 @@ from moe_operator.controller.group_planner import (
     TrafficOn,
     Wanted,
     plan_groups,
+    unfit,
 )
 from moe_operator.controller.idle_canary import IdleCanaries
 from moe_operator.controller.judging import groups_of, judge, occupied_slots
@@ -239,6 +241,7 @@ class _Pass:
         """Weights that are being removed, after that."""
 
     async def run(self, trouble: Trouble | None) -> Result:
+        await self._traffic_off()
         trouble = trouble or await self._choose_revision()
         if trouble:
             self._effective = self._kept.get(self._d.status.revision or "")
@@ -487,6 +490,13 @@ class _Pass:
 
     # --- act --------------------------------------------------------------------------------------
 
+    async def _traffic_off(self) -> None:
+        """Take groups that cannot serve out of traffic, before what a plan needs is looked up: requests are lost in
+        each millisecond of it, and in minutes where the API server or a webhook is slow."""
+        for off in unfit(self._judged(groups_of(self._store, self._d), self._o._snapshot())):
+            with suppress(ForbiddenError, InvalidError, NotFoundError):  # tried again below, which says so
+                await self._do(off)
+
     async def _act(self, trouble: Trouble | None, seen: _Seen) -> None:
         if self._drops:
             # Before the first byte is downloaded.
@@ -659,6 +669,8 @@ class _Pass:
         }
         fresh = await self._client.apply_status(MODEL_DEPLOYMENT, obj)
         self._store.upsert(MODEL_DEPLOYMENT, fresh)
+        # The version that was written to was this very object's: it is there.
+        self._parent_seen = self._parent_seen or not fresh["metadata"].get("deletionTimestamp")
         previous = {(c.type, c.status, c.reason) for c in self._d.status.conditions}
         for condition in status.conditions:
             if (

@@ -58,7 +58,8 @@ class AioKubeClient:
         if previous:
             query.append(("previous", "true"))
         path = POD.path(namespace, pod, "log")
-        raw = await self._transport.read("get", "PodLog", path, query, accept="*/*")
+        # Tried once: what a log tells is a help, and who reads it must not wait for a kubelet that is gone.
+        raw = await self._transport.send("GET", "get", "PodLog", path, query, accept="*/*")
         return raw.decode(errors="replace")
 
     # --- writes: tried once ---------------------------------------------------------------------------
