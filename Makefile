@@ -66,6 +66,12 @@ format: install ## Format and sort imports
 bench-reconcile: install ## Measure apply -> LeaderWorkerSet, one deployment and 100 at once
 	@$(BIN)/python -m localcluster run --name bench -- $(BIN)/python -m bench.reconcile
 
+# Nodes without machines send no heartbeats.
+.PHONY: bench-recovery
+bench-recovery: install ## Measure a lost and an added group, beside a bare LeaderWorkerSet
+	@$(BIN)/python -m localcluster run --name bench-recovery \
+	  --flag kube-controller-manager=--node-monitor-grace-period=6h -- $(BIN)/python -m bench.recovery
+
 .PHONY: bench-planner
 bench-planner: install ## Measure plans per second, and a plan on the command line
 	@$(BIN)/python -m bench.planner
