@@ -67,7 +67,7 @@ def test_out_of_memory_is_named() -> None:
     cause = judge(change_pod(admitted(group()), 0, engine=engine))
     assert cause is not None
     assert cause.reason == reasons.OUT_OF_MEMORY
-    assert "signal 9" in cause.message
+    assert "signal 9 (OOMKilled)" in cause.message
 
 
 @pytest.mark.parametrize(

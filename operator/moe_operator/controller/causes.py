@@ -47,14 +47,15 @@ def _exited(pod: PodFacts) -> Cause:
             pod=pod.name,
             node=pod.node,
         )
+    killed = f" ({_OOM_KILLED})" if end.reason == _OOM_KILLED else ""
     cause = Cause(
         reason=reasons.ENGINE_EXITED,
-        message=f"the engine in pod {pod.name} ended with {_how(end)}",
+        message=f"the engine in pod {pod.name} ended with {_how(end)}{killed}",
         pod=pod.name,
         node=pod.node,
         exit_code=end.exit_code,
     )
-    return explained(cause, _said(pod), killed=end.reason == _OOM_KILLED)
+    return explained(cause, _said(pod), killed=bool(killed))
 
 
 def _how(end: Termination) -> str:

@@ -230,8 +230,9 @@ def _ready(learned: Learned, serving: Sequence[GroupView], updated: Sequence[Gro
     count = f"{len(updated)} of {learned.minimum} groups serve {_name(learned)}"
     if learned.hindrance is not None:
         return Said(reasons.READY, False, learned.hindrance[0], f"{count}; {learned.hindrance[1]}"[:1024])
+    parked = reasons.ROLLOUT_STOPPED if len(serving) > len(updated) else reasons.PARKED
     reason = (
-        reasons.PARKED
+        parked
         if learned.ledger.parked_until is not None
         else reasons.GROUPS_UNHEALTHY
         if learned.ledger.failures and was_ready_at(learned.deployment)
