@@ -18,6 +18,7 @@ from fakecluster.clock import Clock
 from fakecluster.objects import copied, is_deleting, labels_of, matches
 from fakecluster.ownership import Manager, Ownership, apply
 from fakecluster.records import Event, GoneError, Write
+from moe_operator.api import names
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.api.times import format_time
 from moe_operator.controller.kube import (
@@ -140,6 +141,18 @@ class ApiServer:
         owners = Ownership()
         owners.changed(Manager(manager, "Update"), {}, fresh)
         return self._insert(kind, fresh, owners, manager, "create", obj)
+
+    def restore(self, kind: Kind, obj: Obj) -> Obj:
+        """An object as another API server gave it, with its uid, times, generation and status: the operator's, as far
+        as its own applies count. Nobody's write."""
+        fresh, owners = apply({}, _without(obj, "status"), Ownership(), Manager(names.FIELD_MANAGER, "Apply"))
+        if "status" in obj:
+            manager = Manager(names.STATUS_FIELD_MANAGER, "Apply", "status")
+            fresh, owners = apply(fresh, _only(obj, "status"), owners, manager)
+        stored = _Stored(fresh, owners)
+        self._stored.setdefault(kind, {})[self._at(kind, fresh)] = stored
+        self._tell("ADDED", kind, stored, None)
+        return stored.obj
 
     def apply(self, kind: Kind, obj: Obj, manager: str, subresource: str = "") -> Obj:
         """Server-side apply, conflicts forced."""

@@ -6,10 +6,10 @@ What a user would lose: GPUs held by what never serves, the revision that serves
 from typing import Any
 
 from fakecluster.engines import EngineSettings
-from fakecluster.harness import NAMESPACE, Harness, Witness, manifest, play
+from fakecluster.harness import NAME, NAMESPACE, Harness, Witness, manifest, play
 from fakecluster.objects import labels_of
 from moe_operator.api import names, reasons
-from moe_operator.controller.kube import LEADER_WORKER_SET, NODE, POD
+from moe_operator.controller.kube import LEADER_WORKER_SET, MODEL_DEPLOYMENT, NODE, POD
 
 BUSY = {"engine": {"args": {"max-num-seqs": "64"}}}
 
@@ -71,6 +71,7 @@ class TestBudget:
             h.edit(**BUSY)
             await h.until(lambda: _reason(h, reasons.STALLED) == reasons.ROLLOUT_STOPPED, 900)
             assert h.condition(reasons.RECONCILING) is None, "a GitOps wait must end"
+            assert _reason(h, reasons.READY) == reasons.ROLLOUT_STOPPED, "as in the table: groups do serve"
             await h.until(lambda: _revisions(h) == [good, good], 60, "its GPUs are free again")
             h.edit(engine=None)
             await h.until(lambda: h.ready() and h.condition(reasons.STALLED) is None, 30)
@@ -352,6 +353,26 @@ class TestDeletion:
             await h.until(lambda: not h.groups(), 120)
             await h.settle()
             assert "finalizers" not in h.deployment()["metadata"]
+
+        play(scenario)
+
+    def test_groups_that_served_before_get_it_too(self) -> None:
+        """Made by an operator without finalizers, or while deletion was Immediate: their requests count as much."""
+
+        async def scenario(h: Harness) -> None:
+            await _serving(h, deletion={"groups": "Immediate"})
+            assert "finalizers" not in h.deployment()["metadata"]
+            (group,) = h.groups()
+            h.edit(deletion={"groups": "Drain"})
+            await h.until(lambda: h.deployment()["metadata"].get("finalizers") == [names.FINALIZER], 30)
+            assert [g["metadata"]["uid"] for g in h.groups()] == [group["metadata"]["uid"]]
+            h.kill_operators()
+            h.world.server.patch(
+                MODEL_DEPLOYMENT, NAMESPACE, NAME, {"metadata": {"finalizers": None}}, "kubectl"
+            )
+            h.supervised = True
+            h.start_operator()
+            await h.until(lambda: h.deployment()["metadata"].get("finalizers") == [names.FINALIZER], 60)
 
         play(scenario)
 

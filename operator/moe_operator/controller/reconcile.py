@@ -45,6 +45,7 @@ from moe_operator.controller.group_planner import (
     unfit,
 )
 from moe_operator.controller.idle_canary import IdleCanaries
+from moe_operator.controller.incarnation import admitted_incarnations
 from moe_operator.controller.judging import groups_of, judge, occupied_slots
 from moe_operator.controller.keeper import ChildKeeper
 from moe_operator.controller.kube import (
@@ -506,6 +507,10 @@ class _Pass:
             await self._o._keeper.clean_up(self._d, self._effective, self._kept)
         if not self._drops and (not self._drains or not (seen.views or seen.scale.desired)):
             await self._o._finalizer.ensure(self._d, wanted=False)
+        elif any(admitted_incarnations(view.facts) for view in seen.views):
+            # Of groups that got their traffic before: of an operator without finalizers, or while deletion was
+            # Immediate.
+            await self._o._finalizer.ensure(self._d, wanted=True)
 
     @property
     def _drains(self) -> bool:
