@@ -49,10 +49,17 @@ def processes(pod: str) -> list[EngineProcess]:
 
 
 def engine_core(pod: str) -> EngineProcess:
-    """The process that computes: vLLM's EngineCore. Raises RuntimeError if there is none."""
+    """The process that schedules: vLLM's EngineCore. Raises RuntimeError if there is none."""
+    return _called("EngineCore", pod)
+
+
+def worker(pod: str) -> EngineProcess:
+    """The process that computes: vLLM's Worker. Raises RuntimeError if there is none."""
+    return _called("VLLM::Worker", pod)
+
+
+def _called(name: str, pod: str) -> EngineProcess:
     for process in processes(pod):
-        if "EngineCore" in process.title:
+        if name in process.title:
             return process
-    raise RuntimeError(
-        f"pod {pod} has no EngineCore process; it has {[p.title[:60] for p in processes(pod)]}"
-    )
+    raise RuntimeError(f"pod {pod} has no {name} process; it has {[p.title[:60] for p in processes(pod)]}")

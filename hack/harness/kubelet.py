@@ -1,10 +1,12 @@
-"""Talks to the local cluster's kubelet: lets nodes fall silent and come back."""
+"""Talks to the local cluster's kubelet: lets nodes fall silent and come back, signals containers."""
 
 import json
 import os
 import socket
 from pathlib import Path
 from typing import Any
+
+from harness.kubectl import JsonObject
 
 
 def control(operation: str, node: str, **options: Any) -> dict[str, Any]:
@@ -20,3 +22,10 @@ def control(operation: str, node: str, **options: Any) -> dict[str, Any]:
     if not answer.get("ok", True) or "error" in answer:
         raise RuntimeError(f"{operation} {node}: {answer}")
     return answer
+
+
+def signal_container(pod: JsonObject, container: str, name: str) -> None:
+    """A signal (`TERM`) to a container's first process."""
+    meta = pod["metadata"]
+    where = {"namespace": meta["namespace"], "pod": meta["name"], "container": container}
+    control("signal", pod["spec"]["nodeName"], **where, signal=name)

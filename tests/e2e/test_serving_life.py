@@ -1,6 +1,7 @@
 """The life of one served model, with a real expert-parallel vLLM group. Each test is a way to lose requests."""
 
 import json
+import re
 import signal
 import threading
 import time
@@ -24,6 +25,7 @@ from harness.kubelet import control
 from harness.requests import complete
 from harness.wait import wait_for
 from moe_operator.api import names, reasons
+from moe_operator.api.times import parse_time
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -165,7 +167,10 @@ def test_a_stopped_engine_under_load_is_found_within_the_stall_limit() -> None:
         seconds = wait_out_of_service(names_of_pods(), time.monotonic(), limit=20 + 15)
         print(f"out of the Service after {seconds:.1f} s, stall limit 20 s")
         assert seconds <= 20 + 15
-        wait_replaced(group, "ENGINE_STALLED")
+        cause = wait_replaced(group, "ENGINE_STALLED")
+        silent = re.search(r"has given no token for (\d+) s", cause["message"])
+        assert silent is not None, cause
+        assert int(silent[1]) <= 20 + 10
     finally:
         stop.set()
         for worker in workers:
@@ -189,7 +194,13 @@ def test_a_silent_node_gets_no_traffic_and_its_group_moves() -> None:
         seconds = wait_out_of_service(ours, time.monotonic())
         print(f"out of the Service {seconds:.1f} s after the node was marked")
         assert seconds <= 5.0
+        since = parse_time((condition(get("node", node) or {}, "Ready") or {})["lastTransitionTime"])
         wait_replaced(group, "NODE_NOT_READY")
+        told = parse_time(deployment(NAME, NAMESPACE)["status"]["recovery"]["lastFailureTime"])
+        assert since is not None
+        assert told is not None
+        print(f"given up {told - since:.0f} s after the node was marked, unready limit 30 s")
+        assert told - since <= 30
     finally:
         control("node-recover", node)
         wait_for(
