@@ -12,17 +12,24 @@ IMAGE_REPOSITORY, IMAGE_TAG = "moe-operator", "dev"
 MODEL_CLAIM = "tiny-moe"
 
 
-def install_operator(*, replicas: int = 2, values: tuple[str, ...] = (), timeout: int = 180) -> None:
+def install_operator(
+    *,
+    replicas: int = 2,
+    values: tuple[str, ...] = (),
+    timeout: int = 180,
+    charts: Path = CHARTS,
+    tag: str = IMAGE_TAG,
+) -> None:
     """helm upgrade --install of both charts; returns when the operator's pods are ready."""
-    helm("upgrade", "--install", "moe-operator-crds", str(CHARTS / "moe-operator-crds"), "-n", OPERATOR_NAMESPACE,
+    helm("upgrade", "--install", "moe-operator-crds", str(charts / "moe-operator-crds"), "-n", OPERATOR_NAMESPACE,
          "--create-namespace", "--take-ownership", "--wait", f"--timeout={timeout}s")  # fmt: skip
     settings = [
         f"replicas={replicas}",
         f"image.repository={IMAGE_REPOSITORY}",
-        f"image.tag={IMAGE_TAG}",
+        f"image.tag={tag}",
         *values,
     ]
-    helm("upgrade", "--install", "moe-operator", str(CHARTS / "moe-operator"), "-n", OPERATOR_NAMESPACE,
+    helm("upgrade", "--install", "moe-operator", str(charts / "moe-operator"), "-n", OPERATOR_NAMESPACE,
          "--wait", f"--timeout={timeout}s", *(arg for s in settings for arg in ("--set", s)))  # fmt: skip
 
 

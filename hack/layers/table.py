@@ -60,7 +60,10 @@ LAYERS = (
     Layer(
         "e2e",
         prepare=(_module("localcluster", "build"), *_ENGINE),
-        tests=((*_CLUSTER, "--name", "e2e", "--", *_TELLING, "tests/e2e"),),
+        tests=(
+            (*_CLUSTER, "--name", "e2e", "--", *_TELLING, "tests/e2e"),
+            (*_CLUSTER, "--name", "upgrade", "--", *_TELLING, "tests/upgrade"),
+        ),
         beside=True,
     ),
     Layer(
