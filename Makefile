@@ -84,6 +84,10 @@ bench-weights: install ## Measure a fetch of weights from a hub on this machine,
 test-families: install ## Serve a tiny model of every family for real, and compare with the plain engine
 	@$(BIN)/python -m layers families
 
+.PHONY: test-upgrade
+test-upgrade: install ## Upgrade the operator from the last release under a real group that serves, and go back
+	@$(BIN)/python -m layers upgrade
+
 .PHONY: test-traffic
 test-traffic: install ## Change a served deployment under open-loop load, and count what clients lose; TRAFFIC_REPORTS=folder
 	@$(BIN)/python -m layers traffic

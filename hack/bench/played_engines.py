@@ -69,7 +69,8 @@ async def _serve() -> None:
     metrics, log = metrics_page(), log_page()
 
     async def token(_: web.Request) -> web.Response:
-        return web.json_response({"choices": [{"text": "1"}], "usage": {"completion_tokens": 1}})
+        choice = {"text": "1", "finish_reason": "length", "logprobs": {"token_logprobs": [-0.1]}}
+        return web.json_response({"choices": [choice], "usage": {"completion_tokens": 1}})
 
     async def state(_: web.Request) -> web.Response:
         return web.json_response({"in_flight": 0, "phases": {}})

@@ -60,11 +60,15 @@ LAYERS = (
     Layer(
         "e2e",
         prepare=(_module("localcluster", "build"), *_ENGINE),
-        tests=(
-            (*_CLUSTER, "--name", "e2e", "--", *_TELLING, "tests/e2e"),
-            (*_CLUSTER, "--name", "upgrade", "--", *_TELLING, "tests/upgrade"),
-        ),
+        tests=((*_CLUSTER, "--name", "e2e", "--", *_TELLING, "tests/e2e"),),
         beside=True,
+    ),
+    Layer(
+        "upgrade",
+        prepare=(_module("localcluster", "build"), *_ENGINE),
+        tests=((*_CLUSTER, "--name", "upgrade", "--", *_TELLING, "tests/upgrade"),),
+        beside=True,
+        optional=True,
     ),
     Layer(
         "families",

@@ -42,7 +42,7 @@ def released() -> Path:
     """The tree of the release, whose operator runs in the cluster and has a group that serves."""
     if not os.environ.get("KUBECONFIG"):
         pytest.exit(
-            "no cluster: run `make test-e2e`, or `python -m localcluster run -- pytest tests/upgrade`", 2
+            "no cluster: run `make test-upgrade`, or `python -m localcluster run -- pytest tests/upgrade`", 2
         )
     try:
         tree = release()
