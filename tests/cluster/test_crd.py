@@ -16,13 +16,16 @@ from moe_operator.api import crd
 from moe_operator.api.deployment import parse
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.api.status import (
+    AvoidedNode,
     Cause,
     ColdStartStatus,
     Condition,
     GroupsStatus,
     ModelDeploymentStatus,
     PlanStatus,
+    ProvenanceStatus,
     RecoveryStatus,
+    RolloutStatus,
     ScalingStatus,
     ThroughputStatus,
     UnhealthyGroup,
@@ -157,8 +160,11 @@ def _full_status() -> ModelDeploymentStatus:
         scaling=ScalingStatus(desired=3, reason="RequestsWaiting", message="7 wait", last_change_time=NOW),
         recovery=RecoveryStatus(
             failures=1, last_failure_time=NOW, next_attempt_time=NOW, last_cause=cause, last_group="g",
-            counted=["u"], avoided_domains=["nvidia.com/gpu.clique=a.1"],
+            counted=["u"], avoided_domains=["nvidia.com/gpu.clique=a.1"], revision="model-1",
+            window_start_time=NOW, losses_in_window=1, parked_until=NOW,
+            suspect_nodes=[AvoidedNode(name="n", losses=2, last_time=NOW)],
         ),
+        rollout=RolloutStatus(revision="model-1", updated=1, progress_time=NOW),
         cold_start=ColdStartStatus(
             group="g", created_time=NOW, total=90, schedule=1, download=2, image=3, weights=40, compile=20,
             graphs=10, engine=84,
@@ -166,6 +172,10 @@ def _full_status() -> ModelDeploymentStatus:
         weights=WeightsStatus(
             source="hf://org/model", revision="v1", commit="c" * 40, cache="claim c", entry="e", bytes=1,
             total_bytes=2, percent=50, ready_since=NOW,
+        ),
+        provenance=ProvenanceStatus(
+            model="org/model", licence="mit", publisher="org", source="hf://org/model", revision="v1", commit="c" * 40,
+            precision="bf16", adapters=["hf://org/a"], nodes={"zone": ["a"]}, pod_security="Baseline", policy_rule="p",
         ),
         endpoint="http://model.crd-test:8000/v1", engine_arguments=["--port", "8000"],
     )  # fmt: skip

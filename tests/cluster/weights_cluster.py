@@ -49,7 +49,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.say({"choices": [{"text": "1"}], "usage": {"completion_tokens": 1}})
+        choice = {"text": "1", "finish_reason": "length", "logprobs": {"token_logprobs": [-0.1]}}
+        self.say({"choices": [choice], "usage": {"completion_tokens": 1}})
 
     def say(self, what):
         body = json.dumps(what).encode()

@@ -80,6 +80,8 @@ from moe_operator.telemetry.engine import EngineClient
 from moe_operator.telemetry.observation import Snapshot
 from moe_operator.telemetry.own_requests import OwnRequests
 
+#: Least seconds until the next look: what is due in less than a clock tells apart would be looked at without end.
+_LEAST = 0.05
 #: Seconds until the next try when the cluster, not the spec, is at fault.
 _RETRY = 20.0
 #: ... when an admission webhook does not answer.
@@ -297,7 +299,8 @@ class _Pass:
             rollout.due_in(self._rollout, self._progress_deadline, self._now),
             self._ask_idle_groups(after.views),
         )
-        return Result(min((w for w in waits if w is not None), default=None))
+        soonest = min((w for w in waits if w is not None), default=None)
+        return Result(None if soonest is None else max(_LEAST, soonest))
 
     async def leave(self, since: str) -> Result:
         """The deployment is being deleted: its groups finish their requests, then the finalizer lets it go."""

@@ -179,7 +179,7 @@ async def test_a_volume_over_a_private_folder_of_a_read_only_root_can_be_written
     await api.run("confined", container, volumes=volumes, restartPolicy="Never")
     lines = (await api.output("confined")).splitlines()
     assert lines[0] == "x"
-    assert lines[-1] == "refused"
+    assert "refused" in lines  # what touch says and what the shell says come by two pipes
 
 
 @row("pod-files")
