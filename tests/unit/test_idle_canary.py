@@ -187,6 +187,7 @@ def test_what_was_found_holds_for_that_incarnation_alone() -> None:
         assert bench.cause() is not None
         assert bench.cause(replace(SERVES, draining_since=NOW)) is None
         assert bench.cause(change_pod(SERVES, 1, ready=False)) is None
+        assert bench.cause(change_pod(SERVES, 1, traffic=False)) is not None, "the label is the first to go"
         assert bench.cause(admitted(change_pod(SERVES, 1, uid="another"))) is None
         bench.idle.forget(KEY)
         assert bench.cause() is None

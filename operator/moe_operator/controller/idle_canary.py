@@ -13,7 +13,7 @@ from moe_operator.api import reasons
 from moe_operator.api.status import Cause
 from moe_operator.controller.canary import Asker, cancelled
 from moe_operator.controller.group_planner import GroupState, GroupView
-from moe_operator.controller.incarnation import incarnation, serving
+from moe_operator.controller.incarnation import admitted_incarnations, incarnation, whole
 from moe_operator.controller.observed import GroupFacts
 from moe_operator.controller.store import Key
 from moe_operator.telemetry.engine import CanaryResult
@@ -53,14 +53,16 @@ class IdleCanaries:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def causes(self, key: Key, groups: Iterable[GroupFacts]) -> dict[str, Cause]:
-        """Groups that failed too often, by name: only those that still serve as they did when they were asked."""
+        """Groups that failed too often, by name: only those that are still as they were when they were asked."""
         states = self._states.get(key, {})
         found = {}
         for group in groups:
             state = states.get(group.uid)
             if state is None or state.failures < ATTEMPTS or group.draining_since is not None:
                 continue
-            if serving(group) and state.incarnation == incarnation(group.pods):
+            # Not by the traffic label, which is the first to go.
+            same = {state.incarnation} == admitted_incarnations(group) == {incarnation(group.pods)}
+            if same and whole(group):
                 found[group.name] = _cause(state)
         return found
 
