@@ -497,7 +497,7 @@ class _Pass:
     async def _traffic_off(self) -> None:
         """Take groups that cannot serve out of traffic, before what a plan needs is looked up: requests are lost in
         each millisecond of it, and in minutes where the API server or a webhook is slow."""
-        for off in unfit(self._judged(groups_of(self._store, self._d), self._o._snapshot())):
+        for off in unfit(self._judged(self._groups(), self._o._snapshot())):
             with suppress(ForbiddenError, InvalidError, NotFoundError):  # tried again below, which says so
                 await self._do(off)
 
