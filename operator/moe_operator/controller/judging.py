@@ -20,10 +20,16 @@ from moe_operator.telemetry.observation import Snapshot
 
 def groups_of(store: Store, deployment: ModelDeployment, unhealthy: Collection[str] = ()) -> list[GroupFacts]:
     """The deployment's groups with their pods. `unhealthy`: see `node_conditions`."""
-    nodes = None if NODE in store.forbidden else node_conditions(store.all(NODE), unhealthy)
     pods: dict[str, list[Obj]] = {}
+    where = set()
     for pod in store.children(deployment.key, POD):
         pods.setdefault((pod["metadata"].get("labels") or {}).get(names.LABEL_GROUP, ""), []).append(pod)
+        where.add((pod.get("spec") or {}).get("nodeName"))
+    nodes = None
+    if NODE not in store.forbidden:
+        # Several times a pass: not of a whole fleet.
+        own = (node for node in store.all(NODE) if node["metadata"]["name"] in where)
+        nodes = node_conditions(own, unhealthy)
     groups = []
     for lws in store.children(deployment.key, LEADER_WORKER_SET):
         slot = parse_slot(deployment.name, lws["metadata"]["name"])
