@@ -1,4 +1,4 @@
-"""Runs layers and counts what passed, in two lanes: tests of clusters wait as much as they compute."""
+"""Runs layers and counts what passed, in two lanes: those with real engines, and all others."""
 
 import subprocess
 import tempfile
@@ -34,13 +34,13 @@ class Runner:
     def run(self, layers: Iterable[Layer]) -> None:
         """Run all of them, also after a failure. Ends what still runs when it is left by an exception."""
         wanted = tuple(layers)
-        short = [layer for layer in wanted if not layer.beside]
-        long = [layer for layer in wanted if layer.beside]
-        self._prefixed = bool(short and long)
-        beside = threading.Thread(target=self._lane, args=(long,), daemon=True)
+        engines = [layer for layer in wanted if layer.engine]
+        others = [layer for layer in wanted if not layer.engine]
+        self._prefixed = bool(engines and others)
+        beside = threading.Thread(target=self._lane, args=(engines,), daemon=True)
         beside.start()
         try:
-            self._lane(short)
+            self._lane(others)
             beside.join()
         finally:
             self._stopped = True

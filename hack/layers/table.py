@@ -22,8 +22,9 @@ class Layer:
     prepare: tuple[tuple[str, ...], ...] = ()
     checks: tuple[tuple[str, ...], ...] = ()
     tests: tuple[tuple[str, ...], ...] = ()
-    beside: bool = False
-    """Needs a cluster and waits as much as it computes: such layers run one after another, beside the others."""
+    engine: bool = False
+    """Runs real engines: such layers run one after another, beside the others. Two at once would need more memory than
+    a laptop has."""
     optional: bool = False
     """Runs only when named: it shows something once, and takes long."""
 
@@ -47,7 +48,7 @@ LAYERS = (
     Layer("unit", tests=((*_QUIET, "tests/unit"),)),
     Layer("properties", tests=((*_QUIET, "tests/properties"),)),
     Layer("faults", tests=((*_QUIET, *_PLAIN, "tests/faults", "tests/weights"),)),
-    Layer("engine", prepare=_ENGINE, tests=((*_TELLING, "tests/loopback"),)),
+    Layer("engine", prepare=_ENGINE, tests=((*_TELLING, "tests/loopback"),), engine=True),
     Layer(
         "cluster",
         prepare=(_module("localcluster", "build"), _module("localcluster.dra"), _module("harness.scan")),
@@ -55,33 +56,32 @@ LAYERS = (
             (*_CLUSTER, "--name", "tests", "--", *_QUIET, *_PLAIN, "tests/cluster", "-m", "not outside"),
             (*_TELLING, "tests/cluster", "-m", "outside"),
         ),
-        beside=True,
     ),
     Layer(
         "e2e",
         prepare=(_module("localcluster", "build"), *_ENGINE),
         tests=((*_CLUSTER, "--name", "e2e", "--", *_TELLING, "tests/e2e"),),
-        beside=True,
+        engine=True,
     ),
     Layer(
         "upgrade",
         prepare=(_module("localcluster", "build"), *_ENGINE),
         tests=((*_CLUSTER, "--name", "upgrade", "--", *_TELLING, "tests/upgrade"),),
-        beside=True,
+        engine=True,
         optional=True,
     ),
     Layer(
         "families",
         prepare=_ENGINE,
         tests=((*_CLUSTER, "--name", "families", "--", *_TELLING, "tests/families"),),
-        beside=True,
+        engine=True,
         optional=True,
     ),
     Layer(
         "traffic",
         prepare=(_module("localcluster", "build"), *_ENGINE),
         tests=((*_CLUSTER, "--name", "traffic", "--", *_TELLING, "tests/traffic"),),
-        beside=True,
+        engine=True,
         optional=True,
     ),
 )

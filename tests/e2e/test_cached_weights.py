@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.conftest import NAMESPACE, Maker
+from e2e.conftest import COMPILED, NAMESPACE, Maker
 from e2e.engine_helpers import greedy_tokens
 from engine.tiny_model import tiny_model
 from harness.deployments import condition, deployment, engine_pods, wait_ready
@@ -37,6 +37,7 @@ def served(hub: HubServer, make: Maker) -> None:
         NAME,
         model={"name": MODEL, "contextLength": 2048, "precision": "fp32"},
         hardware={"accelerator": "cpu", "gpusPerGroup": 2, "gpusPerNode": 1},
+        engine={"args": COMPILED},
         weights={"cache": {"storageClassName": "local", "size": "1Gi"}},
     )
 

@@ -4,7 +4,7 @@ import urllib.error
 
 import pytest
 
-from e2e.conftest import NAMESPACE, Maker
+from e2e.conftest import EAGER, NAMESPACE, Maker
 from e2e.engine_helpers import get, get_json, post_json
 from harness.deployments import engine_pods
 from harness.kubectl import apply, kubectl
@@ -27,7 +27,7 @@ def served(make: Maker) -> None:
     make(
         NAME,
         engine={
-            "args": {"seed": "0"},
+            "args": EAGER,
             "apiKeySecret": {"name": SECRET},
             "podSecurity": "Restricted",
         },

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from e2e.conftest import NAMESPACE, Maker
+from e2e.conftest import EAGER, NAMESPACE, Maker
 from harness.deployments import CHILDREN, condition, deployment, engine_pods, group_of, wait_ready
 from harness.engines import worker
 from harness.history import watched
@@ -208,7 +208,7 @@ def test_a_revision_that_cannot_start_is_stopped_and_taken_back_without_a_restar
     after = deployment(NAME, NAMESPACE)
     assert condition(after, "Stalled") is None
     assert after["status"]["revision"] == revision
-    assert after["spec"]["engine"]["args"] == {"seed": "0"}
+    assert after["spec"]["engine"]["args"] == EAGER
     assert the_pod()["metadata"]["uid"] == before["metadata"]["uid"]
     assert the_pod()["status"]["containerStatuses"] == before["status"]["containerStatuses"]
 

@@ -31,9 +31,10 @@ pytestmark = pytest.mark.timeout(600)
 
 NAME = "life"
 URL = f"http://{NAME}.{NAMESPACE}.svc.cluster.local:{names.HTTP_PORT}/v1"
+#: Both limits (s) are above the time after which a silent node is marked (20 s), so that the node is named.
+STALL = UNREADY = 30
 SPEC: dict[str, Any] = {
-    # The unready limit is above the time after which a silent node is marked (20 s), so that the node is named.
-    "recovery": {"stallLimit": "20s", "unreadyLimit": "30s"},
+    "recovery": {"stallLimit": f"{STALL}s", "unreadyLimit": f"{UNREADY}s"},
     "scaling": {"minGroups": 1, "maxGroups": 2},
 }
 
@@ -164,13 +165,13 @@ def test_a_stopped_engine_under_load_is_found_within_the_stall_limit() -> None:
             every=1,
         )
         engine_core(victim).send(signal.SIGSTOP)
-        seconds = wait_out_of_service(names_of_pods(), time.monotonic(), limit=20 + 15)
-        print(f"out of the Service after {seconds:.1f} s, stall limit 20 s")
-        assert seconds <= 20 + 15
+        seconds = wait_out_of_service(names_of_pods(), time.monotonic(), limit=STALL + 15)
+        print(f"out of the Service after {seconds:.1f} s, stall limit {STALL} s")
+        assert seconds <= STALL + 15
         cause = wait_replaced(group, "ENGINE_STALLED")
         silent = re.search(r"has given no token for (\d+) s", cause["message"])
         assert silent is not None, cause
-        assert int(silent[1]) <= 20 + 10
+        assert int(silent[1]) <= STALL + 10
     finally:
         stop.set()
         for worker in workers:
@@ -199,8 +200,8 @@ def test_a_silent_node_gets_no_traffic_and_its_group_moves() -> None:
         told = parse_time(deployment(NAME, NAMESPACE)["status"]["recovery"]["lastFailureTime"])
         assert since is not None
         assert told is not None
-        print(f"given up {told - since:.0f} s after the node was marked, unready limit 30 s")
-        assert told - since <= 30
+        print(f"given up {told - since:.0f} s after the node was marked, unready limit {UNREADY} s")
+        assert told - since <= UNREADY
     finally:
         control("node-recover", node)
         wait_for(

@@ -124,6 +124,16 @@ def test_work_without_tokens_for_the_stall_limit_breaks_the_group() -> None:
     assert cause.reason == reasons.ENGINE_STALLED
 
 
+@pytest.mark.parametrize("stalled", [0, 1])
+def test_a_stall_beside_a_silent_node_is_the_nodes(stalled: int) -> None:
+    """A team would look for a hang in the engine while a machine is down."""
+    facts = change_pod(admitted(group()), 1, node_state=NodeState.NOT_READY, node_since=NOW - 5)
+    cause = judge(facts, {facts.pods[stalled].uid: 120.0})
+    assert cause is not None
+    assert (cause.reason, cause.node) == (reasons.NODE_NOT_READY, "node-1")
+    assert "no token for 120 s" in cause.message
+
+
 def test_the_start_deadline_counts_from_running_engines_not_from_waiting_for_nodes() -> None:
     long_ago = EngineFacts(running_since=NOW - 1801)
     late = group(pods=[pod(engine=long_ago), pod(index=1, engine=long_ago, ready=False)])

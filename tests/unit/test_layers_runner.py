@@ -35,14 +35,14 @@ def test_lanes_run_beside_each_other_and_every_line_names_its_layer(
 ) -> None:
     said = (sys.executable, "-c", "print('hello')")
     runner = Runner()
-    runner.run([Layer("a", checks=(said, FAILS)), Layer("b", checks=(said,), beside=True)])
+    runner.run([Layer("a", checks=(said, FAILS)), Layer("b", checks=(said,), engine=True)])
     assert {"a          | hello", "b          | hello"} <= set(capfd.readouterr().out.splitlines())
     assert (runner.outcomes["a"].passed, runner.outcomes["a"].failed) == (1, 1)
     assert summary(runner.outcomes)[1] is False
 
 
-@pytest.mark.parametrize("beside", [False, True])
-def test_a_run_that_is_told_to_stop_takes_its_commands_along(tmp_path: Path, beside: bool) -> None:
+@pytest.mark.parametrize("engine", [False, True])
+def test_a_run_that_is_told_to_stop_takes_its_commands_along(tmp_path: Path, engine: bool) -> None:
     """Else a cluster with its engines would stay behind, as clusters end with whoever started them."""
     script = f"""
 import signal, sys
@@ -50,7 +50,7 @@ from layers.run import Runner
 from layers.table import Layer
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 wait = (sys.executable, "-c", "import pathlib, time; pathlib.Path({str(tmp_path / "up")!r}).touch(); time.sleep(60)")
-Runner().run([Layer("a", checks=(wait,)), Layer("b", checks=(wait,), beside={beside})])
+Runner().run([Layer("a", checks=(wait,)), Layer("b", checks=(wait,), engine={engine})])
 """
     environment = {**os.environ, "PYTHONPATH": "hack"}
     runner = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.DEVNULL)

@@ -143,10 +143,13 @@ def broken(group: GroupFacts, limits: Limits, stalled: dict[str, float], now: fl
         )
     for pod in group.pods:
         if stalled.get(pod.uid, 0.0) >= limits.stall:
-            return Cause(
+            spell = (
+                f"has requests but has given no token for {int(stalled[pod.uid])} s"
+                f" (limit {int(limits.stall)} s)"
+            )
+            return _beside_a_silent_node(group, pod, spell) or Cause(
                 reason=reasons.ENGINE_STALLED,
-                message=f"pod {pod.name} has requests but has given no token for {int(stalled[pod.uid])} s "
-                f"(limit {int(limits.stall)} s)",
+                message=f"pod {pod.name} {spell}",
                 pod=pod.name,
                 node=pod.node,
             )
@@ -187,24 +190,29 @@ def _taken_away(group: GroupFacts) -> Cause | None:
 
 
 def _unready(group: GroupFacts, limits: Limits, now: float) -> Cause | None:
-    """A group with a pod that has not been ready for too long. Ready ones beside a silent node are not: each pod
-    is ready only while its peers answer, so the node is to blame where one is marked."""
+    """A group with a pod that has not been ready for too long."""
     for pod in group.pods:
         if pod.ready or pod.unready_since is None or now - pod.unready_since < limits.unready:
             continue
         spell = f"has not been ready for {int(now - pod.unready_since)} s (limit {int(limits.unready)} s)"
-        silent = next((p for p in group.pods if p.node_state is NodeState.NOT_READY), None)
-        if silent is not None:
-            return Cause(
-                reason=reasons.NODE_NOT_READY,
-                message=f"node {silent.node} of pod {silent.name} is not ready, and pod {pod.name} {spell}",
-                pod=silent.name,
-                node=silent.node,
-            )
-        return Cause(
+        return _beside_a_silent_node(group, pod, spell) or Cause(
             reason=reasons.POD_NOT_READY, message=f"pod {pod.name} {spell}", pod=pod.name, node=pod.node
         )
     return None
+
+
+def _beside_a_silent_node(group: GroupFacts, pod: PodFacts, spell: str) -> Cause | None:
+    """What befell a pod, put down to the group's node that is marked: all ranks wait for the one that is silent there,
+    and each pod is ready only while its peers answer."""
+    silent = next((p for p in group.pods if p.node_state is NodeState.NOT_READY), None)
+    if silent is None:
+        return None
+    return Cause(
+        reason=reasons.NODE_NOT_READY,
+        message=f"node {silent.node} of pod {silent.name} is not ready, and pod {pod.name} {spell}",
+        pod=silent.name,
+        node=silent.node,
+    )
 
 
 def _never_started(group: GroupFacts, limits: Limits, now: float) -> Cause | None:
