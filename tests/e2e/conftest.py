@@ -14,7 +14,7 @@ from harness.wait import wait_for
 from moe_operator.api import names
 
 NAMESPACE = "e2e"
-#: Without vLLM's compiler, which takes half of a start. A module that is about starts or tokens leaves it on.
+#: Without vLLM's compiler, which takes half of a start. A module that is about starts leaves it on.
 EAGER = {"seed": "0", "compilation-config.mode": "0"}
 COMPILED = {"seed": "0"}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from e2e.conftest import COMPILED, NAMESPACE, Maker, delete
+from e2e.conftest import NAMESPACE, Maker, delete
 from e2e.engine_helpers import greedy_tokens
 from harness.deployments import engine_pods
 from moe_operator.api import names
@@ -37,7 +37,7 @@ def test_every_rank_of_every_layout_gives_the_tokens_of_a_single_engine(make: Ma
     reference: list[list[int]] | None = None
     for index, (layout, hardware) in enumerate(LAYOUTS.items()):
         name = f"answers-{index}"
-        status = make(name, hardware=hardware, engine={"args": COMPILED})["status"]
+        status = make(name, hardware=hardware)["status"]
         ranks = status["plan"]["ranksPerPod"]
         found = answers(name, ranks)
         print(f"{layout}: {len(found)} ranks asked, expert-parallel size {status['plan']['expertParallel']}")
