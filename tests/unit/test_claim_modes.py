@@ -84,6 +84,23 @@ def test_a_cache_must_be_writable_and_what_is_only_read_need_not() -> None:
     assert mode_fault(claim("ReadOnlyMany"), MODEL, Use(8, 2)) is None
 
 
+def test_kernels_need_a_claim_that_all_pods_can_write_to() -> None:
+    """Else its pods would wait for a volume that the engine could do without."""
+    kernels = MountedClaim("kernels", Holds.KERNELS)
+    fault = mode_fault(claim("ReadWriteOnce"), kernels, Use(2, 1))
+    assert fault is not None
+    assert "(compiled kernels)" in fault.message
+    assert "engine.compileCache" in fault.message
+    read_only = mode_fault(claim("ReadOnlyMany"), kernels, Use(1, 1))
+    assert read_only is not None
+    assert "nothing can be written" in read_only.message
+    assert "engine.compileCache" in read_only.message
+    assert "pvc://" not in read_only.message
+    assert mode_note(claim("ReadWriteOnce"), kernels) == (
+        "claim kernels is ReadWriteOnce: only pods on one node at a time can mount it"
+    )
+
+
 def test_a_claim_that_does_for_now_is_noted() -> None:
     note = mode_note(claim("ReadWriteOncePod"), CACHE)
     assert note == (
@@ -94,7 +111,7 @@ def test_a_claim_that_does_for_now_is_noted() -> None:
     assert mode_note(claim("ReadOnlyMany"), MODEL) is None
 
 
-def test_all_claims_with_weights_are_found_and_no_other() -> None:
+def test_all_claims_that_the_operator_mounts_are_found_and_no_other() -> None:
     def names(**spec: Any) -> list[tuple[str, str]]:
         deployment = model_deployment(**spec)
         revision = revision_of(deployment, group_plan(2), read_config(""))
@@ -106,4 +123,5 @@ def test_all_claims_with_weights_are_found_and_no_other() -> None:
     both = names(model=model, weights={"cache": {"claim": "models"}}, podTemplate={"volumes": own})
     assert both == [("models", "CACHE"), ("loras", "ADAPTERS")]
     assert names(model={"name": "m", "source": "pvc://models/m"}) == [("models", "MODEL")]
+    assert names(engine={"compileCache": {"claim": "kernels"}}) == [("kernels", "KERNELS")]
     assert names() == []

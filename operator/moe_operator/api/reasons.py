@@ -321,7 +321,7 @@ WEIGHTS_BAD_CACHE = _reason(
 WEIGHTS_CLAIM_NOT_SHARED = _reason(
     _WEIGHTS,
     "WeightsClaimNotShared",
-    "A claim that weights are read from can be mounted by one node or pod at a time, and more are wanted.",
+    "A claim of weights or compiled kernels can be mounted by one node or pod at a time, and more are wanted.",
     "Use a ReadWriteMany claim: delete the claim and make it again so, or name another; it is taken up by itself.",
 )
 WEIGHTS_UNREACHABLE = _reason(

@@ -1,4 +1,4 @@
-"""Whether a claim can be mounted by all pods that are to read weights from it. Pure.
+"""Whether a claim can be mounted by all pods that need it. Pure.
 
 Kubernetes says it late and elsewhere: on all nodes but one, pods of a ReadWriteOnce claim stay in ContainerCreating
 ("Multi-Attach error", an Event), and of a ReadWriteOncePod claim the scheduler places one pod.
@@ -21,6 +21,7 @@ _ADVICE = {
     Holds.CACHE: "name a ReadWriteMany claim, or storageClassName of shared storage, or hostPath in weights.cache",
     Holds.MODEL: "name a claim with ReadOnlyMany or ReadWriteMany in model.source",
     Holds.ADAPTERS: "name a claim with ReadOnlyMany or ReadWriteMany in model.adapters",
+    Holds.KERNELS: "name a ReadWriteMany claim, or hostPath, in engine.compileCache",
 }
 _ANEW = "a claim's modes cannot be changed, so to keep its name delete it and make it again"
 
@@ -57,8 +58,7 @@ def mode_fault(claim: Mapping[str, Any], mounted: MountedClaim, use: Use) -> Mod
     if mounted.written and found == {_READ_ONLY}:
         return ModeFault(
             reasons.WEIGHTS_BAD_CACHE,
-            f"{said}: nothing can be downloaded into it. Write to the same storage by a ReadWriteMany claim, or read"
-            f" what is there with model.source: pvc://{mounted.name}/FOLDER",
+            f"{said}: nothing can be written into it. {_read_only_advice(mounted)}",
             0,
         )
     if not found or found & {_SHARED, _READ_ONLY} or use.proven or use.pods * use.groups <= 1:
@@ -78,13 +78,26 @@ def mode_fault(claim: Mapping[str, Any], mounted: MountedClaim, use: Use) -> Mod
     )
 
 
+def _read_only_advice(mounted: MountedClaim) -> str:
+    if mounted.holds is Holds.KERNELS:
+        return _sentence(_ADVICE[Holds.KERNELS])
+    return (
+        "Write to the same storage by a ReadWriteMany claim, or read what is there with"
+        f" model.source: pvc://{mounted.name}/FOLDER"
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def mode_note(claim: Mapping[str, Any], mounted: MountedClaim) -> str | None:
     """What to know of a claim that one node or pod at a time can mount, and that does for now."""
     found = _modes(claim)
     if not found or found & {_SHARED, _READ_ONLY}:
         return None
     who = "one pod" if found == {_ONE_POD} else "pods on one node"
-    turns = ", the one that downloads and the engine's in turn" if mounted.written else ""
+    turns = ", the one that downloads and the engine's in turn" if mounted.holds is Holds.CACHE else ""
     return f"claim {mounted.name} is {' and '.join(sorted(found))}: only {who} at a time can mount it{turns}"
 
 

@@ -1,9 +1,9 @@
-"""The claims that the pods of a revision read weights from, as its template names them: a kept one's too."""
+"""The claims that the pods of a revision need, as its template names them: a kept one's too."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from moe_operator.resources import adapters, model_source, weights
+from moe_operator.resources import adapters, compile_cache, model_source, weights
 from moe_operator.resources.revision import Revision
 
 
@@ -13,6 +13,7 @@ class Holds(StrEnum):
     CACHE = "the cache"
     MODEL = "the weights"
     ADAPTERS = "adapters"
+    KERNELS = "compiled kernels"
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class MountedClaim:
 
     @property
     def written(self) -> bool:
-        """Whether the operator has something downloaded into it."""
-        return self.holds is Holds.CACHE
+        """Whether it is of no use to pods that can only read it."""
+        return self.holds in (Holds.CACHE, Holds.KERNELS)
 
 
 def mounted_claims(revision: Revision) -> tuple[MountedClaim, ...]:
@@ -44,4 +45,6 @@ def _holds(volume: str) -> Holds | None:
         return Holds.CACHE
     if volume == model_source.VOLUME:
         return Holds.MODEL
+    if volume == compile_cache.VOLUME:
+        return Holds.KERNELS
     return Holds.ADAPTERS if volume.startswith(adapters.VOLUME_PREFIX) else None
