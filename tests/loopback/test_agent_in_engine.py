@@ -245,7 +245,8 @@ def test_a_killed_worker_leaves_its_cause() -> None:
         pod.process.wait(timeout=30)
         assert "died unexpectedly" in pod.termination_message
         assert len(pod.termination_message.encode()) <= 4096
-        assert "died unexpectedly (exit code: -9)" in read(pod.termination_message).text
+        # vLLM asks for the exit code before it is sure to be there: -9, or None.
+        assert "VllmWorker-0 died unexpectedly (exit code: " in read(pod.termination_message).text
 
 
 def test_an_engine_that_cannot_start_leaves_its_cause() -> None:
