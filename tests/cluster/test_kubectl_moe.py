@@ -6,8 +6,6 @@ Lost otherwise: the first look of whoever is on call, for want of a right that n
 import asyncio
 import io
 import json
-import uuid
-from collections.abc import AsyncIterator, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -15,44 +13,13 @@ import pytest
 import yaml
 
 from cluster.chart_rights import start
-from cluster.runtime_helpers import (
-    HAS_CLUSTER,
-    NO_CLUSTER,
-    configure,
-    deployment,
-    ensure_crd,
-    new_client,
-    until,
-)
-from harness.kubectl import apply, helm, kubectl
+from cluster.runtime_helpers import HAS_CLUSTER, NO_CLUSTER, configure, deployment, until
+from harness.kubectl import kubectl
 from moe_operator.cli import kubectl_moe
 from moe_operator.controller.kube import MODEL_DEPLOYMENT
 from moe_operator.runtime.kube_client import AioKubeClient
 
 pytestmark = pytest.mark.skipif(not HAS_CLUSTER, reason=NO_CLUSTER)
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[AioKubeClient]:
-    client = await new_client()
-    await ensure_crd(client)
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-def place() -> Iterator[str]:
-    """A namespace, and the name of the release in it; a node that can be planned for."""
-    name = f"people-{uuid.uuid4().hex[:6]}"
-    apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
-        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}},
-    )
-    yield name
-    kubectl("delete", "modeldeployments", "--all", "-n", name)
-    helm("uninstall", name, "-n", name, "--ignore-not-found")
-    kubectl("delete", "node", name, "--wait=false")
-    kubectl("delete", "namespace", name, "--wait=false")
 
 
 async def person(place: str, folder: Path, role: str) -> str:

@@ -1,19 +1,10 @@
 """Events of a real cluster: a quota's words are where Kubernetes puts them, found by a selector that it knows."""
 
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
-from cluster.runtime_helpers import (
-    HAS_CLUSTER,
-    NO_CLUSTER,
-    drop_namespace,
-    ensure_crd,
-    make_namespace,
-    new_client,
-    until,
-)
+from cluster.runtime_helpers import HAS_CLUSTER, NO_CLUSTER, until
 from factories.groups import group
 from moe_operator.api import reasons
 from moe_operator.controller.kube import STATEFUL_SET, Kind
@@ -23,21 +14,6 @@ from moe_operator.runtime.kube_client import AioKubeClient
 pytestmark = pytest.mark.skipif(not HAS_CLUSTER, reason=NO_CLUSTER)
 
 QUOTA = Kind("", "v1", "resourcequotas", "ResourceQuota")
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[AioKubeClient]:
-    client = await new_client()
-    await ensure_crd(client)
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-async def namespace(client: AioKubeClient) -> AsyncIterator[str]:
-    name = await make_namespace(client)
-    yield name
-    await drop_namespace(client, name)
 
 
 async def test_a_quotas_words_are_told(client: AioKubeClient, namespace: str) -> None:

@@ -1,21 +1,8 @@
 """The client's verbs on a real API server: what the in-memory one of the fault tests must be true to."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from cluster.runtime_helpers import (
-    HAS_CLUSTER,
-    NO_CLUSTER,
-    config_map,
-    deployment,
-    drop_namespace,
-    ensure_crd,
-    make_namespace,
-    new_client,
-    pod,
-    until,
-)
+from cluster.runtime_helpers import HAS_CLUSTER, NO_CLUSTER, config_map, deployment, pod, until
 from moe_operator.controller.kube import (
     CONFIG_MAP,
     LEADER_WORKER_SET,
@@ -31,21 +18,6 @@ from moe_operator.runtime.kube_client import AioKubeClient
 pytestmark = pytest.mark.skipif(not HAS_CLUSTER, reason=NO_CLUSTER)
 
 OTHER_UID = "00000000-0000-0000-0000-000000000000"
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[AioKubeClient]:
-    client = await new_client()
-    await ensure_crd(client)
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-async def namespace(client: AioKubeClient) -> AsyncIterator[str]:
-    name = await make_namespace(client)
-    yield name
-    await drop_namespace(client, name)
 
 
 async def test_create_get_and_list_by_label(client: AioKubeClient, namespace: str) -> None:

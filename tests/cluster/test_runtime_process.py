@@ -13,16 +13,7 @@ import pytest
 
 from cluster.proxied import Proxied
 from cluster.replica import Replica
-from cluster.runtime_helpers import (
-    HAS_CLUSTER,
-    NO_CLUSTER,
-    deployment,
-    drop_namespace,
-    ensure_crd,
-    make_namespace,
-    new_client,
-    until,
-)
+from cluster.runtime_helpers import HAS_CLUSTER, NO_CLUSTER, deployment, until
 from moe_operator.controller.kube import EVENT, LEASE, MODEL_DEPLOYMENT
 from moe_operator.runtime.capabilities import LeaderWorkerSetCheck
 from moe_operator.runtime.kube_client import AioKubeClient
@@ -45,21 +36,6 @@ async def replicas(namespace: str, folder: Path, *names: str) -> AsyncIterator[l
     finally:
         for replica in running:
             await replica.kill()
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[AioKubeClient]:
-    client = await new_client()
-    await ensure_crd(client)
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-async def namespace(client: AioKubeClient) -> AsyncIterator[str]:
-    name = await make_namespace(client)
-    yield name
-    await drop_namespace(client, name)
 
 
 async def holder(client: AioKubeClient, namespace: str) -> str:

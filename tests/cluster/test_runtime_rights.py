@@ -1,23 +1,14 @@
 """The real process with exactly the chart's rights. A missing one shows weeks later, as a group nobody replaces."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.chart_rights import start
-from cluster.runtime_helpers import (
-    HAS_CLUSTER,
-    NO_CLUSTER,
-    deployment,
-    ensure_crd,
-    new_client,
-    until,
-)
-from harness.kubectl import apply, helm, items, kubectl
+from cluster.runtime_helpers import HAS_CLUSTER, NO_CLUSTER, deployment, until
+from harness.kubectl import apply, items, kubectl
 from moe_operator.api import names
 from moe_operator.controller.kube import (
     CONFIG_MAP,
@@ -32,29 +23,6 @@ from moe_operator.controller.kube import (
 from moe_operator.runtime.kube_client import AioKubeClient
 
 pytestmark = pytest.mark.skipif(not HAS_CLUSTER, reason=NO_CLUSTER)
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[AioKubeClient]:
-    client = await new_client()
-    await ensure_crd(client)
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-def place() -> Iterator[str]:
-    """A namespace, and the name of the release in it; a node that can be planned for."""
-    name = f"rights-{uuid.uuid4().hex[:6]}"
-    apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
-        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}},
-    )
-    yield name
-    kubectl("delete", "modeldeployments", "--all", "-n", name)
-    helm("uninstall", name, "-n", name, "--ignore-not-found")
-    kubectl("delete", "node", name, "--wait=false")
-    kubectl("delete", "namespace", name, "--wait=false")
 
 
 async def children(client: AioKubeClient, namespace: str) -> dict[str, list[dict[str, Any]]]:

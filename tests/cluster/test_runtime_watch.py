@@ -9,19 +9,7 @@ import pytest
 from kubernetes.aio.client import Configuration
 
 from cluster.proxied import Proxied
-from cluster.runtime_helpers import (
-    HAS_CLUSTER,
-    NO_CLUSTER,
-    config_map,
-    configure,
-    deployment,
-    drop_namespace,
-    ensure_crd,
-    make_namespace,
-    new_client,
-    pod,
-    until,
-)
+from cluster.runtime_helpers import HAS_CLUSTER, NO_CLUSTER, config_map, configure, deployment, pod, until
 from moe_operator.controller.kube import COMPUTE_DOMAIN, CONFIG_MAP, MODEL_DEPLOYMENT, NODE, POD, Kind, Obj
 from moe_operator.controller.store import Key, Store
 from moe_operator.runtime.freshness import Freshness, FreshnessCheck
@@ -96,21 +84,6 @@ class Cache:
 
     def has(self, name: str, kind: Kind = CONFIG_MAP) -> bool:
         return self.store.get(kind, self.namespace, name) is not None
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[AioKubeClient]:
-    client = await new_client()
-    await ensure_crd(client)
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-async def namespace(client: AioKubeClient) -> AsyncIterator[str]:
-    name = await make_namespace(client)
-    yield name
-    await drop_namespace(client, name)
 
 
 @pytest.fixture

@@ -10,37 +10,12 @@ from fakecluster.clock import run_virtual
 from fakecluster.harness import Harness, Scenario
 from fakecluster.world import World
 from moe_operator.api import names, reasons
-from moe_operator.controller.kube import (
-    CONFIG_MAP,
-    CONTROLLER_REVISION,
-    LEADER_WORKER_SET,
-    MODEL_DEPLOYMENT,
-    NETWORK_POLICY,
-    NODE,
-    POD,
-    POD_DISRUPTION_BUDGET,
-    SERVICE,
-    SERVICE_ACCOUNT,
-    Obj,
-)
+from moe_operator.controller.kube import MODEL_DEPLOYMENT, Obj
+from moe_operator.runtime.source import WATCHED_KINDS
 
 _RECORDED = Path(__file__).with_name("recorded") / "release-0.1.0.yaml"
 _NAMESPACE, _NAME = "upgrade", "old"
-_KINDS = {
-    kind.kind: kind
-    for kind in (
-        CONFIG_MAP,
-        CONTROLLER_REVISION,
-        LEADER_WORKER_SET,
-        MODEL_DEPLOYMENT,
-        NETWORK_POLICY,
-        NODE,
-        POD,
-        POD_DISRUPTION_BUDGET,
-        SERVICE,
-        SERVICE_ACCOUNT,
-    )
-}
+_KINDS = {kind.kind: kind for kind in WATCHED_KINDS}
 
 
 def _play(scenario: Scenario) -> None:
