@@ -8,11 +8,14 @@ import asyncio
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any, NoReturn
+
+from localcluster import linux
 
 
 @dataclass
@@ -33,10 +36,12 @@ class Forks:
             self._collect_one()
         loop = asyncio.get_running_loop()
         answer = tempfile.TemporaryFile()  # noqa: SIM115
+        run = os.getpid()
         pid = os.fork()
         if pid:
             self._alive[pid] = (name, answer)
             return False
+        _end_with(run)
         # A loop runs in the process that started it: the copy is told that it is meant.
         asyncio._set_running_loop(loop)
         self.branch, self._answer, self._alive = name, answer, {}
@@ -82,3 +87,11 @@ class Forks:
             os.waitpid(pid, 0)
             answer.close()
         self._alive = {}
+
+
+def _end_with(parent: int) -> None:
+    """Nobody collects the branches of a run that was killed; each would keep a processor busy to its own end."""
+    if sys.platform == "linux":
+        linux.die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before the kernel was asked
