@@ -98,7 +98,7 @@ class Apa:
         projected = settings.projector.project(self._samples, now) if settings.projector else None
         if projected is not None:
             composed = max(wanted, math.ceil(groups * projected / settings.target))
-            wanted = guarded(settings, composed, projected, groups, fleet.ready)
+            wanted = guarded(settings, composed, use, groups, fleet.ready)
         return self._cooled(wanted, groups, now)
 
     def _cooled(self, wanted: int, groups: int, now: float) -> int:
@@ -110,7 +110,6 @@ class Apa:
             return groups
         window = settings.up_cooldown if wanted > groups else settings.down_cooldown
         within = [number for at, number in self._recommended if at > now - window] or [wanted]
-        greatest = wanted > groups or settings.holds_down
-        return min(max(within), groups) if greatest and wanted < groups else (
-            max(within) if greatest else min(within)
-        )
+        if wanted > groups:
+            return max(within)
+        return min(max(within), groups) if settings.holds_down else min(within)

@@ -13,6 +13,9 @@ from typing import Literal
 SYNC = 15.0
 """Seconds between two looks (`--horizontal-pod-autoscaler-sync-period`)."""
 
+LONGEST_PERIOD = 1800.0
+"""Seconds: the API takes no longer `periodSeconds`."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -85,6 +88,7 @@ class Autoscaler:
         wanted = self._wanted(proposals, current, floor, ceiling, now)
         if wanted != current and not self.behaviour.plain:
             events = self._ups if wanted > current else self._downs
+            events[:] = [event for event in events if event[0] > now - LONGEST_PERIOD]
             events.append((now, abs(wanted - current)))
         return wanted
 

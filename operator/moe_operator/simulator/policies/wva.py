@@ -47,6 +47,8 @@ class WvaSettings:
     """One group more when the mean spare use is below this."""
     queue_trigger: float = 3.0
     peak_window: float = 60.0
+    ranks: int = 1
+    """The queue is that of the worst rank; a view has it for the group, so it is shared out evenly."""
     behaviour: hpa.Behaviour | None = GUIDE
     decides_every: float = 60.0
 
@@ -128,7 +130,9 @@ class Wva:
         kv = peaks(view, "kv_usage_worst", self.settings.peak_window)
         queue = peaks(view, "waiting", self.settings.peak_window)
         groups = sorted(set(kv) | set(queue))
-        replicas = [Replica(_known(kv.get(group)), _known(queue.get(group))) for group in groups]
+        replicas = [
+            Replica(_known(kv.get(group)), _known(queue.get(group), self.settings.ranks)) for group in groups
+        ]
         if not replicas:
             self._asked = self._asked or fleet.desired
             return
@@ -136,5 +140,5 @@ class Wva:
         self._asked = min(max(asked, fleet.floor), fleet.ceiling)
 
 
-def _known(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+def _known(value: float | None, share: int = 1) -> float | None:
+    return None if value is None or math.isnan(value) else value / share
