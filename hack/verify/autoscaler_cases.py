@@ -80,13 +80,13 @@ def concurrency() -> list[Case]:
 def planner() -> list[Case]:
     """For Dynamo's planner: steps that it learns from, questions to the model, and looks at engines."""
     draw = random.Random(3)
-    return [_planner(draw) for _ in range(80)]
+    return [_planner(draw) for _ in range(70)]
 
 
 def _planner(draw: random.Random) -> Case:
     noise = draw.choice((0.0, 0.02, 0.1))
     per_kv = draw.choice((16e-9, 60e-9, -5e-9))
-    steps = [_step(draw, noise, per_kv) for _ in range(draw.choice((3, 8, 40, 90)))]
+    steps = [_step(draw, noise, per_kv) for _ in range(draw.choice((3, 8, 25, 80)))]
     served = {
         "batched_tokens": draw.choice((2048, 8192)),
         "slots": draw.choice((64, 256)),
@@ -112,17 +112,13 @@ def _planner(draw: random.Random) -> Case:
     }
 
 
-def _step(draw: random.Random, noise: float, per_kv: float) -> Case:
+def _step(draw: random.Random, noise: float, per_kv: float) -> list[float]:
+    """Prefill tokens and requests, KV tokens and requests that decode, seconds."""
     prefill, requests = draw.choice((0, 300, 900, 4000)), draw.choice((0, 1, 2))
     decoding, kv = draw.choice((0, 5, 60, 200)), draw.randint(0, 600_000)
     seconds = (0.02 + 30e-6 * prefill + per_kv * kv) * draw.uniform(1 - noise, 1 + noise)
-    return {
-        "prefill_tokens": prefill,
-        "prefill_requests": requests,
-        "decode_kv": kv if decoding else 0,
-        "decode_requests": decoding,
-        "seconds": 0.0 if draw.random() < 0.05 else round(max(seconds, 0.001), 7),
-    }
+    timed = draw.random() >= 0.05
+    return [prefill, requests, kv if decoding else 0, decoding, round(max(seconds, 0.001), 7) if timed else 0.0]
 
 
 def _look(draw: random.Random, kv_tokens: int) -> Case:

@@ -29,7 +29,7 @@ PEERS = Path(__file__).parent / "peers"
 KNATIVE = "knative.dev/serving@v0.51.0"
 KUBERNETES = "k8s.io/kubernetes@v1.36.3"
 DYNAMO = "ai-dynamo==1.6.1"
-DYNAMO_NEEDS = ("msgspec==0.21.1", "numpy==2.4.6", "pydantic==2.14.3", "pyyaml==6.0.3", "scikit-learn==1.9.0")
+DYNAMO_NEEDS = ("msgspec==0.23.0", "numpy==2.4.6", "pydantic==2.14.4", "pyyaml==6.0.4", "scikit-learn==1.9.1")
 
 
 @dataclass(frozen=True)

@@ -150,8 +150,14 @@ def _answer(case: dict[str, Any]) -> dict[str, Any]:
     regression = Regression(worker_type="aggregated", config=config, capabilities=limits)
     if case["target"] == "sla":
         state._agg_regression = regression
-    for step in case["steps"]:
-        regression.model.add_observation(_metrics(step, {}, step["seconds"]))
+    for prefill, requests, kv, decoding, seconds in case["steps"]:
+        scheduled = {
+            "prefill_tokens": prefill,
+            "prefill_requests": requests,
+            "decode_kv": kv,
+            "decode_requests": decoding,
+        }
+        regression.model.add_observation(_metrics(scheduled, {}, seconds))
     return {
         "answers": [_ask(regression.model, question, served) for question in case["questions"]],
         "decisions": [_decide(state, look) for look in case["looks"]],
