@@ -118,7 +118,13 @@ def _step(draw: random.Random, noise: float, per_kv: float) -> list[float]:
     decoding, kv = draw.choice((0, 5, 60, 200)), draw.randint(0, 600_000)
     seconds = (0.02 + 30e-6 * prefill + per_kv * kv) * draw.uniform(1 - noise, 1 + noise)
     timed = draw.random() >= 0.05
-    return [prefill, requests, kv if decoding else 0, decoding, round(max(seconds, 0.001), 7) if timed else 0.0]
+    return [
+        prefill,
+        requests,
+        kv if decoding else 0,
+        decoding,
+        round(max(seconds, 0.001), 7) if timed else 0.0,
+    ]
 
 
 def _look(draw: random.Random, kv_tokens: int) -> Case:

@@ -1,8 +1,9 @@
-"""`python -m verify.autoscalers [--check] [--folder F]`: what Kubernetes' HPA, Knative's autoscaler and Dynamo's planner
-themselves decide on random cases, recorded in tests/unit/golden, with which the simulator's policies are compared.
+"""`python -m verify.autoscalers [--check] [--folder F]`: what Kubernetes' HPA, Knative's autoscaler and Dynamo's
+planner themselves decide on random cases, recorded in tests/unit/golden, with which the simulator's policies are
+compared.
 
-Their code is fetched by Go and pip and run in the folder (a temporary one unless named; some minutes, mostly Kubernetes'
-build). `--check` compares with the record instead of writing it.
+Their code is fetched by Go and pip and run in the folder (a temporary one unless named; some minutes, mostly
+Kubernetes' build). `--check` compares with the record instead of writing it.
 """
 
 from __future__ import annotations

@@ -82,7 +82,10 @@ class Regression:
         if include_queued_decode:
             kv += queued.sum_decode_kv_tokens
         found: float | None = self.model.estimate_next_ttft(
-            queued.sum_prefill_tokens * queue_scale, max_num_batched_tokens, int(kv * decode_scale), kv_hit_rate
+            queued.sum_prefill_tokens * queue_scale,
+            max_num_batched_tokens,
+            int(kv * decode_scale),
+            kv_hit_rate,
         )
         return found
 
@@ -200,7 +203,11 @@ def _ask(model: Any, question: dict[str, Any], served: dict[str, Any]) -> dict[s
     ttft = model.estimate_next_ttft(
         question["queued"], served["batched_tokens"], question["kv"], question["cached"]
     )
-    return {"rate": _rounded(rate), "ttft": _rounded(ttft), "itl": _rounded(model.estimate_next_itl(question["kv"], 0))}
+    return {
+        "rate": _rounded(rate),
+        "ttft": _rounded(ttft),
+        "itl": _rounded(model.estimate_next_itl(question["kv"], 0)),
+    }
 
 
 def _rounded(value: float | None) -> float | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories.views import FakeView, each, fleet
 
+from factories.views import FakeView, each, fleet
 from moe_operator.simulator.policies.baseline import Served
 from moe_operator.simulator.policies.dynamo import Counts, Dynamo, DynamoSettings, EngineLoad, Planner
 from moe_operator.simulator.policies.dynamo_model import Average, Step, StepModel, least_squares

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories.views import FakeView, each, fleet
 
+from factories.views import FakeView, each, fleet
 from moe_operator.simulator.policies.hpa import (
     DOWN,
     UP,

@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 
 import pytest
-from factories.views import FakeView, each, fleet
 
+from factories.views import FakeView, each, fleet
 from moe_operator.simulator.policies.kpa import Kpa, KpaSettings, Panic
 from moe_operator.simulator.policies.readings import pooled
 
@@ -19,7 +19,9 @@ def test_as_knative_itself(number: int):
     case = row["case"]
     panic = Panic(KpaSettings(**case["settings"]))
     panic.start(case["ready"], 0.0)
-    decided = [panic.decide(look["stable"], look["panic"], look["ready"], look["at"]) for look in case["looks"]]
+    decided = [
+        panic.decide(look["stable"], look["panic"], look["ready"], look["at"]) for look in case["looks"]
+    ]
     assert decided == row["decided"]
 
 

@@ -20,19 +20,25 @@ Values that are no numbers are left out; with none left the pass fails and nothi
 import math
 from dataclasses import dataclass
 
-from moe_operator.simulator.policies.baseline import Tunable, one
+from moe_operator.simulator.policies.baseline import Tunable
 from moe_operator.simulator.policies.projector import Projector
 from moe_operator.simulator.policy import FleetState, View
 
-TUNABLE = one(
-    "target", (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8), "KV cache use of a group"
+TUNABLE = Tunable(
+    ("target", "holds_down"),
+    tuple(
+        (target, repaired)
+        for target in (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8)
+        for repaired in (False, True)
+    ),
+    "KV cache use of a group, and whether the cooldown down is repaired",
 )
 
 
 @dataclass(frozen=True)
 class ApaSettings:
     target: float = 0.5
-    """KV cache use per group, 0..1. AIBrix's examples for vLLM have 50 %."""
+    """KV cache use per group, 0..1 (samples/autoscaling/apa.yaml, v0.7.0)."""
     up_tolerance: float = 0.1
     down_tolerance: float = 0.1
     max_up: float = 2.0

@@ -5,11 +5,12 @@ Source: llm-d/llm-d guides/workload-autoscaling/README.slo-aware.md @d38c9f0 and
 the measured latency; the guide prefers the router's prediction of it and falls back to this.
 
 The formula's output is the metric of an HPA with AverageValue 1, so that its tolerance of 10 % applies: at ten
-groups and more, one group more is no change. NaN and no traffic read as 0: an idle pool drains to the floor.
+groups and more, one group more is no change; `TUNED` has the tolerance of 0 that an HPA may declare. NaN and no
+traffic read as 0: an idle pool drains to the floor.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moe_operator.simulator.policies import hpa
 from moe_operator.simulator.policies.baseline import Tunable
@@ -37,6 +38,7 @@ GUIDE = hpa.Behaviour(
     up=hpa.Rules(30.0, (hpa.Change("percent", 100, 60.0), hpa.Change("pods", 4, 60.0))),
     down=hpa.Rules(180.0, (hpa.Change("pods", 1, 120.0),)),
 )
+TUNED = replace(GUIDE, tolerance=0.0)
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ Source: llm-d-autoscaling internal/saturationv1/analyzer.go @763b1bd, internal/c
 Its number is a metric that an HPA follows (AverageValue 1), and that is here too: `behaviour` is the HPA of
 llm-d's guide (guides/workload-autoscaling/optimized-baseline-autoscaling/hpa.yaml @739e6a6; other pages of the
 project have windows of 0, 240 and 300 s). A consequence of the HPA's tolerance of 10 %: from ten groups on,
-one group more or fewer is no change. `behaviour=None` takes the number as it is.
+one group more is no change, and as the analyzer waits for its number to be reached, it stays there. `TUNED`
+has the tolerance of 0 that an HPA may declare; `behaviour=None` takes the number as it is.
 
 A group whose metric is missing counts as saturated. While groups start, or the HPA has not followed yet,
 nothing is decided. Without any metric the number holds.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moe_operator.simulator.policies import hpa
 from moe_operator.simulator.policies.baseline import Tunable
@@ -35,6 +36,7 @@ GUIDE = hpa.Behaviour(
     up=hpa.Rules(120.0, (hpa.Change("percent", 100, 15.0),)),
     down=hpa.Rules(120.0, (hpa.Change("percent", 100, 15.0),)),
 )
+TUNED = replace(GUIDE, tolerance=0.0)
 LEAST_TO_SHRINK = 2
 """`MinNonSaturatedReplicasForScaleDown`."""
 
