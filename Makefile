@@ -92,9 +92,11 @@ test-upgrade: install ## Upgrade the operator from the last release under a real
 test-traffic: install ## Change a served deployment under open-loop load, and count what clients lose; TRAFFIC_REPORTS=folder
 	@$(BIN)/python -m layers traffic
 
-.PHONY: verify-kv-cache
+.PHONY: verify-kv-cache verify-autoscalers
 verify-kv-cache: install ## Compare the KV cache arithmetic with vLLM's own code again
 	@$(BIN)/python -m verify.kv_cache --check
+verify-autoscalers: install ## Let Kubernetes, Knative and Dynamo decide again on what the policies are compared with (needs Go)
+	@$(BIN)/python -m verify.autoscalers --check
 
 # --- Local cluster -------------------------------------------------------------------------------
 

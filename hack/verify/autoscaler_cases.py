@@ -87,7 +87,7 @@ def _planner(draw: random.Random) -> Case:
     noise = draw.choice((0.0, 0.02, 0.1))
     per_kv = draw.choice((16e-9, 60e-9, -5e-9))
     steps = [_step(draw, noise, per_kv) for _ in range(draw.choice((3, 8, 25, 80)))]
-    served = {
+    served: Case = {
         "batched_tokens": draw.choice((2048, 8192)),
         "slots": draw.choice((64, 256)),
         "kv_tokens": draw.choice((200_000, 700_000)),

@@ -82,9 +82,7 @@ def _run(policy: Apa, uses: list[float], groups: int) -> list[int]:
 
 
 def test_averages_three_minutes():
-    # The mean of 18 looks is 0.5 while 0.8 makes up half of them, and 0.567 with two more.
-    decided = _run(Apa(ApaSettings(target=0.5)), [0.2] * 18 + [0.8] * 11, 4)
-    assert decided[17] == 2
+    # Of 18 looks, 10 at 0.8 have a mean of 0.53, which is within the tolerance; 11 have 0.57.
     policy = Apa(ApaSettings(target=0.5))
     decided = [_look(policy, use, 4, 10.0 * look) for look, use in enumerate([0.2] * 18 + [0.8] * 11)]
     assert decided[26:] == [4, 4, 5]
