@@ -21,7 +21,7 @@ class FakeView:
     frontend: Mapping[str, float] = field(default_factory=dict)
     """Increase per second."""
     quantiles: Mapping[str, float | None] = field(default_factory=dict)
-    slot_counts: Mapping[int, int] = field(default_factory=dict)
+    group_slots: int = 2048
 
     def groups(self) -> tuple[int, ...]:
         return tuple(sorted(self.metrics))
@@ -57,8 +57,8 @@ class FakeView:
     def quantile(self, histogram: str, q: float, seconds: float) -> float | None:
         return self.quantiles.get(histogram)
 
-    def slots(self) -> Mapping[int, int]:
-        return self.slot_counts
+    def slots(self) -> int:
+        return self.group_slots
 
 
 def each(groups: int, **metrics: Metric) -> dict[int, dict[str, Metric]]:
@@ -68,5 +68,5 @@ def each(groups: int, **metrics: Metric) -> dict[int, dict[str, Metric]]:
 
 def fleet(ready: int, **fields: Any) -> FleetState:
     """Ready groups that are what was asked for, between 1 and 20."""
-    values: dict[str, Any] = {"desired": ready, "ready": ready, "floor": 1, "ceiling": 20}
-    return FleetState(**(values | fields))
+    values: dict[str, Any] = {"desired": ready, "ready": ready, "starting": 0, "draining": 0}
+    return FleetState(**({"floor": 1, "ceiling": 20} | values | fields))

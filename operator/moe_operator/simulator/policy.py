@@ -19,8 +19,8 @@ class Samples(Protocol):
 class View(Protocol):
     """The metrics that can be seen at one moment: late by the scrape's delay, of ready groups alone.
 
-    Groups are numbers. A group without the metric is absent from a mapping; values may be NaN where an engine
-    gave NaN. Times are seconds since the start of the trace, windows end now.
+    Groups are numbers. A group without the metric is absent from a mapping or has an empty window; values may be
+    NaN where an engine gave NaN. Times are seconds since the start of the trace; windows end where sight ends.
     """
 
     def groups(self) -> tuple[int, ...]:
@@ -40,15 +40,15 @@ class View(Protocol):
         ...
 
     def frontend_increase(self, counter: str, seconds: float) -> float:
-        """The same for a counter of the gateway."""
+        """The same for a counter of the gateway; NaN where it cannot be told."""
         ...
 
     def quantile(self, histogram: str, q: float, seconds: float) -> float | None:
         """`histogram_quantile` over all groups, seconds; None where nothing was observed."""
         ...
 
-    def slots(self) -> Mapping[int, int]:
-        """Requests that each ready group can compute at once."""
+    def slots(self) -> int:
+        """Requests that a group can compute at once, over all of its ranks."""
         ...
 
 
