@@ -60,6 +60,8 @@ def _series(*pairs: tuple[float, float]) -> list[tuple[float, float]]:
         (_series((-20, 0), (-10, 0), (0, 1000)), 40, 30, 1000 / 3 * 4),
         (_series((-600, 1000), (-39, 10), (-29, 20), (-19, 30), (10, 5000)), 40, 30, 50.0),
         (_series((-30, 20), (-20, 20), (-10, 20), (0, 20)), 60, 120, 20.0),
+        # By hand: a sample as old as the window is none of it.
+        (_series((-60, 500), (-30, 20), (-10, 20), (0, 20)), 60, 120, 20.0),
     ],
 )
 def test_the_projector(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,36 @@ def test_the_floor_is_the_rate_over_one_engines():
     assert planner.floor == 5
     planner.plan_floor(one * 40, 1000, 500, ready=3)
     assert planner.floor == 11  # 8 more than are ready, at most
+    planner.least = 20
+    planner.plan_floor(0.0, 1000, 500, ready=3)
+    assert planner.floor == 20  # but never below the least
+
+
+def test_where_prefill_binds_even_one_request_is_limited_by_it():
+    # 99 of 100 tokens a step for prompts of 1000: a request every 10.1 steps, though 5 tokens take but 5.
+    model = StepModel()
+    for kv in (0.0, 1.0, 2.0, 3.0, 4.0):
+        model.add(Step(0, 0, kv, 0, 0.1))
+    rate = model.best_rate(1000.0, 5.0, batched_tokens=100, ttft=1e9, itl=1.0)
+    assert rate == pytest.approx(99 / 1000 / 0.1)
+
+
+@pytest.mark.parametrize(
+    ("load", "wanted"),
+    [
+        # Twice 12,000 queued tokens on the one that stays take 3 steps, 0.78 s.
+        (EngineLoad(kv=0, queued_prefill=12_000), 1),
+        # Twice 13,000 take 4, 0.86 s: between 80 % and all of what the objective of 1 s leaves.
+        (EngineLoad(kv=0, queued_prefill=13_000), None),
+        # Twice 0.55 of the cache does not fit, however fast it would be.
+        (EngineLoad(kv=385_000, queued_prefill=0), None),
+        (EngineLoad(kv=335_000, queued_prefill=0), 1),
+    ],
+)
+def test_one_fewer_keeps_to_the_cache_and_to_a_share_of_the_objective(load: EngineLoad, wanted: int | None):
+    served = replace(SERVED, tpot=10.0)
+    settings = DynamoSettings(served=served)
+    assert Planner(settings, _learnt()).decide([load] * 2, Counts(2)) == wanted
 
 
 def _counter(rate: float, now: float) -> list[tuple[float, float]]:

@@ -86,8 +86,9 @@ def test_scales_in_to_the_greatest_of_five_minutes():
 def test_without_a_readable_metric_nothing_changes():
     autoscaler = Autoscaler()
     assert autoscaler.step([None], 6, 1, 100, 0.0) == 6
-    assert autoscaler.step([None, 2], 6, 1, 100, 15.0) == 6  # one of two: no scaling in
-    assert autoscaler.step([None, 9], 6, 1, 100, 30.0) == 9  # but out
+    # One of two: no scaling in, not even once the window has passed, but out.
+    assert [autoscaler.step([None, 2], 6, 1, 100, 300.0 + look) for look in (0, 15, 301)] == [6, 6, 6]
+    assert autoscaler.step([None, 9], 6, 1, 100, 700.0) == 9
 
 
 def test_keeps_to_the_limits():

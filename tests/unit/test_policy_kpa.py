@@ -77,8 +77,8 @@ def test_without_data_nothing_changes(view: FakeView):
 
 
 def test_a_window_ends_with_the_newest_scrape():
-    samples = [(540.0, 10.0), (555.0, 20.0), (570.0, 30.0), (585.0, 40.0)]
-    view = FakeView(metrics={0: {"running": samples}, 1: {"running": samples[2:]}})
+    samples = [(525.0, 900.0), (540.0, 10.0), (555.0, 20.0), (570.0, 30.0), (585.0, 40.0)]
+    view = FakeView(metrics={0: {"running": samples}, 1: {"running": samples[3:]}})
     panic, stable = pooled(view, ["running"], 6.0), pooled(view, ["running"], 60.0)
     assert panic is not None
     assert stable is not None

@@ -31,6 +31,7 @@ DEFAULTS = WvaSettings()
         ([(0.47, 0)] * 3, False, False),
         # A saturated one is left out of the mean of what is spare.
         ([(0.85, 0), (0.10, 0)], False, False),
+        ([(0.10, 6), (0.10, 0)], False, False),
     ],
 )
 def test_analysis(replicas: list[tuple[float | None, float | None]], grow: bool, may_shrink: bool):
