@@ -8,7 +8,7 @@ import pytest
 
 from factories.views import FakeView, each, fleet
 from moe_operator.simulator.policies.kpa import Kpa, KpaSettings, Panic
-from moe_operator.simulator.policies.readings import pooled
+from moe_operator.simulator.policies.readings import newest_sum
 
 RECORD = json.loads((Path(__file__).parent / "golden" / "autoscaler_knative.json").read_text())
 
@@ -77,11 +77,30 @@ def test_without_data_nothing_changes(view: FakeView):
 
 
 def test_a_window_ends_with_the_newest_scrape():
-    samples = [(525.0, 900.0), (540.0, 10.0), (555.0, 20.0), (570.0, 30.0), (585.0, 40.0)]
-    view = FakeView(metrics={0: {"running": samples}, 1: {"running": samples[3:]}})
-    panic, stable = pooled(view, ["running"], 6.0), pooled(view, ["running"], 60.0)
-    assert panic is not None
-    assert stable is not None
-    assert (panic.newest, panic.per_scrape, panic.per_group) == (585.0, 80.0, 40.0)
-    # 100 + 70 over four scrapes: the second group was there for half of them.
-    assert stable.per_scrape == 42.5
+    view = FakeView(metrics={0: {"running": [(570.0, 30.0), (585.0, 40.0)]}, 1: {"running": [(570.0, 7.0)]}})
+    assert newest_sum(view, ["running", "waiting"]) == (585.0, 47.0)
+
+
+def test_a_group_that_leaves_does_not_take_its_past_with_it():
+    policy = Kpa(KpaSettings(concurrency=10.0))
+    four = fleet(4)
+    for look in range(5):  # the panic of a fresh autoscaler ends
+        now = 600.0 + 15.0 * look
+        policy.desired(FakeView(now=now, metrics=each(4, running=5.0, waiting=0.0)), four, now)
+    # 20 requests need two. The other two groups drain, with their requests; the view is of the rest.
+    left = {0: {"running": [(660.0, 5.0)], "waiting": [(660.0, 0.0)]}}
+    now = 662.0
+    assert policy.desired(FakeView(now=now, metrics=each(4, running=5.0, waiting=0.0)), four, now) == 2
+    assert policy.desired(FakeView(now=664.0, metrics=left), fleet(2, draining=2), 664.0) == 2
+
+
+def test_means_of_both_windows():
+    policy, decided = Kpa(KpaSettings(concurrency=10.0, panic_threshold=100.0)), []
+    for look, running in enumerate((10.0, 10.0, 10.0, 50.0, 50.0)):
+        now = 600.0 + 15.0 * look
+        view = FakeView(
+            now=now, metrics={0: {"running": [(now - 15.0, running)], "waiting": [(now - 15.0, 0.0)]}}
+        )
+        decided.append(policy.desired(view, fleet(1), now))
+    # The mean of four scrapes: 10, 10, 10, 20, 30.
+    assert decided == [1, 1, 1, 2, 3]

@@ -6,14 +6,15 @@ pkg/controller/podautoscaler/metrics, 2026): `KpaSettings(stable_window=180, pan
 
 The metric is what a group has of a request: running and waiting, summed over the ready groups. The number is
 absolute, so groups that start are not asked for twice. No data: nothing changes. Knative scrapes every second;
-here a window ends with the newest scrape (readings.pooled), so the panic window of 6 s holds one scrape.
+here a window ends with the newest scrape, so the panic window of 6 s holds one scrape. What was scraped is kept
+as it was, so that a group that leaves does not take its past with it.
 """
 
 import math
 from dataclasses import dataclass
 
 from moe_operator.simulator.policies.baseline import Tunable, one
-from moe_operator.simulator.policies.readings import pooled
+from moe_operator.simulator.policies.readings import newest_sum
 from moe_operator.simulator.policy import FleetState, View
 
 TUNABLE = one(
@@ -102,14 +103,26 @@ class Kpa:
         self.settings = settings or KpaSettings()
         self.interval = self.settings.interval
         self._panic: Panic | None = None
+        self._seen: list[tuple[float, float]] = []
 
     def desired(self, view: View, fleet: FleetState, now: float) -> int:
         if self._panic is None:
             self._panic = Panic(self.settings)
             self._panic.start(fleet.ready, now)
-        metrics = ("running", "waiting")
-        stable = pooled(view, metrics, self.settings.stable_window)
-        panic = pooled(view, metrics, self.settings.panic_window)
-        if stable is None or panic is None:
+        seen = newest_sum(view, ("running", "waiting"))
+        if seen is None:
             return fleet.desired
-        return self._panic.decide(stable.per_scrape, panic.per_scrape, fleet.ready, now)
+        newest, _ = seen
+        if not self._seen or newest > self._seen[-1][0]:
+            self._seen.append(seen)
+        oldest = newest - max(self.settings.stable_window, self.settings.panic_window)
+        self._seen = [(at, value) for at, value in self._seen if at > oldest]
+        stable, panic = (
+            self._mean(newest - window)
+            for window in (self.settings.stable_window, self.settings.panic_window)
+        )
+        return self._panic.decide(stable, panic, fleet.ready, now)
+
+    def _mean(self, after: float) -> float:
+        values = [value for at, value in self._seen if at > after]
+        return math.fsum(values) / len(values)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from moe_operator.simulator.policy import View
 
@@ -17,44 +16,21 @@ def total(view: View, metric: str) -> float | None:
     return math.fsum(values) if values else None
 
 
-@dataclass(frozen=True)
-class Pooled:
-    """A gauge over a window that ends with the newest sample in sight, `newest`."""
+def newest_sum(view: View, metrics: Iterable[str]) -> tuple[float, float] | None:
+    """(time of the newest scrape, sum over the groups of several gauges' newest samples), stale ones left out.
 
-    newest: float
-    per_scrape: float
-    """Mean over the scrapes of the sum over the groups."""
-    per_group: float
-    """Mean over the scrapes of the mean over the groups."""
-
-
-def pooled(view: View, metrics: Iterable[str], seconds: float) -> Pooled | None:
-    """The sum of several gauges of a group, pooled over the window; None without a sample that is not stale.
-
-    The window ends with the newest sample and not now: the autoscalers that are re-implemented here with
-    windows of seconds scrape for themselves, and at a scrape every 15 s such a window would hold nothing.
+    None where all are stale or no numbers. For autoscalers that scrape for themselves and keep what they saw: a
+    view tells the past of those groups alone that are ready now.
     """
-    names = list(metrics)
-    series: dict[int, dict[float, float]] = {}
-    for name in names:
-        for group, (times, values) in view.window(name, seconds + STALE_AFTER).items():
-            sums = series.setdefault(group, {})
-            for index in range(len(times)):
-                value = float(values[index])
-                if math.isfinite(value):
-                    at = float(times[index])
-                    sums[at] = sums.get(at, 0.0) + value
-    newest = max((at for sums in series.values() for at in sums), default=None)
-    if newest is None:
-        return None
-    kept = {
-        group: [value for at, value in sums.items() if at > newest - seconds]
-        for group, sums in series.items()
-    }
-    scrapes = max(len(values) for values in kept.values())
-    samples = [value for values in kept.values() for value in values]
-    overall = math.fsum(samples)
-    return Pooled(newest, overall / scrapes, overall / len(samples))
+    summed, newest = 0.0, None
+    for name in metrics:
+        for times, values in view.window(name, STALE_AFTER).values():
+            known = [index for index in range(len(times)) if math.isfinite(values[index])]
+            if known:
+                at = float(times[known[-1]])
+                summed += float(values[known[-1]])
+                newest = at if newest is None else max(newest, at)
+    return None if newest is None else (newest, summed)
 
 
 def peaks(view: View, metric: str, seconds: float) -> dict[int, float]:
