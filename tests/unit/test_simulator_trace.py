@@ -1,4 +1,4 @@
-"""Traces. Without these a wrong file would be simulated as if it were right, or end in a traceback that names no line."""
+"""Traces. Without these a wrong file would pass for a right one, or end in a traceback that names no line."""
 
 import gzip
 from pathlib import Path
