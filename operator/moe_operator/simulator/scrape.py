@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_operator.simulator import kernel
-from moe_operator.simulator.engine_model import EngineModel
 from moe_operator.simulator.fleet import Fleet, Group, Life
 
 Floats = NDArray[np.float64]
