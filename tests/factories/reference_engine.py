@@ -1,7 +1,7 @@
 """vLLM groups once more, request by request and step by step, as plainly as can be: the kernel is compared with it.
 
-Written from vLLM's scheduler, not from the kernel: lists of requests, each looked at in each step. Groups are ready from
-the beginning to the end.
+Written from vLLM's scheduler, not from the kernel: lists of requests, each looked at in each step. Groups are ready
+from the beginning to the end.
 """
 
 import math

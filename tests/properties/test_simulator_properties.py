@@ -1,5 +1,5 @@
-"""The simulator's groups against vLLM's rules written out plainly, on loads nobody thought of. Were they to differ, every
-verdict on a policy would be on an engine that does not exist."""
+"""The simulator's groups against vLLM's rules written out plainly, on loads nobody thought of. Were they to differ,
+every verdict on a policy would be on an engine that does not exist."""
 
 import math
 
@@ -135,7 +135,7 @@ def test_no_request_and_no_gpu_time_is_lost_however_the_fleet_changes(
     spent = result.group_seconds
     assert all(seconds >= 0 for seconds in spent.values())
     assert 0 <= result.cancelled_seconds <= spent[Life.STARTING] + 1e-9
-    # A group starts, serves and drains for no longer than it lives; so many at most live at a time, besides draining ones.
+    # So many at most at a time, besides draining ones.
     assert spent[Life.READY] + spent[Life.STARTING] <= 4 * trace.duration + 1e-6
     for _, state in policy.seen:
         assert 0 <= state.desired <= 4

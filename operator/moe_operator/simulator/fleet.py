@@ -1,7 +1,7 @@
 """Groups' lives: starting, ready, draining, gone; and the GPU time that each takes.
 
-GPUs are held from a group's creation to its end, whether it serves or not. A group starts for the cold start, give or take
-a drawn share; draining it gets no new requests, and ends with its last one, or at a deadline, when the rest is cut.
+GPUs are held from a group's creation to its end, whether it serves or not. A group starts for the cold start, give or
+take a drawn share; draining it gets no new requests, and ends with its last one, or at a deadline, when the rest is cut.
 """
 
 from collections.abc import Iterator
@@ -101,7 +101,7 @@ class Fleet:
     # --- Time ------------------------------------------------------------------------------------
 
     def run_until(self, time: float) -> None:
-        """Requests and steps up to `time`; afterwards whoever is due gets ready, and who has drained or must is gone."""
+        """Requests and steps up to `time`; then whoever is due gets ready, and who has drained or must is gone."""
         kernel.run_until(self.requests, self.places, self.constants, time)
         for group in list(self.of(Life.DRAINING)):
             if self.in_flight(group) == 0:

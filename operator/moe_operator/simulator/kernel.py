@@ -3,7 +3,7 @@
 The rules are those of vLLM 0.32's scheduler (`v1/core/sched/scheduler.py`), first come first served, for each rank:
 
 - Running requests come first, in order of admission: a token for each that decodes, then the next chunk of the prompt
-  that is not done, within `batch_tokens`. Prompts are chunked, so at most one is unfinished, and it is the last admitted.
+  that is not done, within `batch_tokens`. Prompts are chunked: at most one is unfinished, and it is the last admitted.
 - Where a running request finds no free block, the last admitted is preempted, as often as needed, maybe the request
   itself: its blocks are freed, it waits before all others, and computes its prompt and what it generated again.
 - Waiting requests are admitted if nothing was preempted in the step, while there are slots and budget, and the whole of
@@ -16,9 +16,10 @@ The ranks of a group step together. What happens at one time: a step ends, then 
 put together. A request waits at the gateway only while no group is ready; it goes to the group, and there to the rank,
 with the fewest requests in flight, then the fewest prompt tokens in flight.
 
-A decoding request costs nothing between its first and its last token: a group keeps a heap of the steps in which requests
-end, and each rank counts its requests by where they are in a block (a request whose tokens fill its blocks as the step
-begins needs one more), so that a step takes time for its ranks and what changes, not for its requests.
+A decoding request costs nothing between its first and its last token: a group keeps a heap of the steps in which
+requests end, and each rank counts its requests by where they are in a block (a request whose tokens fill its blocks as a
+step begins needs one more). Steps in which nothing begins or ends are taken in one go, and a group is left behind while
+nothing can end there and nothing arrives.
 
 All compiled code is in this one file, because Numba's cache looks only at the file of the function that is called.
 """
@@ -57,8 +58,8 @@ PROMPT, CACHED, OUTPUT, ENDED, ENDED_PROMPT, ENDED_OUTPUT, PREEMPTIONS = range(l
 
 #: vLLM's buckets, upper bounds in seconds (`v1/metrics/buckets.py`, 0.32).
 TTFT_BUCKETS = np.array(
-    [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0]
-    + [80.0, 160.0, 640.0, 2560.0]
+    (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75)
+    + (1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0)
 )
 TOKEN_BUCKETS = np.array(
     [
@@ -125,6 +126,8 @@ class Groups(NamedTuple):
     """When the last step ended, or the first request came after idling."""
     until: Floats
     """When the step that runs ends."""
+    quiet: Floats
+    """Before this nothing ends at the group, unless something arrives."""
     step: Ints
     flight: Ints
     heap_size: Ints
@@ -193,7 +196,7 @@ def constants(engine: EngineModel) -> Constants:
 
 
 def requests(trace: Trace, engine: EngineModel) -> Requests:
-    """A trace before its first arrival. What is found in the prefix cache is whole blocks, and never all of a prompt."""
+    """A trace before its first arrival. The prefix cache holds whole blocks, and never all of a prompt."""
     n = len(trace)
     hit = np.floor(trace.cached * engine.prefix_cache_share).astype(np.int32)
     return Requests(
@@ -232,6 +235,7 @@ def groups(places: int, engine: EngineModel) -> Groups:
     return Groups(
         np.zeros(places, dtype=np.int8),
         np.zeros(places, dtype=np.int8),
+        floats(),
         floats(),
         floats(),
         ints(),
@@ -549,16 +553,92 @@ def _complete(q: Requests, c: Groups, k: Constants, g: int) -> None:
 
 
 @compiled
+def _undisturbed(c: Groups, k: Constants, g: int) -> int:
+    """How many steps the group is sure to take, from the next one on, in which it only decodes, none ends, and blocks
+    suffice."""
+    steps = c.heap_key[g, 0] - c.step[g] if c.heap_size[g] > 0 else 0
+    for r in range(k.ranks):
+        if c.waiting[g, r] > 0 or c.partial[g, r] >= 0:
+            return 0
+        if c.decoding[g, r] > 0:
+            # In BLOCK steps each request takes one block.
+            sure = ((k.blocks - c.used[g, r]) // c.decoding[g, r] - 1) * BLOCK
+            steps = min(steps, sure)
+    return max(steps, 0)
+
+
+@compiled
+def _coast(c: Groups, k: Constants, g: int, time: float) -> None:
+    """The undisturbed steps that end at `time` or before: what _begin and _complete do, by the same arithmetic."""
+    steps = _undisturbed(c, k, g)
+    if steps == 0:
+        return
+    total = 0
+    for r in range(k.ranks):
+        total += c.decoding[g, r]
+    fixed = k.experts * (1.0 - math.exp(total * k.untouched))
+    clock = c.clock[g]
+    at, low, high, seen = -1, 0.0, -1.0, 0
+    done = 0
+    while done < steps and clock < time:
+        slowest = 0.0
+        for r in range(k.ranks):
+            own = (
+                k.decode * c.decoding[g, r]
+                + k.prefill * 0
+                + k.kv * (c.tokens[g, r] + done * c.decoding[g, r])
+            )
+            slowest = max(slowest, own)
+        until = clock + (k.base + fixed + slowest)
+        if until > time:
+            break
+        if not low < until - clock <= high:
+            if seen > 0:
+                c.histograms[g, ITL, at] += seen
+            at, seen = 0, 0
+            while at < len(TOKEN_BUCKETS) and until - clock > TOKEN_BUCKETS[at]:
+                at += 1
+            low = TOKEN_BUCKETS[at - 1] if at > 0 else -1.0
+            high = TOKEN_BUCKETS[at] if at < len(TOKEN_BUCKETS) else math.inf
+        seen += total
+        clock = until
+        done += 1
+    if done == 0:
+        return
+    c.histograms[g, ITL, at] += seen
+    for r in range(k.ranks):
+        decoding = c.decoding[g, r]
+        if decoding == 0:
+            continue
+        for step in range(c.step[g], c.step[g] + done % BLOCK):
+            c.used[g, r] += c.phase[g, r, -step % BLOCK]
+        c.used[g, r] += done // BLOCK * decoding
+        c.tokens[g, r] += done * decoding
+        c.counters[g, r, OUTPUT] += done * decoding
+    c.step[g] += done
+    c.clock[g] = clock
+
+
+@compiled
 def _advance(q: Requests, c: Groups, k: Constants, g: int, time: float) -> None:
     """A group's steps that end at `time` or before, and the start of one that begins before it."""
     while True:
         if c.busy[g] == 1:
             if c.until[g] > time:
-                return
+                break
             _complete(q, c, k, g)
         if c.flight[g] == 0 or c.clock[g] >= time:
+            c.quiet[g] = c.clock[g]
+            return
+        _coast(c, k, g, time)
+        if c.clock[g] >= time:
+            c.quiet[g] = c.clock[g]
             return
         _begin(q, c, k, g)
+    c.quiet[g] = c.until[g]
+    if c.fresh_size[g] == 0:
+        # Steps get no shorter while the same requests decode over more and more tokens.
+        c.quiet[g] += max(0, _undisturbed(c, k, g) - 1) * (c.until[g] - c.clock[g]) * (1.0 - 1e-9)
 
 
 # --- The router ----------------------------------------------------------------------------------
@@ -578,6 +658,9 @@ def _route(q: Requests, c: Groups, k: Constants, request: int, time: float) -> b
             g, fewest, least = candidate, c.flight[candidate], tokens
     if g < 0:
         return False
+    if c.flight[g] > 0:
+        _advance(q, c, k, g, time)
+    c.quiet[g] = 0.0
     rank = 0
     for r in range(1, k.ranks):
         if c.rank_flight[g, r] < c.rank_flight[g, rank] or (
@@ -619,7 +702,7 @@ def run_until(q: Requests, c: Groups, k: Constants, time: float) -> None:
         request = q.cursor[_NEXT]
         now = q.arrival[request]
         for g in range(len(c.state)):
-            if c.state[g] != GONE and c.flight[g] > 0:
+            if c.flight[g] > 0 and c.quiet[g] <= now:
                 _advance(q, c, k, g, now)
         q.cursor[_NEXT] += 1
         q.cursor[_ARRIVED] += 1
@@ -627,11 +710,11 @@ def run_until(q: Requests, c: Groups, k: Constants, time: float) -> None:
         if _blocks(q.prompt[request] + q.output[request] - 1) > k.blocks:
             # No rank could ever hold it.
             q.outcome[request] = REJECTED
-        if q.cursor[_GATEWAY] == request:
-            if q.outcome[request] == REJECTED or _route(q, c, k, request, now):
-                q.cursor[_GATEWAY] += 1
+        first = q.cursor[_GATEWAY] == request
+        if first and (q.outcome[request] == REJECTED or _route(q, c, k, request, now)):
+            q.cursor[_GATEWAY] += 1
     for g in range(len(c.state)):
-        if c.state[g] != GONE and c.flight[g] > 0:
+        if c.flight[g] > 0:
             _advance(q, c, k, g, time)
 
 
@@ -660,7 +743,7 @@ def clear_place(q: Requests, c: Groups, k: Constants, g: int) -> None:
     c.state[g] = GONE
     c.busy[g] = 0
     c.flight[g] = c.heap_size[g] = c.fresh_size[g] = c.step[g] = 0
-    c.clock[g] = c.until[g] = 0.0
+    c.clock[g] = c.until[g] = c.quiet[g] = 0.0
 
 
 def arrived(q: Requests) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """What a Prometheus would know of the groups: samples at intervals, seen late, sometimes wrong or missing.
 
-Only ready and draining groups are scraped. A `View` answers as of a moment: it sees the samples that are at least `delay`
-old, and its windows end where its sight ends, not at the moment itself.
+Only ready and draining groups are scraped. A `View` answers as of a moment: it sees the samples that are at least
+`delay` old, and its windows end where its sight ends, not at the moment itself.
 """
 
 from collections.abc import Iterable
@@ -187,7 +187,7 @@ class View:
     def increase(self, counter: str, seconds: float, *, draining: bool = False) -> dict[int, float]:
         """By how much a counter grew over such a window, of each group with two samples in it.
 
-        Between samples, not extrapolated; a fall is a reset, after which all that is counted is new; NaN is passed over.
+        Between samples, not extrapolated; a fall is a reset, after which all that is counted is new; NaN is skipped.
         """
         column, found = _COLUMN[counter], {}
         for number, series in self._chosen(draining):
@@ -210,8 +210,8 @@ class View:
     def quantile(self, histogram: str, q: float, seconds: float, *, draining: bool = False) -> float | None:
         """Seconds below which a share `q` of what was observed over such a window lies, over all groups.
 
-        PromQL's histogram_quantile: linear inside a bucket, from 0 in the first; what is in the last, which has no upper
-        bound, counts as the highest bound. None if nothing was observed.
+        PromQL's histogram_quantile: linear inside a bucket, from 0 in the first; what is in the last, which has no
+        upper bound, counts as the highest bound. None if nothing was observed.
         """
         counts = self.buckets(histogram, seconds, draining=draining)
         return histogram_quantile(q, BOUNDS[histogram], counts)
