@@ -29,6 +29,7 @@ def engines(draw: st.DrawFn) -> EngineModel:
         base=draw(st.sampled_from([0.5, 0.01])),
         experts=draw(st.sampled_from([0.0, 0.25])),
         expert_share=draw(st.sampled_from([0.0, 0.1, 1.0])),
+        shared=draw(st.sampled_from([0.0, 0.002])),
         decode=draw(st.sampled_from([0.0, 0.125])),
         prefill=draw(st.sampled_from([0.0, 0.0625])),
         kv=draw(st.sampled_from([0.0, 0.001])),

@@ -2,12 +2,13 @@
 
 Times of a step of a group, whose ranks run in lockstep:
 
-    t = base + experts x (1 - (1 - k/E)^N) + max over ranks (decode x d + prefill x p + kv x K)
+    t = base + experts x (1 - (1 - k/E)^N) + shared x N + max over ranks (decode x d + prefill x p + kv x K)
 
 N tokens of the group in the step; d requests of a rank that decode and p prompt tokens that it computes in the step; K
 tokens in the KV cache of a rank's running requests as the step begins. `base` is launching and exchange; `experts` the
 reading of all expert weights, of which N tokens touch the share in brackets (k of E experts for each token, drawn
-evenly): a curve that is flat above a hundred tokens or so.
+evenly): a curve that is flat above a hundred tokens or so; `shared` is what every token costs the whole group, its way
+to the experts and their arithmetic.
 
 `engines/*.yaml` are sets fitted to tables of measurements (`hack/bench/fit_engine.py`).
 """
@@ -52,6 +53,8 @@ class EngineModel(BaseModel):
     """Seconds for reading every expert (`e`)."""
     expert_share: _Share = 0.0
     """Experts that a token goes to, of all: k/E."""
+    shared: _Time = 0.0
+    """Seconds for each token of the group in the step, prompt or not."""
     decode: _Time = 0.0
     """Seconds for each request that decodes (`b`)."""
     prefill: _Time = 0.0
@@ -86,9 +89,8 @@ class EngineModel(BaseModel):
         if tokens is None:
             tokens = self.ranks * (decode + prefill)
         touched: float = 1.0 - (1.0 - self.expert_share) ** tokens
-        return (
-            self.base + self.experts * touched + self.decode * decode + self.prefill * prefill + self.kv * kv
-        )
+        own = self.decode * decode + self.prefill * prefill + self.kv * kv
+        return self.base + self.experts * touched + self.shared * tokens + own
 
 
 def read_engine(path: str | Path) -> EngineModel:

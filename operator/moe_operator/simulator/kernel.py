@@ -173,6 +173,7 @@ class Constants(NamedTuple):
     experts: float
     untouched: float
     """log(1 - k/E)."""
+    shared: float
     decode: float
     prefill: float
     kv: float
@@ -189,6 +190,7 @@ def constants(engine: EngineModel) -> Constants:
         engine.base,
         engine.experts,
         math.log1p(-share) if share < 1 else -math.inf,
+        engine.shared,
         engine.decode,
         engine.prefill,
         engine.kv,
@@ -472,7 +474,8 @@ def _begin(q: Requests, c: Groups, k: Constants, g: int) -> None:
         own = k.decode * c.decoding[g, r] + k.prefill * computing + k.kv * c.tokens[g, r]
         slowest = max(slowest, own)
     c.busy[g] = 1
-    c.until[g] = now + (k.base + k.experts * (1.0 - math.exp(total * k.untouched)) + slowest)
+    common = k.base + k.experts * (1.0 - math.exp(total * k.untouched)) + k.shared * total
+    c.until[g] = now + (common + slowest)
 
 
 @compiled
@@ -576,7 +579,7 @@ def _coast(c: Groups, k: Constants, g: int, time: float) -> None:
     total = 0
     for r in range(k.ranks):
         total += c.decoding[g, r]
-    fixed = k.experts * (1.0 - math.exp(total * k.untouched))
+    common = k.base + k.experts * (1.0 - math.exp(total * k.untouched)) + k.shared * total
     clock = c.clock[g]
     at, low, high, seen = -1, 0.0, -1.0, 0
     done = 0
@@ -589,7 +592,7 @@ def _coast(c: Groups, k: Constants, g: int, time: float) -> None:
                 + k.kv * (c.tokens[g, r] + done * c.decoding[g, r])
             )
             slowest = max(slowest, own)
-        until = clock + (k.base + fixed + slowest)
+        until = clock + (common + slowest)
         if until > time:
             break
         if not low < until - clock <= high:
