@@ -105,7 +105,9 @@ def main() -> None:
     of_rank = positive_least_squares([[1.0, d, p, k] for d, p, k, *_ in steps], [step[4] for step in steps])
     errors = []
     for d, p, k, expert_seconds, rank_seconds in steps:
-        fitted = np.dot(of_experts, [1.0, touched(d + p), arguments.ranks * (d + p)]) + np.dot(of_rank, [1.0, d, p, k])
+        fitted = np.dot(of_experts, [1.0, touched(d + p), arguments.ranks * (d + p)]) + np.dot(
+            of_rank, [1.0, d, p, k]
+        )
         errors.append(fitted / (expert_seconds + rank_seconds) - 1)
     decoding, computing = errors[: -len(PROMPTS)], errors[-len(PROMPTS) :]
 
@@ -125,7 +127,9 @@ def main() -> None:
         f"{np.max(np.abs(computing)):.1%}. KV cache: {capacity:.1f} GiB x {UTILIZATION} less {taken:.1f} GiB, "
         f"{per_sequence / tokens:.0f} bytes a token."
     )
-    print("# Printed by hack/bench/fit_engine.py; times in seconds, counts for each rank but `gpus` and `ranks`.")
+    print(
+        "# Printed by hack/bench/fit_engine.py; times in seconds, counts for each rank but `gpus` and `ranks`."
+    )
     for key, value in {
         "name": arguments.name,
         "source": json.dumps(source),
