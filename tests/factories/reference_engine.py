@@ -130,7 +130,9 @@ class Group:
             # A preempted request computes its prompt again before it decodes.
             self.decoders -= {id(request) for request in rank.waiting}
         rest = math.log1p(-e.expert_share) if e.expert_share < 1 else -math.inf
-        self.until = self.clock + (e.base + e.experts * (1.0 - math.exp(total * rest)) + e.shared * total + max(own))
+        self.until = self.clock + (
+            e.base + e.experts * (1.0 - math.exp(total * rest)) + e.shared * total + max(own)
+        )
 
     def _complete(self, now: float) -> None:
         for rank in self.ranks:

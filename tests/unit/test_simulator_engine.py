@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
+
 from factories.simulation import engine, run, together
 from moe_operator.simulator import kernel
 from moe_operator.simulator.engine_model import engines
 from moe_operator.simulator.result import Result
 from moe_operator.simulator.trace import make_trace
-from pydantic import ValidationError
 
 
 def _last(result: Result) -> list[float]:
