@@ -1,12 +1,12 @@
-"""`python hack/bench/fit_engine.py NAME MODEL [options]`: constants of an EngineModel, fitted to aiconfigurator's tables.
+"""`python hack/bench/fit_engine.py NAME MODEL [options]`: an EngineModel's constants, fitted to aiconfigurator's tables.
 
-Prints the YAML of `operator/moe_operator/simulator/engines/NAME.yaml`, with the tables' version and the residuals. Needs
-`pip install aiconfigurator==0.12.0` in an environment of its own (it brings its tables, and needs no network and no GPU);
-the project does not depend on it, and this file on nothing of the project.
+Prints the YAML of `operator/moe_operator/simulator/engines/NAME.yaml`, with the tables' version and the residuals.
+Needs `pip install aiconfigurator==0.12.0` in an environment of its own (it brings its tables, and needs no network and
+no GPU); the project does not depend on it, and this file on nothing of the project.
 
-A step's time is the sum of its operations. What is done for the experts (dispatch, expert kernels, combine) depends on the
-tokens of the whole group, the rest on a rank's own requests; the two are fitted apart, each by least squares of relative
-errors over steps that only decode and steps that only compute prompts, with no constant below 0.
+A step's time is the sum of its operations. What is done for the experts (dispatch, expert kernels, combine) depends on
+the tokens of the whole group, the rest on a rank's own requests; the two are fitted apart, each by least squares of
+relative errors over steps that only decode and steps that only compute prompts, with no constant below 0.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-#: Requests of a rank in a step that decodes, tokens of each in the cache, and prompt tokens of a rank in one that does not.
+#: Requests of a rank in a step that decodes, tokens of each in the cache; prompt tokens of a rank in one that does not.
 DECODING = (1, 4, 16, 32, 64, 128, 256)
 CONTEXTS = (512, 4000, 12000)
 PROMPTS = (128, 256, 512, 1024, 2048, 4096, 8192)

@@ -1,7 +1,7 @@
 """`python -m bench.simulator [FOLDER]`: time and memory of a day of 1.4 million requests on 12 groups of 8 ranks.
 
-FOLDER holds a trace of a day with a quarter of that, `servegen_r1_1day_x0.25.csv.gz`, of which four jittered copies are
-laid over one another; without it a day of the same size is made up. The engine is that of the catalogue for DeepSeek-R1.
+FOLDER holds a trace of a day with a quarter of that, `servegen_r1_1day_x0.25.csv.gz`, of which four jittered copies
+are laid over one another; without it a day of the same size is made up. The engine is that for DeepSeek-R1.
 A static policy, so that what is measured is the simulator. Compiling is measured apart, by a first run of a minute.
 """
 

@@ -1,5 +1,5 @@
-"""Groups' lives, samples of them, and results. Wrong here, a policy is charged GPU time it did not take, or sees what no
-Prometheus would show."""
+"""Groups' lives, samples of them, and results. Wrong here, a policy is charged GPU time it did not take, or sees
+what no Prometheus would show."""
 
 import math
 
@@ -27,7 +27,7 @@ def _long(count: int = 8, seconds: int = 300, duration: float = 1000.0) -> Trace
 def test_a_group_serves_after_its_cold_start_and_costs_from_its_creation() -> None:
     policy = Scripted({105: 2})
     result = run(IDLE, policy=policy)
-    states = {now: state for now, state in policy.seen}
+    states = dict(policy.seen)
     assert (states[195].ready, states[195].starting) == (1, 1)
     assert (states[210].ready, states[210].starting) == (2, 0)
     assert result.group_seconds[Life.STARTING] == pytest.approx(100)
@@ -47,7 +47,7 @@ def test_cold_starts_vary_by_the_seed_within_their_share() -> None:
 def test_starting_groups_are_cancelled_before_a_ready_one_drains() -> None:
     policy = Scripted({15: 4, 60: 2, 90: 1})
     result = run(_long(), policy=policy)
-    states = {now: state for now, state in policy.seen}
+    states = dict(policy.seen)
     assert (states[75].ready, states[75].starting, states[75].draining) == (1, 1, 0)
     assert (states[105].ready, states[105].starting, states[105].draining) == (1, 0, 0)
     assert result.cancelled_seconds == pytest.approx(45 + 45 + 75)

@@ -1,7 +1,8 @@
 """Groups' lives: starting, ready, draining, gone; and the GPU time that each takes.
 
 GPUs are held from a group's creation to its end, whether it serves or not. A group starts for the cold start, give or
-take a drawn share; draining it gets no new requests, and ends with its last one, or at a deadline, when the rest is cut.
+take a drawn share; draining it gets no new requests, and ends with its last one, or at a deadline, when the rest is
+cut.
 """
 
 from collections.abc import Iterator

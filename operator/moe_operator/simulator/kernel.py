@@ -17,15 +17,15 @@ put together. A request waits at the gateway only while no group is ready; it go
 with the fewest requests in flight, then the fewest prompt tokens in flight.
 
 A decoding request costs nothing between its first and its last token: a group keeps a heap of the steps in which
-requests end, and each rank counts its requests by where they are in a block (a request whose tokens fill its blocks as a
-step begins needs one more). Steps in which nothing begins or ends are taken in one go, and a group is left behind while
+requests end, and each rank counts its requests by where they are in a block (a request whose tokens fill its blocks as
+a step begins needs one more). Steps in which nothing begins or ends are taken in one go, and a group is left behind while
 nothing can end there and nothing arrives.
 
 All compiled code is in this one file, because Numba's cache looks only at the file of the function that is called.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,10 +57,8 @@ COUNTERS = (
 PROMPT, CACHED, OUTPUT, ENDED, ENDED_PROMPT, ENDED_OUTPUT, PREEMPTIONS = range(len(COUNTERS))
 
 #: vLLM's buckets, upper bounds in seconds (`v1/metrics/buckets.py`, 0.32).
-TTFT_BUCKETS = np.array(
-    (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75)
-    + (1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0)
-)
+_BELOW_A_SECOND = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75)
+TTFT_BUCKETS = np.array([*_BELOW_A_SECOND, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0])
 TOKEN_BUCKETS = np.array(
     [
         0.01,
@@ -270,7 +268,8 @@ def groups(places: int, engine: EngineModel) -> Groups:
 def more_places(old: Groups, engine: EngineModel) -> Groups:
     """Twice the places, the old ones as they were."""
     new = groups(len(old.state), engine)
-    return Groups(*(np.concatenate(pair) for pair in zip(old, new, strict=True)))
+    pairs: list[tuple[NDArray[Any], NDArray[Any]]] = list(zip(old, new, strict=True))
+    return Groups(*(np.concatenate(pair) for pair in pairs))
 
 
 # --- The heap of a group's ends ------------------------------------------------------------------
@@ -353,7 +352,7 @@ def _leave_running(q: Requests, c: Groups, g: int, r: int, request: int) -> None
 @compiled
 def _preempt_last(q: Requests, c: Groups, g: int, r: int, now: float) -> int:
     """The last admitted waits before all others. Returns it."""
-    request = c.run_tail[g, r]
+    request: int = c.run_tail[g, r]
     _leave_running(q, c, g, r, request)
     if request == c.partial[g, r]:
         held = c.partial_done[g, r]

@@ -83,7 +83,8 @@ class Result:
         goal = objective or self.objective
         with np.errstate(invalid="ignore"):
             within: NDArray[np.bool_] = (self.ttft <= goal.ttft) & (self.tpot <= goal.tpot)
-        return within & (self.outcome == kernel.FINISHED)
+        served: NDArray[np.bool_] = within & (self.outcome == kernel.FINISHED)
+        return served
 
     def attainment(self, objective: Objective | None = None) -> float:
         """Share of the requests served within an objective, from 0 to 1; 1 if there were none."""
@@ -160,9 +161,14 @@ class Result:
             if len(seen):
                 slow[minute] = np.quantile(seen, 0.99)
         samples = self.samples.T
+        desired, ready, starting, draining, running = (mean(samples[at], of_sample) for at in range(1, 6))
         return Timeline(
-            np.arange(minutes, dtype=np.float64),
-            *(mean(samples[at], of_sample) for at in range(1, 6)),
+            minute=np.arange(minutes, dtype=np.float64),
+            desired=desired,
+            ready=ready,
+            starting=starting,
+            draining=draining,
+            running=running,
             waiting=mean(samples[6] + samples[7], of_sample),
             arrivals=np.bincount(of_request, minlength=minutes) / 60,
             prompt_tokens=rate(self.trace.prompt),
