@@ -1,4 +1,4 @@
-"""`python hack/bench/fit_engine.py NAME MODEL [options]`: an EngineModel's constants, fitted to aiconfigurator's tables.
+"""`python hack/bench/fit_engine.py NAME MODEL [options]`: constants of an engine, fitted to aiconfigurator's tables.
 
 Prints the YAML of `operator/moe_operator/simulator/engines/NAME.yaml`, with the tables' version and the residuals.
 Needs `pip install aiconfigurator==0.12.0` in an environment of its own (it brings its tables, and needs no network and

@@ -18,8 +18,8 @@ with the fewest requests in flight, then the fewest prompt tokens in flight.
 
 A decoding request costs nothing between its first and its last token: a group keeps a heap of the steps in which
 requests end, and each rank counts its requests by where they are in a block (a request whose tokens fill its blocks as
-a step begins needs one more). Steps in which nothing begins or ends are taken in one go, and a group is left behind while
-nothing can end there and nothing arrives.
+a step begins needs one more). Steps in which nothing begins or ends are taken in one go, and a group is left behind
+while nothing can end there and nothing arrives.
 
 All compiled code is in this one file, because Numba's cache looks only at the file of the function that is called.
 """
