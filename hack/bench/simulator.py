@@ -17,10 +17,9 @@ import numpy as np
 
 from moe_operator.simulator import kernel
 from moe_operator.simulator.engine_model import engines
-from moe_operator.simulator.policy import FleetState
+from moe_operator.simulator.policy import FleetState, View
 from moe_operator.simulator.result import Result
 from moe_operator.simulator.run import simulate
-from moe_operator.simulator.scrape import View
 from moe_operator.simulator.trace import Trace, cut, make_trace, read_trace, scaled
 
 NAME = "servegen_r1_1day_x0.25.csv.gz"
