@@ -1,0 +1,89 @@
+"""How much of a group its load takes: the share of the load that it could take at the objective, by the scarcest resource.
+
+What gauges say is not proportional to the load. Requests stay longer the fuller the batch is, so KV cache and slots fill
+faster than the load grows. With a step time that grows in proportion to the tokens in it,
+
+    t = a + n*b + p*c + K*g    n: sequences that decode, p: prompt tokens, K: KV tokens, each of them arrivals * t * constant
+
+the step time at s times the present load is t(s) = a / (1 - s*y) with y = 1 - a/t: only the step time without load (a)
+and the present one have to be known, not the constants nor the mix of requests. Whatever fills with requests at work, F,
+grows as s * t(s), so it reaches its limit at 1/s = (F/limit) * (1 - y) + y, and the step time reaches the objective at
+1/s = y / (1 - a/objective). These are the shares below. They add up over groups, and do not change with how many there
+are: half the load of a group is half its share.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+#: Share of the KV cache beyond which vLLM begins to preempt: sequences grow after they were admitted.
+KV_LIMIT = 0.9
+#: Of `y` (see above): beyond it one measurement says nothing of how much more would fit.
+_MOST_BUSY = 0.98
+
+
+class Resource(StrEnum):
+    """What a group runs out of first."""
+
+    KV_CACHE = "KvCache"
+    REQUEST_SLOTS = "RequestSlots"
+    STEP_TIME = "StepTime"
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What a group's worst rank says of itself."""
+
+    running: float
+    """Requests at work."""
+    slots: int
+    """Requests that it can work on at once; 0: unknown."""
+    kv: float
+    """Share of the KV cache in use, 0 to 1."""
+    step_time: float | None = None
+    """Mean time between a request's tokens, in seconds; None where none came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A group's load: 1 is as much as it can take at the objective."""
+
+    value: float
+    resource: Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a group is full."""
+
+    idle_step_time: float | None = None
+    """Step time without load, in seconds: `a` above; None: unknown, then gauges are taken as proportional to the load."""
+    step_time: float | None = None
+    """The longest that the objective allows, in seconds; None: no objective."""
+    kv: float = KV_LIMIT
+
+
+def share_of(gauges: Gauges, limits: Limits) -> Share:
+    """The share of a group that its present load takes."""
+    busy = busy_share(gauges.step_time, limits.idle_step_time)
+    found = Share(_filling(gauges.kv / limits.kv, busy), Resource.KV_CACHE)
+    if gauges.slots:
+        slots = _filling(gauges.running / gauges.slots, busy)
+        if slots > found.value:
+            found = Share(slots, Resource.REQUEST_SLOTS)
+    idle, limit = limits.idle_step_time, limits.step_time
+    if idle is not None and limit is not None and limit > idle:
+        step = busy / (1 - idle / limit)
+        if step > found.value:
+            found = Share(step, Resource.STEP_TIME)
+    return found
+
+
+def busy_share(step_time: float | None, idle_step_time: float | None) -> float:
+    """`y` above: the part of a step that the load is to blame for, 0 where it is not known."""
+    if step_time is None or idle_step_time is None or step_time <= idle_step_time:
+        return 0.0
+    return min(1 - idle_step_time / step_time, _MOST_BUSY)
+
+
+def _filling(filled: float, busy: float) -> float:
+    return filled * (1 - busy) + busy if filled > 0 else 0.0

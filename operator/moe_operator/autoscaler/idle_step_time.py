@@ -1,0 +1,59 @@
+"""The step time of an engine without load, learned from how its step time goes with its batch. Pure."""
+
+from dataclasses import dataclass, replace
+
+#: Weight of an observation halves in this time (s): the mix of requests changes over hours.
+HALF_LIFE = 1800.0
+#: What the prior counts for, in observations.
+_PRIOR_WEIGHT = 2.0
+#: Of the mean step time: least and most that the idle one can be.
+_LEAST, _MOST = 0.1, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class IdleStepTime:
+    """Weighted sums of a straight line, step time over requests at work. Times in seconds.
+
+    For one mix of requests the line is exact (`capacity`): requests at work are arrivals times output length times step
+    time. The prior counts as observations at no load.
+    """
+
+    prior: float | None = None
+    at: float | None = None
+    weight: float = 0.0
+    x: float = 0.0
+    xx: float = 0.0
+    t: float = 0.0
+    xt: float = 0.0
+    least: float = float("inf")
+    """The shortest step time seen."""
+
+    def observed(self, now: float, running: float, step_time: float) -> "IdleStepTime":
+        """With one more observation of one group: requests at work and the mean step time over the same seconds."""
+        kept = 1.0 if self.at is None else 0.5 ** (max(0.0, now - self.at) / HALF_LIFE)
+        return replace(
+            self,
+            at=now,
+            weight=self.weight * kept + 1,
+            x=self.x * kept + running,
+            xx=self.xx * kept + running * running,
+            t=self.t * kept + step_time,
+            xt=self.xt * kept + running * step_time,
+            least=min(self.least, step_time),
+        )
+
+    @property
+    def value(self) -> float | None:
+        """The line's value at no load; the prior while nothing was observed, None without one."""
+        if self.weight <= 0:
+            return self.prior
+        mean = self.t / self.weight
+        weight, x, xx, t, xt = self.weight, self.x, self.xx, self.t, self.xt
+        if self.prior is not None:
+            weight += _PRIOR_WEIGHT
+            t += _PRIOR_WEIGHT * self.prior
+        spread = weight * xx - x * x
+        if spread <= 1e-9 * max(xx * weight, 1e-9):
+            return self.prior
+        slope = max(0.0, (weight * xt - x * t) / spread)
+        return min(max((t - slope * x) / weight, _LEAST * mean), _MOST * self.least)
