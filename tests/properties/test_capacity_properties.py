@@ -1,5 +1,5 @@
-"""A group's share is proportional to its load. Were it not, a fleet would be sized rightly at one load only: too small as
-it empties, too large as it fills."""
+"""A group's share is proportional to its load. Were it not, a fleet would be sized rightly at one load only: too large
+or too small at every other."""
 
 import pytest
 from hypothesis import assume, given

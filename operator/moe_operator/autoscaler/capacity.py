@@ -1,15 +1,15 @@
-"""How much of a group its load takes: the share of the load that it could take at the objective, by the scarcest resource.
+"""How much of a group its load takes: the share of what it could take at the objective, by the scarcest resource.
 
-What gauges say is not proportional to the load. Requests stay longer the fuller the batch is, so KV cache and slots fill
-faster than the load grows. With a step time that grows in proportion to the tokens in it,
+What gauges say is not proportional to the load. Requests stay longer the fuller the batch is, so KV cache and slots
+fill faster than the load grows. With a step time that grows in proportion to the tokens in it,
 
-    t = a + n*b + p*c + K*g    n: sequences that decode, p: prompt tokens, K: KV tokens, each of them arrivals * t * constant
+    t = a + n*b + p*c + K*g    n: sequences that decode, p: prompt tokens, K: KV tokens: each is arrivals * t * constant
 
 the step time at s times the present load is t(s) = a / (1 - s*y) with y = 1 - a/t: only the step time without load (a)
-and the present one have to be known, not the constants nor the mix of requests. Whatever fills with requests at work, F,
-grows as s * t(s), so it reaches its limit at 1/s = (F/limit) * (1 - y) + y, and the step time reaches the objective at
-1/s = y / (1 - a/objective). These are the shares below. They add up over groups, and do not change with how many there
-are: half the load of a group is half its share.
+and the present one have to be known, not the constants nor the mix of requests. Whatever fills with requests at work,
+F, grows as s * t(s), so it reaches its limit at 1/s = (F/limit) * (1 - y) + y, and the step time reaches the objective
+at 1/s = y / (1 - a/objective). These are the shares below. They add up over groups, and do not change with how many
+there are: half the load of a group is half its share.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Limits:
     """Where a group is full."""
 
     idle_step_time: float | None = None
-    """Step time without load, in seconds: `a` above; None: unknown, then gauges are taken as proportional to the load."""
+    """Step time without load, in seconds: `a` above; None: unknown, then gauges count as proportional to the load."""
     step_time: float | None = None
     """The longest that the objective allows, in seconds; None: no objective."""
     kv: float = KV_LIMIT
