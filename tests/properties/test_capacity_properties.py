@@ -59,7 +59,7 @@ def test_at_share_one_a_limit_is_met_and_none_is_passed(
     assert max(filled.values()) <= 1.0 + 1e-6
 
 
-@given(IDLE, st.floats(0.05, 0.85), OUTPUT, st.floats(0.3, 3.0))
+@given(IDLE, st.floats(0.2, 0.85), OUTPUT, st.floats(0.5, 2.0))
 def test_the_idle_step_time_is_found_from_a_wrong_prior_in_half_an_hour(
     idle: float, busy: float, output: int, wrong: float
 ) -> None:
