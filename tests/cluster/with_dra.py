@@ -16,7 +16,7 @@ import yaml
 
 from cluster.chart_rights import start
 from cluster.replica import Replica
-from cluster.runtime_helpers import CRD, NAMESPACE, ensure_crd, new_client, until
+from cluster.runtime_helpers import CRD, NAMESPACE, until
 from factories.deployments import group_plan, model_deployment, rendering
 from factories.dra import channel_class, channel_slice, channel_template, device_class
 from factories.gpu_nodes import resource_slice
@@ -44,14 +44,6 @@ from moe_operator.resources.compute_domain import COMPUTE_DOMAIN_NAME, build_com
 from moe_operator.runtime.kube_client import AioKubeClient
 
 pytestmark = pytest.mark.timeout(240)
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[AioKubeClient]:
-    client = await new_client()
-    await ensure_crd(client)
-    yield client
-    await client.close()
 
 
 @pytest.fixture

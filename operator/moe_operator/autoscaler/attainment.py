@@ -26,8 +26,7 @@ def within(bounds: Sequence[float], counts: Sequence[float], objective: float) -
     """`counts` are cumulative as Prometheus has them, one for each bound (s, ascending, the last may be infinite).
 
     Requests of the bucket with the objective are taken as spread evenly in it; above the last finite bound
-    none kept it.
-    Raises ValueError where the two do not belong together.
+    none kept it. Raises ValueError where the two do not belong together.
     """
     if len(bounds) != len(counts) or not counts:
         raise ValueError(f"{len(bounds)} bounds and {len(counts)} counts")

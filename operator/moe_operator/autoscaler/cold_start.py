@@ -9,8 +9,8 @@ PRIOR = 300.0
 KEPT = 20
 #: Of the starts seen, the share that is to be no longer than what is counted with.
 QUANTILE = 0.9
-#: What the prior counts for, in starts.
-_PRIOR_WEIGHT = 1.0
+#: Starts from which on the prior no longer counts as one of them.
+_ENOUGH = KEPT // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,9 @@ class ColdStart:
 
     @property
     def expected(self) -> float:
-        """Seconds to count with: the 0.9 quantile of what was seen and, as one of them, the prior."""
-        if len(self.seen) >= KEPT // 4:
-            return quantile(sorted(self.seen), QUANTILE)
-        known = sorted((*self.seen, self.prior))
-        return quantile(known, QUANTILE if self.seen else 1.0)
+        """Seconds to count with: the 0.9 quantile of what was seen, with the prior while that is little."""
+        known = self.seen if len(self.seen) >= _ENOUGH else (*self.seen, self.prior)
+        return quantile(sorted(known), QUANTILE)
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
