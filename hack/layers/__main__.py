@@ -28,7 +28,7 @@ def chosen(arguments: list[str]) -> list[str]:
 
 
 def summary(outcomes: dict[str, Outcome]) -> tuple[str, bool]:
-    """The closing table, and whether every layer ran something and none failed."""
+    """The closing table with what failed, and whether every layer ran something and none failed."""
     lines = [f"{'LAYER':<12}{'PASSED':>8}{'FAILED':>8}{'SKIPPED':>9}{'SECONDS':>9}"]
     for name, one in outcomes.items():
         lines.append(f"{name:<12}{one.passed:>8}{one.failed:>8}{one.skipped:>9}{one.seconds:>9.0f}")
@@ -39,6 +39,7 @@ def summary(outcomes: dict[str, Outcome]) -> tuple[str, bool]:
     lines.append(f"{passed} passed, {failed} failed, {skipped} skipped")
     empty = [name for name, one in outcomes.items() if one.passed + one.failed == 0]
     lines += [f"layer {name} ran nothing" for name in empty]
+    lines += [f"{name}: {broken}" for name, one in outcomes.items() for broken in one.broken]
     return "\n".join(lines), not failed and not empty
 
 

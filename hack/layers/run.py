@@ -6,10 +6,13 @@ import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from layers.table import Layer
+
+#: Characters of a failed test's message that are repeated at the very end, where it is found though the log was cut.
+LONGEST = 300
 
 
 @dataclass
@@ -20,6 +23,8 @@ class Outcome:
     failed: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    broken: list[str] = field(default_factory=list)
+    """What failed, a line for each, tests with the beginning of their message."""
 
 
 class Runner:
@@ -60,6 +65,7 @@ class Runner:
             if self._command(layer, command) != 0:
                 print(f"{layer.name}: preparation failed: {' '.join(command)}", flush=True)
                 outcome.failed += 1
+                outcome.broken.append(f"preparation: {' '.join(command)}")
                 break
         else:
             for command in layer.checks:
@@ -67,6 +73,7 @@ class Runner:
                     outcome.passed += 1
                 else:
                     outcome.failed += 1
+                    outcome.broken.append(" ".join(command))
             for command in layer.tests:
                 self._tests(layer, command, outcome)
         outcome.seconds = time.monotonic() - started
@@ -80,6 +87,7 @@ class Runner:
         outcome.passed += found.passed
         outcome.failed += found.failed or (0 if code == 0 else 1)
         outcome.skipped += found.skipped
+        outcome.broken += found.broken or ([] if code == 0 else [" ".join(command)])
 
     def _command(self, layer: Layer, command: tuple[str, ...]) -> int:
         if self._stopped:
@@ -88,6 +96,8 @@ class Runner:
         errors = subprocess.STDOUT if self._prefixed else None
         with subprocess.Popen(command, stdout=output, stderr=errors, text=True, errors="replace") as process:
             self._running.add(process)
+            if self._stopped:  # after those known then were told
+                process.terminate()
             try:
                 for line in process.stdout or ():
                     print(f"{layer.name:<10} | {line}", end="", flush=True)
@@ -101,9 +111,14 @@ class Runner:
 
 
 def read_report(path: Path) -> Outcome:
-    """Counts of a JUnit report."""
+    """Counts of a JUnit report, and what failed."""
     suite = ET.parse(path).getroot().find("testsuite")
     assert suite is not None
     total, bad = int(suite.get("tests", 0)), int(suite.get("failures", 0)) + int(suite.get("errors", 0))
     skipped = int(suite.get("skipped", 0))
-    return Outcome(total - bad - skipped, bad, skipped)
+    broken = [
+        f"{case.get('classname', '')}::{case.get('name', '')}: {' '.join(fault.get('message', '').split())[:LONGEST]}"
+        for case in suite.iter("testcase")
+        for fault in (*case.iter("failure"), *case.iter("error"))
+    ]
+    return Outcome(total - bad - skipped, bad, skipped, broken=broken)

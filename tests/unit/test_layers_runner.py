@@ -69,3 +69,14 @@ def test_a_layer_that_ran_nothing_does_not_pass() -> None:
     text, good = summary({"unit": Outcome(passed=3), "e2e": Outcome()})
     assert not good
     assert "layer e2e ran nothing" in text
+
+
+def test_the_end_names_each_failure_with_its_message(tmp_path: Path) -> None:
+    """Of a long log one often sees no more than its end."""
+    test = tmp_path / "test_broken.py"
+    test.write_text("def test_sums():\n    assert 1 + 1 == 3, 'two\\nlines'\n")
+    runner = Runner()
+    runner.run([Layer("a", checks=(FAILS,), tests=((sys.executable, "-m", "pytest", "-q", str(test)),))])
+    text, _ = summary(runner.outcomes)
+    assert "test_broken::test_sums: AssertionError: two lines" in text.splitlines()[-1]
+    assert "raise SystemExit(3)" in text.splitlines()[-2]
