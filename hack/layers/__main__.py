@@ -48,6 +48,8 @@ def main() -> int:
     wanted = chosen(sys.argv[1:])
     # Told to stop, leave by an exception: it ends the running commands, and with them the clusters below.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A shell starts jobs in the background with it ignored, which commands would inherit and tests of it fail by.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     runner = Runner()
     # Engines and clients leave sockets and files when they are killed; a folder of this run's own takes them along.
     with tempfile.TemporaryDirectory(prefix="moe-", ignore_cleanup_errors=True) as scratch:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from factories.dra import channel_class
+from harness.crds import established
 from harness.kubectl import apply, kubectl
 from localcluster import dra
 
@@ -15,7 +16,7 @@ def compute_domains() -> Iterator[None]:
     """The CRDs, of the release that hack/dra pins, and the driver's class of channels."""
     files = [arg for path in dra.crds() for arg in ("-f", str(path))]
     kubectl("apply", "--server-side", *files)
-    kubectl("wait", "--for=condition=Established", f"crd/{_DOMAINS}", "--timeout=30s")
+    established(_DOMAINS)
     apply(channel_class())
     try:
         yield

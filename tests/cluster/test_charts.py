@@ -12,6 +12,7 @@ import yaml
 import render_manifests
 from factories.deployments import group_plan, model_deployment, revision_of
 from factories.site_configs import GOOD, ONLY_THE_READER_KNOWS, WRONG
+from harness.crds import established
 from harness.kubectl import CommandError, apply, helm, kubectl
 from harness.wait import wait_for
 from moe_operator.catalog.operator_config import read_config
@@ -117,7 +118,7 @@ def _namespaces() -> Iterator[None]:
         render_manifests.NAMESPACE,
         "--take-ownership",
     )
-    kubectl("wait", "--for=condition=Established", "crd/modeldeployments.moe-operator.dev", "--timeout=30s")
+    established("modeldeployments.moe-operator.dev")
     yield
     kubectl("delete", "namespace", NAMESPACE, ELSEWHERE, "--wait=false")
 

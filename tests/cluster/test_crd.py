@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from crd_cases import ACCEPTED, BASE, CHANGES, REFUSED, Case, Change, manifest, merged
+from harness.crds import established
 from moe_operator.api import crd
 from moe_operator.api.deployment import parse
 from moe_operator.api.spec import ModelDeploymentSpec
@@ -62,7 +63,7 @@ def _put(obj: dict[str, Any], **metadata: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module", autouse=True)
 def _installed() -> Iterator[None]:
     _kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD_FILE))
-    _kubectl("wait", "--for=condition=Established", "crd/modeldeployments.moe-operator.dev", "--timeout=30s")
+    established("modeldeployments.moe-operator.dev")
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     _kubectl("apply", "-f", "-", stdin=namespace)
     yield

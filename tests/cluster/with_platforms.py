@@ -18,6 +18,7 @@ import yaml
 
 from factories.dra import channel_class, channel_slice, channel_template
 from factories.platforms import ROOT, Platform, platforms
+from harness.crds import established
 from harness.kubectl import JsonObject, apply, get, items, kubectl
 from harness.wait import wait_for
 from localcluster import dra
@@ -38,7 +39,7 @@ def _driver() -> None:
     """The CRDs of NVIDIA's driver, and its class of channels."""
     for path in dra.crds():
         kubectl("apply", "--server-side", "-f", str(path))
-    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    established()
     apply(channel_class())
 
 
