@@ -85,7 +85,8 @@ def test_groups_serve_as_the_rules_written_out_plainly(trace: Trace, model: Engi
     assert counted[kernel.ENDED] == len(served)
     gaps = np.array([gap for request in served for gap in request.gaps])
     seen = fleet.places.histograms[:, kernel.ITL, : len(kernel.TOKEN_BUCKETS) + 1].sum(axis=0)
-    assert seen.sum() == len(gaps)
+    assert seen.sum() == len(gaps) == counted[kernel.GAPS]
+    assert abs(counted[kernel.GAP_TIME] - gaps.sum() * 1e6) <= len(gaps), "to the microsecond"
     # A gap on a bucket's edge may fall on either side by rounding.
     for at, bound in enumerate(kernel.TOKEN_BUCKETS):
         assert (gaps < bound * (1 - 1e-9)).sum() <= seen[: at + 1].sum() <= (gaps <= bound * (1 + 1e-9)).sum()

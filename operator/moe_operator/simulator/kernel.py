@@ -53,8 +53,11 @@ COUNTERS = (
     "finished_prompt_tokens",
     "finished_output_tokens",
     "preemptions",
+    "gaps",
+    "gap_microseconds",
 )
-PROMPT, CACHED, OUTPUT, ENDED, ENDED_PROMPT, ENDED_OUTPUT, PREEMPTIONS = range(len(COUNTERS))
+"""`gaps` between tokens of one request, and their sum: count and sum of vLLM's inter_token_latency_seconds."""
+PROMPT, CACHED, OUTPUT, ENDED, ENDED_PROMPT, ENDED_OUTPUT, PREEMPTIONS, GAPS, GAP_TIME = range(len(COUNTERS))
 
 #: vLLM's buckets, upper bounds in seconds (`v1/metrics/buckets.py`, 0.32).
 _BELOW_A_SECOND = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75)
@@ -486,6 +489,11 @@ def _observe(c: Groups, g: int, which: int, bounds: Floats, value: float, count:
 
 
 @compiled
+def _microseconds(seconds: float) -> int:
+    return int(seconds * 1e6 + 0.5)
+
+
+@compiled
 def _finish(q: Requests, c: Groups, g: int, r: int, request: int, held: int, now: float) -> None:
     _leave_running(q, c, g, r, request)
     q.last[request] = now
@@ -516,6 +524,8 @@ def _complete(q: Requests, c: Groups, k: Constants, g: int) -> None:
         decoding = c.decoding[g, r]
         decoded += decoding
         c.counters[g, r, OUTPUT] += decoding
+        c.counters[g, r, GAPS] += decoding
+        c.counters[g, r, GAP_TIME] += decoding * _microseconds(now - c.clock[g])
         c.tokens[g, r] += decoding + c.computing[g, r]
         c.computing[g, r] = 0
     if decoded > 0:
@@ -539,6 +549,8 @@ def _complete(q: Requests, c: Groups, k: Constants, g: int) -> None:
             _observe(c, g, TTFT, TTFT_BUCKETS, now - q.routed[request], 1)
         else:
             _observe(c, g, ITL, TOKEN_BUCKETS, now - q.last[request], 1)
+            c.counters[g, r, GAPS] += 1
+            c.counters[g, r, GAP_TIME] += _microseconds(now - q.last[request])
         left = q.output[request] - q.made[request] - 1
         if left == 0:
             _finish(q, c, g, r, request, held, now)
@@ -581,7 +593,7 @@ def _coast(c: Groups, k: Constants, g: int, time: float) -> None:
     common = k.base + k.experts * (1.0 - math.exp(total * k.untouched)) + k.shared * total
     clock = c.clock[g]
     at, low, high, seen = -1, 0.0, -1.0, 0
-    done = 0
+    done = spent = 0
     while done < steps and clock < time:
         slowest = 0.0
         for r in range(k.ranks):
@@ -603,6 +615,7 @@ def _coast(c: Groups, k: Constants, g: int, time: float) -> None:
             low = TOKEN_BUCKETS[at - 1] if at > 0 else -1.0
             high = TOKEN_BUCKETS[at] if at < len(TOKEN_BUCKETS) else math.inf
         seen += total
+        spent += _microseconds(until - clock)
         clock = until
         done += 1
     if done == 0:
@@ -617,6 +630,8 @@ def _coast(c: Groups, k: Constants, g: int, time: float) -> None:
         c.used[g, r] += done // BLOCK * decoding
         c.tokens[g, r] += done * decoding
         c.counters[g, r, OUTPUT] += done * decoding
+        c.counters[g, r, GAPS] += done * decoding
+        c.counters[g, r, GAP_TIME] += decoding * spent
     c.step[g] += done
     c.clock[g] = clock
 
