@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 HALF_LIFE = 1800.0
 #: What the prior counts for, in observations.
 _PRIOR_WEIGHT = 2.0
-#: Of the mean step time: least and most that the idle one can be.
-_LEAST, _MOST = 0.1, 1.0
+#: Of the mean step time: least and most that the idle one can be. The shortest step seen is no bound: with few tokens
+#: not all experts are read, so the line through batches of some size begins above it.
+_LEAST, _MOST = 0.1, 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,6 @@ class IdleStepTime:
     xx: float = 0.0
     t: float = 0.0
     xt: float = 0.0
-    least: float = float("inf")
-    """The shortest step time seen."""
 
     def observed(self, now: float, running: float, step_time: float) -> "IdleStepTime":
         """With one more observation of one group: requests at work and the mean step time over the same seconds."""
@@ -39,7 +38,6 @@ class IdleStepTime:
             xx=self.xx * kept + running * running,
             t=self.t * kept + step_time,
             xt=self.xt * kept + running * step_time,
-            least=min(self.least, step_time),
         )
 
     @property
@@ -56,4 +54,4 @@ class IdleStepTime:
         if spread <= 1e-9 * max(xx * weight, 1e-9):
             return self.prior
         slope = max(0.0, (weight * xt - x * t) / spread)
-        return min(max((t - slope * x) / weight, _LEAST * mean), _MOST * self.least)
+        return min(max((t - slope * x) / weight, _LEAST * mean), _MOST * mean)

@@ -16,9 +16,9 @@ from moe_operator.simulator.fleet import Fleet, Group, Life
 
 Floats = NDArray[np.float64]
 
-GAUGES = ("running", "waiting", "kv_usage", "kv_usage_worst", "running_worst")
+GAUGES = ("running", "waiting", "kv_usage", "kv_usage_worst", "running_worst", "ranks")
 """Requests running and waiting (sums of ranks); share of the KV cache in use (mean of ranks, worst rank); running
-requests of the worst rank."""
+requests of the worst rank; ranks that told."""
 COUNTERS = kernel.COUNTERS
 HISTOGRAMS = kernel.HISTOGRAMS
 BOUNDS = {"ttft": kernel.TTFT_BUCKETS, "tpot": kernel.TOKEN_BUCKETS, "itl": kernel.TOKEN_BUCKETS}
@@ -121,6 +121,7 @@ class Scraper:
                 usage.mean(),
                 usage.max(),
                 running.max(),
+                told.sum(),
             )
             values[len(GAUGES) : len(_COLUMN)] = places.counters[at, told].sum(axis=0)
         values[len(_COLUMN) :] = places.histograms[at].ravel()
@@ -140,6 +141,24 @@ class Scraper:
             elif fault.kind == "reset":
                 values[monotone] -= series.zero.setdefault(fault, values[monotone].copy())
         series.append(time, values)
+
+
+class Sample:
+    """One sample of one group."""
+
+    def __init__(self, at: float, values: Floats) -> None:
+        self.at = at
+        self._values = values
+
+    def __getitem__(self, metric: str) -> float:
+        """A gauge or counter."""
+        return float(self._values[_COLUMN[metric]])
+
+    def cumulative(self, histogram: str) -> tuple[float, ...]:
+        """Observations up to each bound, the last without one."""
+        first = _HISTOGRAM[histogram]
+        counts: list[float] = np.cumsum(self._values[first : first + len(BOUNDS[histogram]) + 1]).tolist()
+        return tuple(counts)
 
 
 class View:
@@ -173,6 +192,12 @@ class View:
             if last is not None and last[0] > self.now - STALENESS:
                 found[number] = float(last[1][column])
         return found
+
+    def newest(self, number: int) -> Sample | None:
+        """The newest sample of a ready or draining group, however old; None without one."""
+        series = self._scraper.groups.get(number)
+        last = series.last(self.end) if series is not None else None
+        return None if last is None else Sample(last[0], last[1])
 
     def window(
         self, metric: str, seconds: float, *, draining: bool = False

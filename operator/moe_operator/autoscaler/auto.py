@@ -1,0 +1,227 @@
+"""The operator's own scaling: as many groups as are worth having for the demand that is to be expected. Pure.
+
+Each look measures demand in groups (`demand`), compares it with what was forecast a lead time before (`forecast`),
+learns how late requests are at which load (`lateness`) and how the budget of late requests is spent (`budget`). Then
+`sizing` weighs another group against the late requests that it would avoid:
+
+- up, at once, to the number that is worth having when a group that is ordered now would serve;
+- down to the number that is worth having for the highest demand until a group could be had again, once nothing more
+  was worth having for `window`.
+
+Numbers are absolute, and groups that start count as there: nothing is ordered twice.
+"""
+
+from collections import deque
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass, field
+
+from moe_operator.autoscaler.budget import Budget
+from moe_operator.autoscaler.capacity import Limits, Resource
+from moe_operator.autoscaler.demand import Demand, DemandMeter
+from moe_operator.autoscaler.forecast import Forecaster, Forecasts
+from moe_operator.autoscaler.group_window import GroupLoad, GroupWindow
+from moe_operator.autoscaler.idle_step_time import IdleStepTime
+from moe_operator.autoscaler.lateness import Curve, Lateness
+from moe_operator.autoscaler.reading import Reading
+from moe_operator.autoscaler.sizing import Sized, expected_late, needed
+
+#: Seconds between decisions.
+TICK = 15.0
+#: Groups that one pays for rather than have all requests of one group late, while the budget is spent as aimed at.
+WORTH = 12.0
+#: Of a cold start: how long fewer groups must have done before one goes; and the least, in seconds.
+_WINDOW_SHARE, _WINDOW_LEAST = 0.3, 60.0
+#: Groups that go at one time.
+_AT_ONCE = 2
+#: Seconds that metrics and decisions are behind, in the lead time.
+_BEHIND = 30.0
+#: Seconds after which a group that serves should have been read.
+_UNREAD = 60.0
+#: Seconds for which a curve is kept before it is made anew.
+_CURVE_KEPT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is known of a deployment's groups."""
+
+    ranks: int
+    slots: int
+    """Requests that a rank works on at once; 0: unknown."""
+    ttft: float | None = None
+    """The objective: seconds to the first token; None: none."""
+    tpot: float | None = None
+    """Seconds per output token."""
+    idle_step_time: float | None = None
+    """What the plan expects, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What a decision was made of. In groups, unless said otherwise."""
+
+    level: float
+    forecast: float
+    forecaster: Forecaster
+    load: float
+    """Mean share of the groups that serve."""
+    resource: Resource | None
+    """What the most loaded group runs out of first."""
+    arrivals: float
+    """Requests per second."""
+    waiting: float
+    """Requests."""
+    lead: float
+    """Seconds until a group that is ordered now serves."""
+    up: Sized
+    down: Sized
+    late: float
+    """Share of requests that was late, over hours."""
+    worth: float
+    losses: tuple[float, ...] = ()
+    """Demand times the share that would be late, with `floor`, `floor` + 1, ... groups, up to those wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Groups that are wanted, before what limits them."""
+
+    groups: int
+    numbers: Numbers | None
+    """None while nothing was measured: then as many as there are."""
+    blind: int = 0
+    """Groups that serve and say nothing: none goes for that time."""
+    held_until: float | None = None
+    """Fewer would do from then on, if nothing changes."""
+
+
+@dataclass
+class Autoscaler:
+    """One deployment's: keeps what was seen and learned. `cold_start` in seconds is the caller's to learn."""
+
+    profile: Profile
+    cold_start: float
+    worth: float = WORTH
+    _groups: dict[Hashable, GroupWindow] = field(default_factory=dict)
+    _meter: DemandMeter = field(default_factory=DemandMeter)
+    _lateness: Lateness = field(default_factory=Lateness)
+    _budget: Budget = field(default_factory=Budget)
+    _downs: deque[tuple[float, int]] = field(default_factory=deque)
+    _curve: tuple[float, Curve] | None = None
+    _looked: float | None = None
+    _demand: Demand | None = None
+    _resource: Resource | None = None
+    blind: int = 0
+    """Groups that serve and say nothing."""
+
+    def __post_init__(self) -> None:
+        self._idle = IdleStepTime(prior=self.profile.idle_step_time)
+        self._forecasts = Forecasts(self.lead)
+
+    @property
+    def lead(self) -> float:
+        """Seconds from a look at which more is needed until a group serves."""
+        return self.cold_start + TICK + _BEHIND
+
+    # --- What is seen ----------------------------------------------------------------------------
+
+    def read(self, group: Hashable, reading: Reading, *, born: float | None = None) -> None:
+        """Take up a reading of a group. `born`: when it began to serve, for one that was not read before."""
+        window = self._groups.get(group)
+        if window is None:
+            window = self._groups[group] = GroupWindow(self.profile.ranks, self.profile.slots, born)
+        window.add(reading)
+
+    def look(
+        self, now: float, serving: Mapping[Hashable, float | None], draining: Collection[Hashable]
+    ) -> None:
+        """Measure and learn, of the groups that serve (and since when, if known) and of those that drain."""
+        for gone in [key for key in self._groups if key not in serving and key not in draining]:
+            del self._groups[gone]
+        loads = [
+            load
+            for key, born in serving.items()
+            if (load := self._load(key, now)) is not None or born is None or born <= now - _UNREAD
+        ]
+        self.blind = sum(load is None for load in loads)
+        leaving = [load for key in draining if (load := self._load(key, now)) is not None]
+        demand = self._meter.look(now, loads, leaving)
+        self._demand, self._looked = demand, now
+        if demand is None:
+            return
+        for load in loads:
+            if load is not None and load.step_time is not None:
+                self._idle = self._idle.observed(now, load.running, load.step_time)
+        self._resource = max(
+            (load.share for load in loads if load is not None), key=lambda share: share.value
+        ).resource
+        if demand.level > 0 or demand.arrivals > 0:
+            self._forecasts.lead = self.lead
+            self._forecasts.observed(demand, now)
+        if demand.judged > 0:
+            self._lateness.observed(demand.load, demand.late, demand.judged, now)
+            self._budget.observed(demand.late, demand.judged, now)
+
+    def _load(self, key: Hashable, now: float) -> GroupLoad | None:
+        window = self._groups.get(key)
+        if window is None:
+            return None
+        limits = Limits(idle_step_time=self._idle.value, step_time=self.profile.tpot)
+        return window.look(now, limits, self.profile.ttft, self.profile.tpot)
+
+    # --- What is wanted --------------------------------------------------------------------------
+
+    def want(self, now: float, current: int, floor: int, ceiling: int) -> Want:
+        """How many groups, of which there are or start `current`."""
+        demand, blind = self._demand, self.blind
+        if demand is None or self._forecasts.empty:
+            self._downs.clear()
+            return Want(current, None, blind)
+        curve = self._learned(now)
+        value = self._forecasts.value
+        at_end, highest = self._forecasts.points(now)
+        worth = self.worth * self._budget.factor(demand.arrivals)
+        up = needed(value, at_end, curve, worth, floor, ceiling)
+        down = needed(value, highest, curve, worth, floor, ceiling)
+        if down.groups < up.groups:
+            down = up
+        losses = tuple(
+            value * expected_late(value, at_end, curve, groups)
+            for groups in range(max(floor, 1), up.groups + 1)
+        )
+        numbers = Numbers(
+            level=demand.level,
+            forecast=value,
+            forecaster=self._forecasts.chosen,
+            load=demand.load,
+            resource=self._resource,
+            arrivals=demand.arrivals,
+            waiting=demand.waiting,
+            lead=self.lead,
+            up=up,
+            down=down,
+            late=self._budget.spent(demand.arrivals),
+            worth=worth,
+            losses=losses,
+        )
+        self._downs.append((now, down.groups))
+        window = max(_WINDOW_LEAST, _WINDOW_SHARE * self.cold_start)
+        while self._downs[0][0] < now - window:
+            self._downs.popleft()
+        if up.groups > current:
+            return Want(up.groups, numbers, blind)
+        if down.groups >= current or blind:
+            if blind:
+                self._downs.clear()
+            return Want(current, numbers, blind)
+        most = max(groups for _, groups in self._downs)
+        if most < current and self._downs[0][0] <= now - window + TICK:
+            return Want(max(most, current - _AT_ONCE), numbers)
+        higher = [at for at, groups in self._downs if groups >= current]
+        since = max(higher) if higher else self._downs[0][0]
+        return Want(current, numbers, held_until=since + window)
+
+    def _learned(self, now: float) -> Curve:
+        if self._curve is None or now - self._curve[0] >= _CURVE_KEPT:
+            self._curve = (now, self._lateness.curve(now))
+        return self._curve[1]

@@ -1,0 +1,105 @@
+"""The last readings of one group, and the load that they show."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from moe_operator.autoscaler.attainment import within
+from moe_operator.autoscaler.capacity import Gauges, Limits, Share, share_of
+from moe_operator.autoscaler.reading import Buckets, Reading
+
+#: Seconds that gauges and the step time are averaged over: long prompts make steps uneven.
+SMOOTHED = 60.0
+#: A reading older than this (s) says nothing of now.
+STALE_AFTER = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLoad:
+    """A group's load as of its newest reading. Means are over SMOOTHED seconds; counts are since the last look."""
+
+    share: Share
+    running: float
+    """Requests at work for each rank, mean."""
+    waiting: float
+    step_time: float | None
+    arrivals: float
+    """Requests per second that came since the last look."""
+    late: float
+    """Of the requests that were judged since the last look, those beyond the objective."""
+    judged: float
+    """Requests that ended since the last look."""
+
+
+@dataclass
+class GroupWindow:
+    """Readings of one group, oldest first. `ranks` and `slots` (of a rank; 0: unknown) are the group's own."""
+
+    ranks: int
+    slots: int
+    born: float | None = None
+    """When it began to serve, if that was seen: what it has by then came since."""
+    _readings: deque[Reading] = field(default_factory=deque)
+    _looked: Reading | None = None
+    """The newest reading at the last look."""
+    _anew: bool = False
+    """Its engines began anew since."""
+
+    def add(self, reading: Reading) -> None:
+        """Take one up. What is no number, not newer or lacks a rank is left out; counters that fell begin anew."""
+        if not reading.usable() or reading.ranks < self.ranks:
+            return
+        if self._readings:
+            last = self._readings[-1]
+            if reading.at <= last.at:
+                return
+            if not reading.follows(last):
+                self._readings.clear()
+                self._looked, self.born = None, None
+        self._readings.append(reading)
+        while len(self._readings) > 2 and self._readings[1].at <= reading.at - SMOOTHED:
+            self._readings.popleft()
+
+    def look(self, now: float, limits: Limits, ttft: float | None, tpot: float | None) -> GroupLoad | None:
+        """The load now, against an objective (s; None: none); None without a current reading."""
+        if not self._readings or self._readings[-1].at < now - STALE_AFTER:
+            return None
+        first, last = self._readings[0], self._readings[-1]
+        count = len(self._readings)
+        running = sum(reading.running for reading in self._readings) / count / self.ranks
+        kv = sum(reading.kv for reading in self._readings) / count
+        gaps = last.gaps - first.gaps
+        step_time = (last.gap_seconds - first.gap_seconds) / gaps if gaps > 0 else None
+        arrivals, late, judged = self._since_the_last_look(last, ttft, tpot)
+        self._looked = last
+        return GroupLoad(
+            share=share_of(Gauges(running, self.slots, kv, step_time), limits),
+            running=running,
+            waiting=last.waiting,
+            step_time=step_time,
+            arrivals=arrivals,
+            late=late,
+            judged=judged,
+        )
+
+    def _since_the_last_look(
+        self, last: Reading, ttft: float | None, tpot: float | None
+    ) -> tuple[float, float, float]:
+        before = self._looked
+        if before is None:
+            if self.born is None or last.at <= self.born:
+                return 0.0, 0.0, 0.0
+            return (last.running + last.waiting + last.finished) / (last.at - self.born), 0.0, 0.0
+        if last.at <= before.at:
+            return 0.0, 0.0, 0.0
+        ended = last.finished - before.finished
+        came = ended + last.running + last.waiting - before.running - before.waiting
+        late = _late(last.first_token.since(before.first_token), ttft)
+        late += _late(last.per_token.since(before.per_token), tpot)
+        return max(0.0, came) / (last.at - before.at), min(late, ended), ended
+
+
+def _late(grown: Buckets, objective: float | None) -> float:
+    if objective is None or not grown.counts or grown.counts[-1] <= 0:
+        return 0.0
+    found = within(grown.bounds, grown.counts, objective)
+    return max(0.0, found.total - found.kept)
