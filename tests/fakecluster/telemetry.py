@@ -45,7 +45,8 @@ class MemoryCollector(Collector):
         self._engines.count(engine)
         if path == "/metrics":
             return _page(engine)
-        return json.dumps({"in_flight": engine.running + engine.canaries}).encode()
+        draining = {"since": 0.0, "reason": ""} if engine.draining else None
+        return json.dumps({"in_flight": engine.running + engine.canaries, "draining": draining}).encode()
 
 
 def _page(engine: Engine) -> bytes:

@@ -34,6 +34,8 @@ class PodObservation:
     """Seconds that the engine took over each part of its start, as the agent says; empty without agent."""
     idle_connections: int = 0
     """Connections on which clients may send another request; counted by the agent, while the pod drains."""
+    draining: bool = False
+    """Whether the agent was told to drain."""
     request_slots: int = 0
     """Requests that the pod's ranks can compute at once (max-num-seqs x ranks), 0 if unknown."""
 

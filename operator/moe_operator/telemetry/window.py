@@ -23,6 +23,8 @@ class PodWindow:
     """Requests that the pod can compute at once."""
     phases: Mapping[str, float] = field(default_factory=dict)
     """Seconds of the engine's start by part."""
+    draining: bool = False
+    """Whether the agent was told to drain."""
     _scrapes: deque[EngineCounters] = field(default_factory=deque)
     _progress_at: float | None = None
     _used_at: float | None = None
@@ -103,6 +105,7 @@ class PodWindow:
             used_at=self._used_at if self._used_at is not None else last.at,
             failures=self._failures,
             phases=self.phases,
+            draining=self.draining,
             request_slots=self.slots,
             counters=last,
         )
