@@ -4,6 +4,10 @@ What a user would lose: minutes of waiting for weights that were in memory a mom
 needed, and clients' connections for as long as the group lives.
 """
 
+import pytest
+
+from fakecluster.api_server import Write
+from fakecluster.faults import FaultPlan
 from fakecluster.harness import Harness, Witness, manifest, play
 from faults.stories import long_answers
 from moe_operator.api import names, reasons
@@ -68,6 +72,33 @@ def test_it_can_drain_again_and_then_goes() -> None:
         await h.rest(90)  # 190 s after the first drain began
         assert _draining(h) == ["tiny-g1"]
         await h.serve(1, within=120)
+
+    play(scenario, settings=long_answers())
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+@pytest.mark.parametrize("how", ["crash_before", "crash_after"])
+def test_a_group_that_is_deleted_had_its_clients_moved_whatever_came_between(how: str, number: int) -> None:
+    """It was to come back, the operator crashed over it, and then it was to go after all."""
+
+    async def scenario(h: Harness) -> None:
+        await _drains(h)
+        operator = h.operator
+        operator.client.faults = FaultPlan(**{how: operator.client.attempts + number})
+        closing: list[set[str]] = []
+
+        def note(write: Write) -> None:
+            if write.kind == LEADER_WORKER_SET and write.verb == "delete":
+                closing.append(_closing(h))
+
+        h.world.server.write_listeners.append(note)
+        h.edit(replicas=2)
+        await h.until(lambda: operator.crash is not None, 60)
+        h.edit(replicas=1)
+        await h.serve(1, within=400)
+        assert closing == [{"tiny-g1-0", "tiny-g1-0-1"}]
+        await h.settle()
+        assert not _closing(h), "agents of the group that stays keep connections"
 
     play(scenario, settings=long_answers())
 

@@ -321,6 +321,7 @@ class Engine:
         self.page, self.in_flight, self.idle, self.asked = PAGE, 0, 0, []
         self.answer: web.Response | None = None
         self.refuses_logprobs = False
+        self.draining: dict[str, float] | None = None
         self.guarded = False
         """Whether clients need a key."""
 
@@ -330,9 +331,13 @@ class Engine:
             case "/metrics":
                 return web.Response(body=self.page)
             case "/moe/v1/state":
-                return web.json_response({"in_flight": self.in_flight, "idle_connections": self.idle})
+                state = {"in_flight": self.in_flight, "idle_connections": self.idle}
+                return web.json_response({**state, "draining": self.draining})
             case "/moe/v1/drain":
-                return web.json_response({})
+                if self.guarded and "X-Moe-Agent-Token" not in request.headers:
+                    return web.Response(status=401)
+                self.draining = {"since": 1.0} if request.method == "POST" else None
+                return web.json_response({"draining": self.draining})
             case "/moe/v1/canary" | "/v1/completions" as path:
                 if self.guarded and (path != "/moe/v1/canary" or "X-Moe-Agent-Token" not in request.headers):
                     return web.Response(status=401, text="Unauthorized")
@@ -409,6 +414,44 @@ class TestCollector:
         await collector.round()
         assert news == []
 
+    async def test_a_drain_that_begins_or_ends_is_news(self, engine) -> None:
+        """Lost: agents that were not told of a drain's end, until something else happens to their group."""
+        server, port, session = engine
+        server.page = PAGE.replace(b"} 3.0", b"} 0").replace(b"} 2.0", b"} 0").replace(b"} 4.0", b"} 0")
+        news: list[tuple[str, str]] = []
+        targets = [Target(("ns", "d"), "uid", "127.0.0.1", port)]
+        collector = Collector(session, lambda: targets, news.append, iter(range(1000)).__next__)
+        await collector.round()
+        await collector.round()
+        for draining in ({"since": 1.0}, None):
+            server.draining = draining
+            news.clear()
+            await collector.round()
+            assert news == [("ns", "d")]
+            assert collector.snapshot().pods["uid"].draining is (draining is not None)
+
+
+class TestDrain:
+    """The word to drain, and that it is over."""
+
+    async def test_both_reach_the_agent_with_the_operators_token(self, engine) -> None:
+        server, port, session = engine
+        server.guarded = True
+        client = HttpEngineClient(session)
+        assert await client.drain("127.0.0.1", port, "t")
+        assert server.draining is not None
+        assert not await client.undrain("127.0.0.1", port)
+        assert server.draining is not None
+        for _ in range(2):
+            assert await client.undrain("127.0.0.1", port, "t")
+            assert server.draining is None
+
+    async def test_nobody_there_is_no_exception(self, engine) -> None:
+        _, _, session = engine
+        client = HttpEngineClient(session)
+        assert not await client.drain("127.0.0.1", 1)
+        assert not await client.undrain("127.0.0.1", 1)
+
 
 class TestCanary:
     async def test_every_rank_is_asked_for_a_token(self, engine) -> None:
@@ -483,4 +526,3 @@ class TestCanary:
         _, _, session = engine
         client = HttpEngineClient(session)
         assert not (await client.canary("127.0.0.1", 1, "tiny", 1, 0, deadline=2)).passed
-        assert not await client.drain("127.0.0.1", 1)
