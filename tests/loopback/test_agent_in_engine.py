@@ -23,6 +23,7 @@ from e2e.engine_helpers import get, get_json, post_json
 from harness.processes import cpu_seconds
 from harness.wait import wait_for
 from loopback.group import PORT, Group, Layout, Pod, group
+from moe_operator.agent.keep_alive import CLOSE_AFTER
 from moe_operator.api import reasons as api_reasons
 from moe_operator.controller.engine_errors import read
 from moe_operator.resources.agent_token import agent_token, verifier_of
@@ -268,6 +269,39 @@ def test_a_drain_moves_a_pooled_client_without_a_failed_request(served: Group) -
         stream.join()
     wait_for("no request in flight", lambda: in_flight(pod) == 0, seconds=30)
     assert get_json(served.pods[1].url, "/moe/v1/state")["draining"] is None
+
+
+async def test_after_a_drain_that_was_called_off_clients_keep_their_connections_and_the_next_one_works(
+    served: Group,
+) -> None:
+    """A group that comes back would serve on with a new connection for every request, or would never drain again."""
+    pod = served.pods[0]
+    client = http.client.HTTPConnection(pod.address, PORT, timeout=60)
+    async with aiohttp.ClientSession() as session:
+        operator = HttpEngineClient(session)
+        try:
+            assert await operator.drain(pod.address, PORT, TOKEN)
+            assert _pooled_request(client) == (200, "close")
+            assert not await operator.undrain(pod.address, PORT, "guess")
+            assert _pooled_request(client) == (200, "close")
+            for _ in range(2):  # told again after a crash of the operator
+                assert await operator.undrain(pod.address, PORT, TOKEN)
+            state = get_json(pod.url, "/moe/v1/state")
+            assert (state["draining"], state["ready"]) == (None, True)
+            assert _pooled_request(client) == (200, None)
+            kept = client.sock
+            # What a drain that goes on would close.
+            rested = time.monotonic() + CLOSE_AFTER + 2
+            wait_for("a pause", lambda: time.monotonic() > rested, seconds=15)
+            assert _pooled_request(client) == (200, None)
+            assert client.sock is kept
+            assert await operator.drain(pod.address, PORT, TOKEN)
+            wait_for("the connection told", lambda: idle_connections(pod) == 1, seconds=5)
+            assert _pooled_request(client) == (200, "close")
+            wait_for("no connection left", lambda: idle_connections(pod) == 0, seconds=5)
+        finally:
+            client.close()
+            await operator.undrain(pod.address, PORT, TOKEN)
 
 
 def test_idle_connections_outlive_clients_pools_and_are_closed_by_a_drain(served: Group) -> None:
