@@ -41,7 +41,7 @@ class Engines:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Engines"]:
         app = web.Application()
-        app.router.add_get("/metrics", lambda _: self._page(metrics_page()))
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/completions", self._token)
         app.router.add_get("/moe/v1/state", self._state)
         for method in ("POST", "DELETE"):
@@ -56,8 +56,8 @@ class Engines:
             await runner.cleanup()
 
     @staticmethod
-    async def _page(text: str) -> web.Response:
-        return web.Response(text=text)
+    async def _metrics(_: web.Request) -> web.Response:
+        return web.Response(text=metrics_page())
 
     @staticmethod
     async def _token(_: web.Request) -> web.Response:
