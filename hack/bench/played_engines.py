@@ -88,7 +88,8 @@ async def _serve() -> None:
     engine.router.add_post("/v1/completions", token)
     engine.router.add_get("/metrics", figures)
     engine.router.add_get("/moe/v1/state", state)
-    engine.router.add_post("/moe/v1/drain", drain)
+    for method in ("POST", "DELETE"):
+        engine.router.add_route(method, "/moe/v1/drain", drain)
     kubelet.router.add_get("/containerLogs/{namespace}/{pod}/{container}", logs)
     loop = asyncio.get_running_loop()
     runners = [web.AppRunner(app, access_log=None) for app in (engine, kubelet)]

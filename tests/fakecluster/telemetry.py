@@ -7,12 +7,16 @@ from typing import cast
 
 import aiohttp
 
+from factories.engine_pages import histogram, page
 from fakecluster.engines import Engine, Engines, State
 from moe_operator.telemetry.collector import Collector, Key, Target
+from moe_operator.telemetry.engine_counters import EngineCounters, Histogram, merged_histograms
 from moe_operator.telemetry.own_requests import OwnRequests
 
 #: Seconds that a scrape takes, and until one of a machine that does not answer is given up.
 _ANSWER, _TIMEOUT = 0.01, 2.0
+#: Seconds to the first token and between tokens.
+_FIRST_TOKEN, _PER_TOKEN = 0.2, 0.02
 
 
 class MemoryCollector(Collector):
@@ -41,21 +45,31 @@ class MemoryCollector(Collector):
         self._engines.count(engine)
         if path == "/metrics":
             return _page(engine)
-        return json.dumps({"in_flight": engine.running + engine.canaries}).encode()
+        draining = {"since": 0.0, "reason": ""} if engine.draining else None
+        return json.dumps({"in_flight": engine.running + engine.canaries, "draining": draining}).encode()
 
 
 def _page(engine: Engine) -> bytes:
-    """The lines of vLLM's metrics page that matter, all ranks of the pod as one."""
-    answered = int(engine.tokens / 100) + engine.canary_tokens
-    values = {
-        "num_requests_running": engine.running + engine.canaries,
-        "num_requests_waiting": 0,
-        "kv_cache_usage_perc": min(1.0, engine.running / 100),
-        "prompt_tokens_total": int(2 * engine.tokens) + 2 * engine.canary_tokens,
-        "generation_tokens_total": int(engine.tokens) + engine.canary_tokens,
-        "time_to_first_token_seconds_sum": 0.2 * answered,
-        "time_to_first_token_seconds_count": answered,
-        "request_time_per_output_token_seconds_sum": 0.02 * answered,
-        "request_time_per_output_token_seconds_count": answered,
-    }
-    return "".join(f'vllm:{name}{{engine="0"}} {value}\n' for name, value in values.items()).encode()
+    """The lines of vLLM's metrics page that matter, all ranks of the pod as one. Requests of others have 100 tokens."""
+    ended = int(engine.tokens / 100)
+    running = engine.running + engine.canaries
+    told = EngineCounters(
+        ranks=1,
+        running=running,
+        running_worst=running,
+        kv_worst=min(1.0, engine.running / 100),
+        prompt_tokens=int(2 * engine.tokens) + 2 * engine.canary_tokens,
+        output_tokens=int(engine.tokens) + engine.canary_tokens,
+        finished=ended + engine.canary_tokens,
+        inter_token_sum=_PER_TOKEN * 99 * ended,
+        inter_token_count=99 * ended,
+        first_token=_entered(_FIRST_TOKEN, ended + engine.canary_tokens),
+        # A canary has one token, of which vLLM says 0.
+        per_token=merged_histograms([_entered(_PER_TOKEN, ended), _entered(0.0, engine.canary_tokens)]),
+    )
+    return page({0: told})
+
+
+def _entered(seconds: float, times: int) -> Histogram:
+    one = histogram(seconds)
+    return Histogram(one.bounds, tuple(count * times for count in one.counts), one.total * times)

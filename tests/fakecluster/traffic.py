@@ -1,6 +1,7 @@
 """Services' endpoints, the requests that reach them, and how engines answer the operator's canaries and drains."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 
 from fakecluster.api_server import ApiServer, Event
@@ -25,6 +26,8 @@ class Endpoints(Controller):
         self._engines = engines
         self.members: dict[Key, set[str]] = {}
         """Pod uids by Service."""
+        self._changes: Counter[str] = Counter()
+        """How often requests began or ceased to come to a pod."""
 
     def keys(self, event: Event) -> Iterable[Key]:
         namespace = event.obj["metadata"].get("namespace") or ""
@@ -59,6 +62,8 @@ class Endpoints(Controller):
         if engine is None:
             return
         self._engines.count(engine)
+        self._changes[uid] += 1
+        change = self._changes[uid]
         if on:
             if engine.state is State.UP:
                 engine.running = self._engines.settings.requests
@@ -67,7 +72,7 @@ class Endpoints(Controller):
         def finish() -> None:
             # What it had is answered by now, unless it computes no more.
             whole = engine.cohort and not any(e.hung or not self._engines.answers(e) for e in engine.cohort)
-            if whole and not self.serves(uid):
+            if whole and change == self._changes[uid]:
                 self._engines.count(engine)
                 engine.running = 0
 
@@ -80,6 +85,7 @@ class MemoryEngineClient:
     def __init__(self, engines: Engines) -> None:
         self._engines = engines
         self.drained: list[str] = []
+        self.undrained: list[str] = []
 
     async def canary(
         self,
@@ -121,12 +127,18 @@ class MemoryEngineClient:
         return CanaryResult(True, "", CANARY_SECONDS, **tokens)
 
     async def drain(self, host: str, port: int, token: str | None = None) -> bool:
+        return await self._tell(host, token, draining=True)
+
+    async def undrain(self, host: str, port: int, token: str | None = None) -> bool:
+        return await self._tell(host, token, draining=False)
+
+    async def _tell(self, host: str, token: str | None, *, draining: bool) -> bool:
         await asyncio.sleep(0.01)
         engine = self._engines.at(host)
         if engine is None or not self._engines.reachable(engine.node):
             return False
         if engine.verifier and verifier_of(token or "") != engine.verifier:
             return False
-        engine.draining = True
-        self.drained.append(engine.pod)
+        engine.draining = draining
+        (self.drained if draining else self.undrained).append(engine.pod)
         return True

@@ -5,7 +5,7 @@ from fakecluster.engines import EngineSettings
 from fakecluster.harness import NAMESPACE, Harness, manifest
 from fakecluster.objects import labels_of
 from moe_operator.api import names, reasons
-from moe_operator.controller.kube import POD
+from moe_operator.controller.kube import LEADER_WORKER_SET, POD
 
 
 async def _nothing(h: Harness) -> None:
@@ -48,6 +48,29 @@ async def _scale_down(h: Harness) -> None:
     h.edit(replicas=1)
 
 
+async def _two(h: Harness) -> None:
+    h.apply(manifest(2))
+    await h.serve(2)
+    await h.settle()
+
+
+async def _scale_down_and_back(h: Harness) -> None:
+    h.edit(replicas=1)
+
+    def more() -> None:
+        h.edit(replicas=2)
+
+    h.world.timers.after(5.0, more)
+
+
+async def _the_same_two(h: Harness) -> None:
+    await h.until(lambda: h.deployment()["spec"]["replicas"] == 2, 60)
+    await h.serve(2, within=60)
+    made = [w for w in h.world.server.writes if w.verb == "create" and w.kind == LEADER_WORKER_SET]
+    assert len(made) == 2, "a group was made while a warm one was there"
+    await h.until(lambda: not any(e.draining for e in h.world.engines.by_pod.values()), 30, "agents are told")
+
+
 async def _new_revision(h: Harness) -> None:
     h.edit(engine={"args": {"max-num-seqs": "64"}})
 
@@ -70,6 +93,11 @@ async def _all_gone(h: Harness) -> None:
 
 def busy() -> EngineSettings:
     return EngineSettings(requests=4)
+
+
+def long_answers() -> EngineSettings:
+    """A drain takes two minutes."""
+    return EngineSettings(requests=4, request_seconds=120.0)
 
 
 async def _cordon(h: Harness) -> None:
@@ -137,6 +165,7 @@ STORIES = [
     Story("engine crash", _served, _crash_engine, _serves_one),
     Story("scale 1 to 3", _served, _scale_up, _serves_three),
     Story("scale 3 to 1", _three, _scale_down, _serves_one, busy),
+    Story("scale 2 to 1 and back", _two, _scale_down_and_back, _the_same_two, long_answers),
     Story("rollout", _served, _new_revision, _rolled, busy),
     Story("failure and deletion", _served, _fail_and_delete, _all_gone),
     Story("deletion under load", _served, _delete, _all_gone, busy),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import select
 import signal
@@ -16,15 +17,19 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.engine_helpers import get, get_json, post_json
 from harness.processes import cpu_seconds
 from harness.wait import wait_for
 from loopback.group import PORT, Group, Layout, Pod, group
+from moe_operator.agent.keep_alive import CLOSE_AFTER
 from moe_operator.api import reasons as api_reasons
 from moe_operator.controller.engine_errors import read
 from moe_operator.resources.agent_token import agent_token, verifier_of
+from moe_operator.telemetry.engine_counters import EngineCounters
 from moe_operator.telemetry.engine_http import TOKEN_HEADER, HttpEngineClient
+from moe_operator.telemetry.metrics_page import parse_metrics
 
 KEY = {"Authorization": "Bearer secret"}
 TOKEN = agent_token(bytes(32), "uid", "tiny-g0")
@@ -49,6 +54,12 @@ def completion(pod: Pod, tokens: int) -> None:
 def in_flight(pod: Pod) -> int | None:
     found: int | None = get_json(pod.url, "/moe/v1/state").get("in_flight")
     return found
+
+
+def reading(pod: Pod) -> EngineCounters:
+    found = parse_metrics(get(pod.url, "/metrics")[1].encode())
+    assert found is not None
+    return found.counters
 
 
 def idle_connections(pod: Pod) -> int | None:
@@ -171,6 +182,71 @@ def test_an_engine_sleeps_while_its_worker_computes(served: Group) -> None:
     assert waited < computed
 
 
+async def test_what_scaling_goes_by_is_on_the_engines_page_under_the_names_it_is_read_by(
+    served: Group,
+) -> None:
+    """Another name in vLLM's next version, and the figure is 0 for ever: groups too few, or none taken away."""
+    pod = served.pods[1]
+    before = reading(pod)
+    assert (before.ranks, before.ranks_lost) == (1, 0)
+    assert [before.first_token.bounds[0], before.per_token.bounds[0]] == [0.001, 0.01], "vLLM's own buckets"
+    assert before.first_token.bounds[-1] == before.per_token.bounds[-1] == math.inf
+    completion(pod, 20)
+    async with aiohttp.ClientSession() as session:
+        result = await HttpEngineClient(session).canary(
+            pod.address, PORT, "tiny", 1, 0, deadline=60, token=TOKEN
+        )
+    assert result.passed, result.message
+    wait_for("both requests in the figures", lambda: reading(pod).finished == before.finished + 2, seconds=10)
+    after = reading(pod)
+    assert after.output_tokens - before.output_tokens == 21
+    assert after.prompt_tokens - before.prompt_tokens == len("count") + result.prompt_tokens
+    assert after.inter_token_count - before.inter_token_count == 19
+    assert 0 < after.inter_token_sum - before.inter_token_sum < 60
+    assert after.first_token.count - before.first_token.count == 2
+    # What one token takes per token is entered as 0: it can be taken off.
+    assert after.per_token.count - before.per_token.count == 2
+    others = after.per_token.without_zeros(1)
+    assert others.count - before.per_token.count == 1
+    mean = others.total - before.per_token.total
+    assert mean == pytest.approx((after.inter_token_sum - before.inter_token_sum) / 19, rel=0.2)
+    assert (after.aborted, after.preemptions, after.cached_prompt_tokens) == (0, 0, 0)
+    for _ in range(2):  # a prompt of several blocks is found again
+        post_json(
+            pod.url, "/v1/completions", {"model": "tiny", "prompt": "x" * 400, "max_tokens": 1}, headers=KEY
+        )
+    wait_for("the second one from the cache", lambda: reading(pod).cached_prompt_tokens >= 128, seconds=10)
+
+
+def test_the_page_says_what_a_full_parser_reads_in_it(served: Group) -> None:
+    """A regular expression that misses a line is silent about it."""
+    page = get(served.pods[1].url, "/metrics")[1]
+    found = parse_metrics(page.encode())
+    assert found is not None
+    told: dict[str, float] = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            name = sample.name + sample.labels.get("le", "")
+            told[name] = told.get(name, 0.0) + sample.value
+    seen = found.counters
+    assert seen.output_tokens == told["vllm:generation_tokens_total"]
+    assert seen.prompt_tokens == told["vllm:prompt_tokens_total"]
+    assert seen.cached_prompt_tokens == told["vllm:prompt_tokens_cached_total"]
+    assert seen.preemptions == told["vllm:num_preemptions_total"]
+    assert seen.finished + seen.aborted == told["vllm:request_success_total"]
+    for name, histogram in (
+        ("vllm:time_to_first_token_seconds", seen.first_token),
+        ("vllm:request_time_per_output_token_seconds", seen.per_token),
+    ):
+        buckets = {
+            float(key.removeprefix(f"{name}_bucket")): v
+            for key, v in told.items()
+            if key.startswith(f"{name}_bucket")
+        }
+        assert dict(zip(histogram.bounds, histogram.counts, strict=True)) == buckets
+        assert histogram.total == told[f"{name}_sum"]
+
+
 def test_a_drain_moves_a_pooled_client_without_a_failed_request(served: Group) -> None:
     """Clients with keep-alive connections would stay with a group until its pods are deleted under them."""
     pod = served.pods[0]
@@ -193,6 +269,39 @@ def test_a_drain_moves_a_pooled_client_without_a_failed_request(served: Group) -
         stream.join()
     wait_for("no request in flight", lambda: in_flight(pod) == 0, seconds=30)
     assert get_json(served.pods[1].url, "/moe/v1/state")["draining"] is None
+
+
+async def test_after_a_drain_that_was_called_off_clients_keep_their_connections_and_the_next_one_works(
+    served: Group,
+) -> None:
+    """A group that comes back would serve on with a new connection for every request, or would never drain again."""
+    pod = served.pods[0]
+    client = http.client.HTTPConnection(pod.address, PORT, timeout=60)
+    async with aiohttp.ClientSession() as session:
+        operator = HttpEngineClient(session)
+        try:
+            assert await operator.drain(pod.address, PORT, TOKEN)
+            assert _pooled_request(client) == (200, "close")
+            assert not await operator.undrain(pod.address, PORT, "guess")
+            assert _pooled_request(client) == (200, "close")
+            for _ in range(2):  # told again after a crash of the operator
+                assert await operator.undrain(pod.address, PORT, TOKEN)
+            state = get_json(pod.url, "/moe/v1/state")
+            assert (state["draining"], state["ready"]) == (None, True)
+            assert _pooled_request(client) == (200, None)
+            kept = client.sock
+            # What a drain that goes on would close.
+            rested = time.monotonic() + CLOSE_AFTER + 2
+            wait_for("a pause", lambda: time.monotonic() > rested, seconds=15)
+            assert _pooled_request(client) == (200, None)
+            assert client.sock is kept
+            assert await operator.drain(pod.address, PORT, TOKEN)
+            wait_for("the connection told", lambda: idle_connections(pod) == 1, seconds=5)
+            assert _pooled_request(client) == (200, "close")
+            wait_for("no connection left", lambda: idle_connections(pod) == 0, seconds=5)
+        finally:
+            client.close()
+            await operator.undrain(pod.address, PORT, TOKEN)
 
 
 def test_idle_connections_outlive_clients_pools_and_are_closed_by_a_drain(served: Group) -> None:

@@ -12,6 +12,7 @@ from factories.groups import NOW, admitted, group, starting_pod, view, wanted
 from moe_operator.api import reasons
 from moe_operator.api.status import Cause
 from moe_operator.controller.group_planner import (
+    GONE,
     CanaryState,
     CreateGroup,
     DeleteGroup,
@@ -22,6 +23,7 @@ from moe_operator.controller.group_planner import (
     StartDrain,
     TrafficOff,
     TrafficOn,
+    Undrain,
     Wanted,
     plan_groups,
 )
@@ -59,7 +61,7 @@ def worlds(draw: st.DrawFn) -> tuple[Wanted, dict[int, GroupView]]:
         if life == "suspect":
             made = replace(made, pods=tuple(replace(p, ready=False, unready_since=NOW) for p in made.pods))
         if life == "draining":
-            made = replace(made, draining_since=NOW)
+            made = replace(made, draining_since=NOW - draw(st.sampled_from([0.0, 1.0, 299.0, 300.0])))
         if life == "deleting":
             made = replace(made, deleting=True)
         if life == "broken":
@@ -103,6 +105,8 @@ def step(target: Wanted, groups: dict[int, GroupView], now: float) -> tuple[dict
                 )
             case StartDrain(group=g):
                 after[g.slot] = replace(after[g.slot], draining_since=now)
+            case Undrain(group=g):
+                after[g.slot] = replace(after[g.slot], draining_since=None)
             case DeleteGroup(group=g):
                 after[g.slot] = replace(after[g.slot], deleting=True)
             case ReapPods(group=g):
@@ -209,6 +213,60 @@ def test_no_step_breaks_the_bounds(world) -> None:
         assert live(groups) <= max(before_live, target.desired + target.max_surge)
         floor = min(before_serving - goes_anyway, target.desired - target.max_unavailable)
         assert serving(groups) >= floor, "fewer serve than before and than allowed"
+        if settled:
+            break
+
+
+def may_return(target: Wanted, group: GroupView) -> bool:
+    """Of a group that drains: whether it is what is wanted, where it is, and has time left."""
+    since = group.facts.draining_since
+    return (
+        group.state is GroupState.DRAINING
+        and since is not None
+        and NOW - since < target.drain_deadline
+        and group.facts.leaving is None
+        and (target.frozen or group.facts.revision == target.revision)
+    )
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(worlds())
+def test_no_group_is_made_while_one_that_drains_can_come_back(world) -> None:
+    """A new group takes minutes and GPUs; one that drains is warm and has its own."""
+    target, groups = world
+    target = replace(target, occupied_slots=frozenset(groups))
+    plan = plan_groups(target, list(groups.values()), NOW)
+    back = {a.group.name for a in plan.actions if isinstance(a, Undrain)}
+    able = {g.name for g in groups.values() if may_return(target, g)}
+    assert back <= able
+    if any(isinstance(a, CreateGroup) for a in plan.actions):
+        assert back == able
+    gone = {a.group.name for a in plan.actions if isinstance(a, DeleteGroup | StartDrain)}
+    assert not back & gone
+    stays = sum(
+        g.state not in GONE and g.facts.leaving is None and (target.frozen or g.facts.revision == "tiny-a")
+        for g in groups.values()
+    )
+    assert len(back) <= max(0, target.desired - stays), "more than are wanted"
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(worlds())
+def test_while_the_wanted_number_stays_no_group_both_leaves_and_comes_back(world) -> None:
+    """Lost: clients' connections, again and again, for nothing."""
+    target, groups = world
+    returned: set[str] = set()
+    for number in range(60):
+        now = NOW + 10 * number
+        plan = plan_groups(replace(target, occupied_slots=frozenset(groups)), list(groups.values()), now)
+        returned |= {a.group.name for a in plan.actions if isinstance(a, Undrain)}
+        again = {
+            a.group.name
+            for a in plan.actions
+            if isinstance(a, StartDrain) and a.reason == reasons.SCALED_DOWN and a.group.name in returned
+        }
+        assert not again
+        groups, settled = step(target, groups, now)
         if settled:
             break
 

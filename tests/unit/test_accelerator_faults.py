@@ -2,6 +2,7 @@
 nothing. Lost if an old one counts as new: every group on that node, each time an exporter restarts."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import aiohttp
@@ -10,11 +11,14 @@ from aiohttp import web
 
 from factories.groups import NOW, admitted, change_pod, group
 from moe_operator.api import names, reasons
+from moe_operator.api.spec import RecoverySpec
 from moe_operator.api.status import RecoveryStatus
 from moe_operator.catalog.node_health import DcgmExporter
 from moe_operator.catalog.operator_config import OperatorConfigError, read_config
 from moe_operator.controller import ledger
 from moe_operator.controller.faulty_nodes import with_faulty_accelerators
+from moe_operator.controller.group_planner import GroupState
+from moe_operator.controller.judging import judge
 from moe_operator.controller.kube import POD, ForbiddenError, Kind, KubeClient, Obj
 from moe_operator.controller.observed import node_conditions
 from moe_operator.controller.store import Store
@@ -23,6 +27,7 @@ from moe_operator.runtime.node_facts import significant
 from moe_operator.telemetry.accelerator_faults import FATAL_XIDS, AcceleratorFault, NodeAccelerators
 from moe_operator.telemetry.accelerator_page import GpuReading, parse_accelerators
 from moe_operator.telemetry.accelerators import AcceleratorWatch
+from moe_operator.telemetry.observation import Snapshot
 
 PAGE = b"""# HELP DCGM_FI_DEV_XID_ERRORS Value of the last XID error encountered.
 # TYPE DCGM_FI_DEV_XID_ERRORS gauge
@@ -153,8 +158,19 @@ class TestGroups:
         assert with_faulty_accelerators("serving", [facts], [_fault("node-9"), _fault("node-7")])
 
     def test_a_group_that_goes_anyway_goes_its_own_way(self) -> None:
-        assert not self._hit(_fault(), draining_since=NOW)
         assert not self._hit(_fault(), deleting=True)
+
+    def test_a_group_that_drains_finishes_what_it_can_and_does_not_come_back(self) -> None:
+        """Deleted at once, it would take its requests along; brought back, those of the clients that find it."""
+        facts = replace(self.SERVES, draining_since=NOW)
+        held = with_faulty_accelerators("serving", [facts], [_fault()])
+        nothing = Snapshot({}, 0.0)
+        (view,) = judge([facts], RecoverySpec(), nothing, held, lambda _: None, NOW)
+        assert (view.state, view.cause) == (GroupState.DRAINING, None)
+        assert view.flaw is not None
+        assert view.flaw.reason == reasons.ACCELERATOR_FAULT
+        (serving,) = judge([self.SERVES], RecoverySpec(), nothing, held, lambda _: None, NOW)
+        assert (serving.state, serving.flaw) == (GroupState.BROKEN, None)
 
 
 class TestWatch:

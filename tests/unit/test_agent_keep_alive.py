@@ -126,6 +126,45 @@ async def test_a_drain_tells_of_connections_that_clients_keep(tmp_path: Path) ->
     assert await kept() == 0
 
 
+async def test_after_a_drain_that_was_called_off_connections_are_kept_and_the_next_one_begins_anew(
+    tmp_path: Path,
+) -> None:
+    """A connection that is closed by what a former drain saw of it may be one that its client is just about to use."""
+    engine, clock = FakeEngine(), Clock()
+    agent = AgentMiddleware(engine, Settings(directory=tmp_path))
+    agent._idle = IdleConnections(is_work, clock)
+    connection = FakeConnection()
+    server = SimpleNamespace(server_state=SimpleNamespace(connections={connection}))
+    app = SimpleNamespace(state=SimpleNamespace(server=server))
+
+    async def of_vllm(scope: Any, receive: Any, send: Any) -> None:
+        await agent({**scope, "app": app}, receive, send)
+
+    async def request() -> dict[str, str]:
+        engine.chunks.put_nowait(None)
+        return (await ask(of_vllm, "POST", "/v1/completions")).headers
+
+    for _ in range(2):
+        await ask(of_vllm, "POST", "/moe/v1/drain")
+        assert (await request())["connection"] == "close"
+        clock.now += CLOSE_AFTER - 1
+        await request()
+        assert not connection.closed
+        for _ in range(2):  # told again after a crash of the operator
+            assert (await ask(of_vllm, "DELETE", "/moe/v1/drain")).json["draining"] is None
+        assert (await request())["connection"] == "keep-alive"
+        clock.now += CLOSE_AFTER
+        await request()
+        assert not connection.closed
+        assert (await ask(of_vllm, "GET", "/moe/v1/state")).json["idle_connections"] == 0
+    await ask(of_vllm, "POST", "/moe/v1/drain")
+    await request()
+    assert not connection.closed, "six seconds of this drain, not of the ones before"
+    clock.now += CLOSE_AFTER + 1
+    await request()
+    assert connection.closed
+
+
 async def test_a_broken_groups_connections_are_closed_at_once(tmp_path: Path) -> None:
     """Pooled clients would go on asking the living half of a dead group, which cannot answer."""
     engine = FakeEngine()

@@ -279,6 +279,23 @@ def test_a_loss_that_an_event_tells_is_told_once() -> None:
     assert [e.step for e in picture(seen, NOW).timeline].count("lost") == 1
 
 
+def test_a_group_that_drained_and_stays_is_told() -> None:
+    """Else it was about to go, and then it serves, and nobody says why."""
+    events = [
+        event_object("draining group tiny-g0", "ScaledDown", "Drain", 60),
+        event_object(
+            "group tiny-g0 drains no longer: more groups are wanted again", "Undrained", "Undrain", 50
+        ),
+        event_object("group tiny-g0 serves", "Serving", "Admit", 49),
+    ]
+    found = picture(story(events=events), NOW)
+    assert [entry.step for entry in found.timeline if "tiny-g0" in entry.text] == [
+        "draining",
+        "returns",
+        "serves",
+    ]
+
+
 def test_json_has_all_of_it_with_times_in_full() -> None:
     data = json.loads(json.dumps(status_data(picture(story(), NOW), 20)))
     assert data["groups"][0]["drainingSince"] == "2027-01-15T07:59:00Z"

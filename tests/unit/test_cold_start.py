@@ -35,9 +35,7 @@ def serving(*pods: PodFacts, **overrides: Any) -> GroupFacts:
 
 def seen(*pods: PodFacts, **phases: float) -> dict[str, PodObservation]:
     return {
-        one.uid: PodObservation(
-            one.uid, NOW, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, None, None, NOW, phases=phases
-        )
+        one.uid: PodObservation(one.uid, NOW, 0, 0, 0, 0.0, 0.0, None, None, NOW, phases=phases)
         for one in pods
     }
 

@@ -19,9 +19,11 @@ from moe_operator.controller.group_planner import (
     StartDrain,
     TrafficOff,
     TrafficOn,
+    Undrain,
     plan_groups,
 )
 from moe_operator.controller.incarnation import incarnation
+from moe_operator.controller.observed import Leaving
 
 LOST = Cause(reason=reasons.POD_LOST, message="pod gone")
 
@@ -190,6 +192,104 @@ class TestRollout:
     def test_the_last_serving_group_stays_while_the_new_revision_does_not_come_up(self) -> None:
         plan = plan_groups(wanted(), [view(old(admitted(group(0)))), view(group(1), cause=LOST)], NOW)
         assert not [a for a in plan.actions if isinstance(a, StartDrain)]
+
+
+class TestReturn:
+    """A group that drains is warm: it serves again in a second, where a new one loads weights for minutes."""
+
+    @staticmethod
+    def draining(slot=0, since=NOW - 10, requests=3, **overrides):
+        facts = replace(admitted(group(slot), traffic=False), draining_since=since, **overrides)
+        return view(facts, requests=requests)
+
+    def test_comes_back_instead_of_a_new_one(self) -> None:
+        stays, drains = view(admitted(group(0))), self.draining(1)
+        plan = plan_groups(wanted(desired=2), [stays, drains], NOW)
+        assert plan.actions == [Undrain(drains.facts)]
+
+    def test_the_rest_is_made_anew(self) -> None:
+        drains = self.draining(0)
+        plan = plan_groups(wanted(desired=3, occupied_slots=frozenset({0})), [drains], NOW)
+        assert plan.actions == [
+            Undrain(drains.facts),
+            CreateGroup(1, reasons.GROUP_WANTED),
+            CreateGroup(2, reasons.GROUP_WANTED),
+        ]
+
+    def test_drains_on_while_no_more_are_wanted(self) -> None:
+        plan = plan_groups(wanted(desired=1), [view(admitted(group(0))), self.draining(1)], NOW)
+        assert plan.actions == []
+
+    def test_the_one_whose_drain_has_come_least_far_comes_first(self) -> None:
+        early, late, busy = (
+            self.draining(0, since=NOW - 100, requests=9),
+            self.draining(1, since=NOW - 5, requests=1),
+            self.draining(2, since=NOW - 5, requests=2),
+        )
+        every = [early, late, busy]
+        plan = plan_groups(wanted(desired=1), every, NOW)
+        assert [a.group.name for a in plan.actions if isinstance(a, Undrain)] == ["tiny-g2"]
+        plan = plan_groups(wanted(desired=2), every, NOW)
+        assert [a.group.name for a in plan.actions if isinstance(a, Undrain)] == ["tiny-g1", "tiny-g2"]
+
+    def test_one_without_requests_comes_back_up_to_the_moment_of_its_deletion(self) -> None:
+        drains = self.draining(requests=0)
+        assert kinds(plan_groups(wanted(desired=1), [drains], NOW)) == ["Undrain"]
+        going = view(replace(drains.facts, deleting=True))
+        assert "Undrain" not in kinds(plan_groups(wanted(desired=1), [going], NOW))
+
+    def test_losses_that_are_counted_delay_it_no_more_than_weights_that_are_to_come(self) -> None:
+        """It has shown that it works, and has what it needs."""
+        target = wanted(desired=1, create_after=NOW + 60, probing=True, hold=True)
+        assert kinds(plan_groups(target, [self.draining()], NOW)) == ["Undrain"]
+
+    @pytest.mark.parametrize(
+        "unable",
+        [
+            {"since": NOW - 300},
+            {"revision": "tiny-old"},
+            {"pods": (pod("tiny-g0", 0),)},
+            {"pods": (pod("tiny-g0", 0), pod("tiny-g0", 1, ready=False, unready_since=NOW - 1))},
+            {"pods": (pod("tiny-g0", 0), pod("tiny-g0", 1, node_leaving=Leaving("is cordoned", soon=False)))},
+        ],
+        ids=["out of time", "another revision", "half a group", "not ready", "its node is to go"],
+    )
+    def test_one_that_is_not_what_is_wanted_stays_away(self, unable) -> None:
+        made = kinds(plan_groups(wanted(desired=1, max_surge=2), [self.draining(**unable)], NOW))
+        assert "Undrain" not in made
+
+    def test_one_that_is_broken_or_has_something_against_it_stays_away(self) -> None:
+        """A GPU that failed would take the group along as soon as it serves again."""
+        drains = self.draining()
+        plan = plan_groups(wanted(desired=1), [replace(drains, cause=LOST)], NOW)
+        assert kinds(plan) == ["DeleteGroup", "CreateGroup"]
+        fault = Cause(reason=reasons.ACCELERATOR_FAULT, message="GPU 3 failed")
+        assert kinds(plan_groups(wanted(desired=1), [replace(drains, flaw=fault)], NOW)) == ["CreateGroup"]
+
+    def test_a_deployment_that_goes_gets_none_back(self) -> None:
+        going = wanted(desired=0, leave=reasons.DELETING)
+        assert plan_groups(going, [self.draining()], NOW).actions == []
+
+    def test_going_back_to_the_former_revision_finds_what_is_left_of_it(self) -> None:
+        """The user undid an edit while the old group drained: it is what is wanted again."""
+        new = [view(replace(admitted(group(1)), revision="tiny-new"))]
+        plan = plan_groups(wanted(desired=1, max_surge=1), [self.draining(0), *new], NOW)
+        assert kinds(plan) == ["Undrain"], "within the surge, beside the group that serves"
+        plan = plan_groups(wanted(desired=1, max_surge=0, max_unavailable=1), [self.draining(0), *new], NOW)
+        assert kinds(plan) == ["StartDrain", "TrafficOff"], "no more groups than allowed"
+
+    def test_it_gets_traffic_as_any_group_that_is_whole(self) -> None:
+        facts = replace(self.draining().facts, draining_since=None)
+        assert kinds(plan_groups(wanted(), [view(facts)], NOW)) == ["RunCanary"]
+
+    def test_agents_that_were_not_told_are_told_again(self) -> None:
+        """Lost: clients that connect anew for each request, until the group is replaced."""
+        facts = admitted(group())
+        plan = plan_groups(wanted(), [replace(view(facts), closing=True)], NOW)
+        assert plan.actions == [Undrain(facts)]
+        assert plan.requeue_after is not None
+        drains = replace(self.draining(), closing=True)
+        assert plan_groups(wanted(desired=0), [drains], NOW).actions == [], "they do as they are told"
 
 
 def test_without_any_revision_nothing_is_created_and_what_serves_stays() -> None:

@@ -48,6 +48,9 @@ class Bench:
     async def drain(self, host: str, port: int, token: str | None = None) -> bool:
         raise AssertionError
 
+    async def undrain(self, host: str, port: int, token: str | None = None) -> bool:
+        raise AssertionError
+
     async def look(self, *views: GroupView, period: float = 60.0, after: float = 0.0) -> float | None:
         """Look, and let what was started end."""
         self.now += after

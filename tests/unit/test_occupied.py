@@ -17,8 +17,8 @@ TAKEN = 500.0
 def seen(of: GroupFacts, age: float = 0.0, **overrides: Any) -> Snapshot:
     """The group's pods as scraped `age` seconds ago."""
     figures: dict[str, Any] = {
-        "at": TAKEN - age, "running": 0, "waiting": 0, "in_flight": 0, "kv_usage_percent": 0.0,
-        "prompt_tokens_total": 0.0, "output_tokens_total": 0.0, "prompt_tokens_per_second": 0.0,
+        "at": TAKEN - age, "running": 0, "waiting": 0, "in_flight": 0,
+        "prompt_tokens_per_second": 0.0,
         "output_tokens_per_second": 0.0, "time_to_first_token": None, "time_per_output_token": None,
         "progress_at": 0.0, **overrides,
     }  # fmt: skip

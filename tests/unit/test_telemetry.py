@@ -7,10 +7,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from factories.engine_pages import BOUNDS, histogram, metrics, page
 from moe_operator.telemetry.collector import Collector, Target
+from moe_operator.telemetry.engine_counters import EngineCounters, Histogram, merged
 from moe_operator.telemetry.engine_http import RANK_HEADER, HttpEngineClient
-from moe_operator.telemetry.metrics_page import EngineMetrics, parse_metrics
-from moe_operator.telemetry.observation import PodObservation
+from moe_operator.telemetry.metrics_page import parse_metrics
+from moe_operator.telemetry.observation import PodObservation, Snapshot
 from moe_operator.telemetry.own_requests import Own, OwnRequests
 from moe_operator.telemetry.window import WINDOW, PodWindow
 
@@ -33,22 +35,6 @@ vllm:time_to_first_token_seconds_bucket{engine="0",le="0.5",model_name="tiny"} 3
 """
 
 
-def metrics(**overrides: float) -> EngineMetrics:
-    made = EngineMetrics(
-        ranks=1,
-        running=0,
-        waiting=0,
-        kv_usage=0.0,
-        prompt_tokens=0.0,
-        output_tokens=0.0,
-        first_token_sum=0.0,
-        first_token_count=0.0,
-        per_token_sum=0.0,
-        per_token_count=0.0,
-    )
-    return replace(made, **overrides)  # type: ignore[arg-type]
-
-
 def answered(logprob: float | None, **choice: object) -> dict[str, object]:
     """One token, as vLLM answers; without log-probability where none was asked for."""
     logprobs = None if logprob is None else {"tokens": ["x"], "token_logprobs": [logprob]}
@@ -60,18 +46,46 @@ class TestPage:
     def test_ranks_are_summed_and_the_worst_rank_tells_the_cache(self) -> None:
         found = parse_metrics(PAGE)
         assert found is not None
-        assert (found.ranks, found.running, found.waiting) == (2, 5, 4)
-        assert (found.prompt_tokens, found.output_tokens) == (2500, 42)
-        assert found.kv_usage == 0.75
-        assert (found.first_token_sum, found.first_token_count) == (6.0, 3.0)
+        seen = found.counters
+        assert (seen.ranks, seen.running, seen.running_worst, seen.waiting) == (2, 5, 3, 4)
+        assert (seen.prompt_tokens, seen.output_tokens) == (2500, 42)
+        assert seen.kv_worst == 0.75
+        assert (seen.first_token.total, seen.first_token.count) == (6.0, 3.0)
+
+    def test_all_that_scaling_goes_by_is_read(self) -> None:
+        told = EngineCounters(
+            ranks=1, running=3, waiting=2, running_worst=3, kv_worst=0.5, prompt_tokens=1e6,
+            cached_prompt_tokens=4e5, output_tokens=3e5, finished=800.0, aborted=7.0, preemptions=2.0,
+            inter_token_sum=12.5, inter_token_count=500.0,
+            first_token=histogram(0.05, 0.5, 3.0), per_token=histogram(0.02, 0.02),
+        )  # fmt: skip
+        found = parse_metrics(page({11: told}))
+        assert found is not None
+        assert (found.ranks, found.counters) == ({b"11"}, told)
+
+    def test_requests_that_an_engine_failed_are_not_finished(self) -> None:
+        """Lost: the mean length of an answer, by which load is foreseen."""
+        lines = [
+            f'vllm:request_success_total{{engine="0",finished_reason="{reason}",model_name="x"}} {count}.0'
+            for reason, count in (("stop", 1), ("length", 2), ("abort", 4), ("error", 8), ("repetition", 16))
+        ]
+        found = parse_metrics(PAGE + "\n".join(lines).encode())
+        assert found is not None
+        assert (found.counters.finished, found.counters.aborted) == (19, 12)
+
+    def test_a_page_without_buckets_has_the_count(self) -> None:
+        found = parse_metrics(b"\n".join(line for line in PAGE.splitlines() if b"_bucket" not in line))
+        assert found is not None
+        assert found.counters.first_token == Histogram((float("inf"),), (3.0,), 6.0)
+        assert found.counters.per_token == Histogram()
 
     def test_a_page_without_vllm_says_nothing(self) -> None:
         assert parse_metrics(b"process_cpu_seconds_total 3.0\n") is None
 
-    def test_nan_is_not_a_figure(self) -> None:
+    def test_nan_is_not_a_figure_and_its_rank_is_not_covered(self) -> None:
         found = parse_metrics(PAGE.replace(b"0.75", b"NaN"))
         assert found is not None
-        assert found.kv_usage == 0.25
+        assert (found.counters.kv_worst, found.ranks) == (0.25, {b"0"})
 
 
 class TestWindow:
@@ -120,10 +134,41 @@ class TestWindow:
         assert seen.progress_at == 600
         assert not seen.busy
 
+    def test_a_rank_that_is_missing_from_a_page_is_told_and_its_return_is_no_load(self) -> None:
+        """Lost: a group more for every page that was cut short, as all that a rank ever did seems new."""
+        window = PodWindow("u")
+        window.add(0, metrics((0, 1), output_tokens=3000.0), None)
+        window.add(5, metrics((0,), output_tokens=1000.0), None)
+        seen = window.observation()
+        assert seen is not None
+        assert (seen.counters.ranks, seen.counters.ranks_lost, seen.counters.since) == (1, 1, 5)
+        window.add(10, metrics((0, 1), output_tokens=3100.0), None)
+        seen = window.observation()
+        assert seen is not None
+        assert (seen.counters.ranks, seen.counters.ranks_lost, seen.counters.since) == (2, 0, 10)
+        assert seen.output_tokens_per_second == 0
+
+    @pytest.mark.parametrize("name", ["finished", "aborted", "preemptions", "cached_prompt_tokens"])
+    def test_any_counter_that_falls_tells_that_the_engine_began_anew(self, name) -> None:
+        window = PodWindow("u")
+        window.add(0, metrics(**{name: 5.0}), None)
+        window.add(5, metrics(**{name: 4.0}), None)
+        seen = window.observation()
+        assert seen is not None
+        assert seen.counters.since == 5
+
+    def test_sums_of_seconds_that_are_added_up_in_another_order_are_no_restart(self) -> None:
+        window = PodWindow("u")
+        window.add(0, metrics(inter_token_sum=0.1 + 0.2 + 0.3, inter_token_count=3.0), None)
+        window.add(5, metrics(inter_token_sum=0.3 + 0.2 + 0.1, inter_token_count=3.0), None)
+        seen = window.observation()
+        assert seen is not None
+        assert seen.counters.since == 0
+
     def test_latency_is_the_mean_of_what_happened_in_the_window(self) -> None:
         window = PodWindow("u")
-        window.add(0, metrics(first_token_sum=100, first_token_count=10), None)
-        window.add(5, metrics(first_token_sum=103, first_token_count=12, prompt_tokens=60), None)
+        window.add(0, metrics(first_token=histogram(*[10.0] * 10)), None)
+        window.add(5, metrics(first_token=histogram(*[10.0] * 10, 1.0, 2.0), prompt_tokens=60), None)
         seen = window.observation()
         assert seen is not None
         assert seen.time_to_first_token == pytest.approx(1.5)
@@ -149,10 +194,18 @@ class TestOwnRequests:
             assert not self._seen(window).busy
             # Counted by the engine, and not yet answered.
             window.add(
-                10, metrics(prompt_tokens=106, output_tokens=52, first_token_count=2), 0, own=own.of("u")
+                10,
+                metrics(prompt_tokens=106, output_tokens=52, first_token=histogram(0.1, 0.1)),
+                0,
+                own=own.of("u"),
             )
             asked.prompt_tokens, asked.output_tokens = 6, 2
-        window.add(15, metrics(prompt_tokens=106, output_tokens=52, first_token_count=2), 0, own=own.of("u"))
+        window.add(
+            15,
+            metrics(prompt_tokens=106, output_tokens=52, first_token=histogram(0.1, 0.1)),
+            0,
+            own=own.of("u"),
+        )
         seen = self._seen(window)
         assert (seen.prompt_tokens_per_second, seen.output_tokens_per_second) == (0, 0)
         assert seen.time_to_first_token is None
@@ -181,6 +234,32 @@ class TestOwnRequests:
         window.add(10, metrics(output_tokens=60), 0, own=own.of("u"))
         assert self._seen(window).output_tokens_per_second == 1
 
+    def test_a_canary_is_in_no_figure_that_it_can_be_told_apart_in(self) -> None:
+        own, window = OwnRequests(), PodWindow("u")
+        before = metrics((0, 1), running=3, running_worst=2, finished=9.0, per_token=histogram(0.5, 0.5))
+        window.add(0, before, 3, own=own.of("u"))
+        with own.asking("u", 2) as asked:
+            busy = metrics((0, 1), running=5, running_worst=3, finished=9.0, per_token=histogram(0.5, 0.5))
+            window.add(5, busy, 5, own=own.of("u"))
+            seen = self._seen(window).counters
+            assert (seen.running, seen.running_worst, seen.finished) == (3, 2, 9)
+            asked.output_tokens = 2
+        after = histogram(0.5, 0.5, 0.0, 0.0)
+        told = metrics((0, 1), running=3, running_worst=2, output_tokens=2.0, finished=11.0, per_token=after)
+        window.add(10, told, 3, own=own.of("u"))
+        seen = self._seen(window).counters
+        assert (seen.running_worst, seen.output_tokens, seen.finished) == (2, 0, 9)
+        assert seen.per_token == histogram(0.5, 0.5)
+
+    def test_a_canary_does_not_shorten_the_time_per_output_token(self) -> None:
+        own, window = OwnRequests(), PodWindow("u")
+        window.add(0, metrics(), 0, own=own.of("u"))
+        with own.asking("u", 1) as asked:
+            asked.output_tokens = 1
+        told = metrics(output_tokens=11.0, per_token=histogram(0.5, 0.0))
+        window.add(5, told, 0, own=own.of("u"))
+        assert self._seen(window).time_per_output_token == 0.5
+
     def test_after_a_restart_of_the_engine_earlier_canaries_do_not_count(self) -> None:
         own, window = OwnRequests(), PodWindow("u")
         with own.asking("u", 100) as asked:
@@ -200,6 +279,41 @@ class TestOwnRequests:
         assert own.of("u") == Own()
 
 
+class TestGroup:
+    """The reading of a group is that of all its pods, or none."""
+
+    @staticmethod
+    def _pod(uid: str, at: float, failures: int = 0, **figures: float) -> PodObservation:
+        window = PodWindow(uid)
+        window.add(at, metrics(**figures), 0)
+        for _ in range(failures):
+            window.failed()
+        seen = window.observation()
+        assert seen is not None
+        return seen
+
+    def test_sums_and_the_worst(self) -> None:
+        first = self._pod("a", 7, running=3, running_worst=3, kv_worst=0.5, per_token=histogram(0.05))
+        second = self._pod("b", 9, running=4, running_worst=4, kv_worst=0.2, per_token=histogram(3.0))
+        found = Snapshot({"a": first, "b": second}, 10).counters(["a", "b"])
+        assert found is not None
+        assert (found.ranks, found.running, found.running_worst, found.kv_worst) == (2, 7, 4, 0.5)
+        assert (found.at, found.since) == (7, 9)
+        assert found.per_token == Histogram(BOUNDS, (0, 1, 1, 2), 3.05)
+
+    def test_a_pod_of_which_nothing_is_known_leaves_nothing_to_say(self) -> None:
+        """Lost: half a group's load for the whole of it, and a group too few."""
+        snapshot = Snapshot({"a": self._pod("a", 7), "b": self._pod("b", 7, failures=2)}, 10)
+        assert snapshot.counters(["a", "gone"]) is None
+        assert snapshot.counters([]) is None
+        assert snapshot.counters(["a", "b"], tolerated_failures=1) is None
+        assert snapshot.counters(["a", "b"], tolerated_failures=2) is not None
+
+    def test_no_pods_are_no_group(self) -> None:
+        with pytest.raises(ValueError, match="no readings"):
+            merged([])
+
+
 class Engine:
     """An HTTP server that answers as a pod does."""
 
@@ -207,6 +321,7 @@ class Engine:
         self.page, self.in_flight, self.idle, self.asked = PAGE, 0, 0, []
         self.answer: web.Response | None = None
         self.refuses_logprobs = False
+        self.draining: dict[str, float] | None = None
         self.guarded = False
         """Whether clients need a key."""
 
@@ -216,9 +331,13 @@ class Engine:
             case "/metrics":
                 return web.Response(body=self.page)
             case "/moe/v1/state":
-                return web.json_response({"in_flight": self.in_flight, "idle_connections": self.idle})
+                state = {"in_flight": self.in_flight, "idle_connections": self.idle}
+                return web.json_response({**state, "draining": self.draining})
             case "/moe/v1/drain":
-                return web.json_response({})
+                if self.guarded and "X-Moe-Agent-Token" not in request.headers:
+                    return web.Response(status=401)
+                self.draining = {"since": 1.0} if request.method == "POST" else None
+                return web.json_response({"draining": self.draining})
             case "/moe/v1/canary" | "/v1/completions" as path:
                 if self.guarded and (path != "/moe/v1/canary" or "X-Moe-Agent-Token" not in request.headers):
                     return web.Response(status=401, text="Unauthorized")
@@ -295,6 +414,44 @@ class TestCollector:
         await collector.round()
         assert news == []
 
+    async def test_a_drain_that_begins_or_ends_is_news(self, engine) -> None:
+        """Lost: agents that were not told of a drain's end, until something else happens to their group."""
+        server, port, session = engine
+        server.page = PAGE.replace(b"} 3.0", b"} 0").replace(b"} 2.0", b"} 0").replace(b"} 4.0", b"} 0")
+        news: list[tuple[str, str]] = []
+        targets = [Target(("ns", "d"), "uid", "127.0.0.1", port)]
+        collector = Collector(session, lambda: targets, news.append, iter(range(1000)).__next__)
+        await collector.round()
+        await collector.round()
+        for draining in ({"since": 1.0}, None):
+            server.draining = draining
+            news.clear()
+            await collector.round()
+            assert news == [("ns", "d")]
+            assert collector.snapshot().pods["uid"].draining is (draining is not None)
+
+
+class TestDrain:
+    """The word to drain, and that it is over."""
+
+    async def test_both_reach_the_agent_with_the_operators_token(self, engine) -> None:
+        server, port, session = engine
+        server.guarded = True
+        client = HttpEngineClient(session)
+        assert await client.drain("127.0.0.1", port, "t")
+        assert server.draining is not None
+        assert not await client.undrain("127.0.0.1", port)
+        assert server.draining is not None
+        for _ in range(2):
+            assert await client.undrain("127.0.0.1", port, "t")
+            assert server.draining is None
+
+    async def test_nobody_there_is_no_exception(self, engine) -> None:
+        _, _, session = engine
+        client = HttpEngineClient(session)
+        assert not await client.drain("127.0.0.1", 1)
+        assert not await client.undrain("127.0.0.1", 1)
+
 
 class TestCanary:
     async def test_every_rank_is_asked_for_a_token(self, engine) -> None:
@@ -369,4 +526,3 @@ class TestCanary:
         _, _, session = engine
         client = HttpEngineClient(session)
         assert not (await client.canary("127.0.0.1", 1, "tiny", 1, 0, deadline=2)).passed
-        assert not await client.drain("127.0.0.1", 1)

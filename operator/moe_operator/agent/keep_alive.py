@@ -60,6 +60,10 @@ class IdleConnections:
         self._since = idle
         return len(idle)
 
+    def forget(self) -> None:
+        """Begin anew with the next look: what was seen before says nothing of connections then."""
+        self._since = {}
+
 
 def protocols_of(scope: MutableMapping[str, Any]) -> Iterable[Any]:
     """The connections of the server behind a request's scope; nothing where it is not uvicorn as vLLM runs it."""

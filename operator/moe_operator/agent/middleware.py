@@ -158,6 +158,8 @@ class AgentMiddleware:
         slot.note_idle(0)
         if self._broken():
             self._idle.look(self._connections, 0.0)
+        else:
+            self._idle.forget()
 
     def _rows(self) -> list[dict[str, Any]]:
         """The table of peers as it is now, and what follows for clients' connections."""

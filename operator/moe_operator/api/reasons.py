@@ -604,6 +604,11 @@ DRAIN_DEADLINE = _reason(
     "A group still had requests at `rollout.drainDeadline` and was deleted.",
     "Raise the deadline if requests may take that long.",
 )
+UNDRAINED = _reason(
+    _STEP,
+    "Undrained",
+    "A group that drained stays, as more groups are wanted again: it is warm, a new one takes minutes.",
+)
 WEIGHTS_REMOVED = _reason(
     _STEP,
     "WeightsRemoved",

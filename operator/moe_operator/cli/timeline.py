@@ -17,6 +17,7 @@ _STEPS = {
     "Create": "created",
     "Admit": "serves",
     "Drain": "draining",
+    "Undrain": "returns",
     "Replace": "lost",
     "Delete": "deleted",
     "Plan": "stalled",
@@ -32,7 +33,8 @@ class Entry:
     at: float
     """Seconds since the epoch; of a series the last time."""
     step: str
-    """`created`, `serves`, `draining`, `lost`, `deleted`, `stalled`, `revision`, `scaling`, `weights`, `ready`."""
+    """`created`, `serves`, `draining`, `returns`, `lost`, `deleted`, `stalled`, `revision`, `scaling`, `weights`,
+    `ready`."""
     reason: str
     text: str
     count: int = 1

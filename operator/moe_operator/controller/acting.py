@@ -24,6 +24,7 @@ from moe_operator.controller.group_planner import (
     StartDrain,
     TrafficOff,
     TrafficOn,
+    Undrain,
     unfit,
 )
 from moe_operator.controller.incarnation import admitted_incarnations
@@ -153,6 +154,9 @@ class Actor:
                 await emit(deployment, "Normal", reasons.SERVING, "Admit", f"group {group.name} serves")
             case StartDrain(group=group, reason=reason):
                 await emit(deployment, "Normal", reason, "Drain", f"draining group {group.name}")
+            case Undrain(group=group) if group.draining_since is not None:
+                note = f"group {group.name} drains no longer: more groups are wanted again"
+                await emit(deployment, "Normal", reasons.UNDRAINED, "Undrain", note)
             case DeleteGroup(group=group, cause=Cause() as cause):
                 note = f"group {group.name} is lost: {cause.message}"
                 await emit(deployment, "Warning", cause.reason, "Replace", note)

@@ -9,12 +9,10 @@ from moe_operator.api.status import RecoveryStatus, RolloutStatus
 from moe_operator.api.times import parse_time
 from moe_operator.controller import ledger, revisions, rollout
 from moe_operator.controller.conditions import was_ready_at
-from moe_operator.controller.group_planner import GroupState, GroupView, Wanted, plan_groups
+from moe_operator.controller.group_planner import GONE, GroupState, GroupView, Wanted, plan_groups
 from moe_operator.controller.pass_state import Decision, Look, PassState
 from moe_operator.controller.scaling import Scale
 from moe_operator.resources.revision import Revision
-
-_GONE = (GroupState.BROKEN, GroupState.DRAINING, GroupState.DELETING)
 
 
 def decide(state: PassState, look: Look, scale: Scale) -> Decision:
@@ -74,7 +72,7 @@ def _ledger_of(state: PassState, made_of: str | None, views: Sequence[GroupView]
 def _progress(state: PassState, views: Sequence[GroupView], scale: Scale) -> RolloutStatus | None:
     """How far the move to the wanted revision has come, while it is under way."""
     wanted = state.effective.name if state.effective else None
-    live = [v for v in views if v.state not in _GONE]
+    live = [v for v in views if v.state not in GONE]
     updated = sum(v.state is GroupState.SERVING and v.facts.revision == wanted for v in live)
     older = any(v.facts.revision != wanted for v in live)
     parked = parse_time(state.ledger.parked_until)
@@ -94,4 +92,4 @@ def _mountable(state: PassState, desired: int, views: Sequence[GroupView]) -> in
     most = state.weights.most_groups if state.weights is not None else None
     if most is None:
         return desired
-    return min(desired, max(most, sum(view.state not in _GONE for view in views)))
+    return min(desired, max(most, sum(view.state not in GONE for view in views)))

@@ -1,7 +1,7 @@
 """Carries out what the group planner decided: one small function per action, each safe to repeat."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment
@@ -19,6 +19,7 @@ from moe_operator.controller.group_planner import (
     StartDrain,
     TrafficOff,
     TrafficOn,
+    Undrain,
 )
 from moe_operator.controller.incarnation import incarnation
 from moe_operator.controller.kube import (
@@ -73,6 +74,8 @@ class Executor:
                 await self._patch_pods(deployment, pods, {"labels": {names.LABEL_TRAFFIC: None}})
             case StartDrain(group=group):
                 await self._start_drain(deployment, group, now)
+            case Undrain(group=group):
+                await self._undrain(deployment, group)
             case DeleteGroup(group=group):
                 await self._delete(deployment, group)
             case ReapPods(group=group):
@@ -134,16 +137,34 @@ class Executor:
     async def _start_drain(self, deployment: ModelDeployment, group: GroupFacts, now: float) -> None:
         # The agents first: nobody tells them once the group is marked. Told of a drain that then does not come, they
         # only make clients connect anew.
-        token = self._tokens.token(deployment.uid, group.name)
-        for pod in group.pods:
-            if pod.ip:
-                await self._engine.drain(pod.ip, names.HTTP_PORT, token)
-        patch = {"metadata": {"uid": group.uid, "annotations": {names.ANNOTATION_DRAINING: format_time(now)}}}
+        await self._tell_agents(deployment, group, self._engine.drain)
+        await self._mark(deployment, group, format_time(now))
+
+    async def _undrain(self, deployment: ModelDeployment, group: GroupFacts) -> None:
+        # The mark first: a group that has it is deleted once it is idle, and must close connections until then. Agents
+        # that are not reached say so in their next figures, and are told again.
+        if group.draining_since is not None and not await self._mark(deployment, group, None):
+            return
+        await self._tell_agents(deployment, group, self._engine.undrain)
+
+    async def _mark(self, deployment: ModelDeployment, group: GroupFacts, since: str | None) -> bool:
+        """Note on the group since when it drains. False if it is gone."""
+        patch = {"metadata": {"uid": group.uid, "annotations": {names.ANNOTATION_DRAINING: since}}}
         try:
             fresh = await self._client.patch(LEADER_WORKER_SET, deployment.namespace, group.name, patch)
         except (NotFoundError, ConflictError):
-            return  # gone, or another group of that name: the watch tells
+            return False  # or another group of that name: the watch tells
         self._store.upsert(LEADER_WORKER_SET, fresh)
+        return True
+
+    async def _tell_agents(
+        self,
+        deployment: ModelDeployment,
+        group: GroupFacts,
+        tell: Callable[[str, int, str | None], Awaitable[bool]],
+    ) -> None:
+        token = self._tokens.token(deployment.uid, group.name)
+        await asyncio.gather(*(tell(pod.ip, names.HTTP_PORT, token) for pod in group.pods if pod.ip))
 
     async def _delete(self, deployment: ModelDeployment, group: GroupFacts) -> None:
         await self._client.delete(

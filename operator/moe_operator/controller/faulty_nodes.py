@@ -14,7 +14,7 @@ def with_faulty_accelerators(
     """Causes by group. A fault concerns groups that were there before it was seen: later ones were made knowing it."""
     found = {}
     for group in groups:
-        if group.deleting or group.draining_since is not None:
+        if group.deleting:
             continue
         hit = next(
             (

@@ -7,6 +7,7 @@ Scaling, rollout, drain, failure and recovery are inputs; the bounds stand here,
 - `live` groups (neither broken, draining nor on their way out) never exceed desired + maxSurge;
 - a serving group is drained only while desired - maxUnavailable others serve, unless its node goes anyway;
 - a group that never served is deleted without drain;
+- a group that drains comes back before one is created: it is warm, a new one takes minutes;
 - a group that has to leave its nodes is replaced in the way in which one of another revision is.
 
 Pure: time comes in as an argument, all state is in the groups themselves and in the ledger of the status.
@@ -41,6 +42,10 @@ class GroupState(StrEnum):
     DELETING = "Deleting"
 
 
+#: States of groups that are on their way out.
+GONE = (GroupState.BROKEN, GroupState.DRAINING, GroupState.DELETING)
+
+
 @dataclass(frozen=True)
 class CanaryState:
     """What the canaries of one incarnation have said so far."""
@@ -63,6 +68,10 @@ class GroupView:
     canary: CanaryState | None = None
     quiet: float | None = None
     """Seconds for which it has had no request; None if telemetry cannot say."""
+    flaw: Cause | None = None
+    """What is held against it while it drains: it finishes its requests, and does not come back."""
+    closing: bool = False
+    """Whether an agent of it closes clients' connections, as it was told to drain."""
 
     @property
     def name(self) -> str:
@@ -129,6 +138,14 @@ class StartDrain:
 
 
 @dataclass(frozen=True)
+class Undrain:
+    """The group stays: it is no longer marked, and its agents let clients keep their connections. Traffic comes as for
+    any group that is whole."""
+
+    group: GroupFacts
+
+
+@dataclass(frozen=True)
 class DeleteGroup:
     group: GroupFacts
     reason: str
@@ -142,7 +159,7 @@ class ReapPods:
     group: GroupFacts
 
 
-Action = CreateGroup | RunCanary | TrafficOn | TrafficOff | StartDrain | DeleteGroup | ReapPods
+Action = CreateGroup | RunCanary | TrafficOn | TrafficOff | StartDrain | Undrain | DeleteGroup | ReapPods
 
 
 @dataclass
@@ -190,7 +207,9 @@ def classify(
 def plan_groups(wanted: Wanted, groups: Sequence[GroupView], now: float) -> GroupPlan:
     """What to do next. Applied and asked again, it ends in no action."""
     plan = GroupPlan()
-    live: list[GroupView] = []
+    live = [g for g in groups if g.state not in GONE]
+    draining = [g for g in groups if g.state is GroupState.DRAINING]
+    back = {g.name: g for g in _returning(wanted, live, draining, now)}
     for group in groups:
         if group.state is GroupState.DELETING:
             _traffic_off(plan, group, "the group is on its way out")
@@ -201,12 +220,12 @@ def plan_groups(wanted: Wanted, groups: Sequence[GroupView], now: float) -> Grou
             assert group.cause is not None
             _traffic_off(plan, group, group.cause.reason)
             plan.actions.append(DeleteGroup(group.facts, reasons.GROUP_LOST, group.cause))
+        elif group.name in back:
+            plan.actions.append(Undrain(group.facts))
         elif group.state is GroupState.DRAINING:
             _drain(plan, wanted, group, now)
-        else:
-            live.append(group)
-    draining = [g for g in groups if g.state is GroupState.DRAINING]
-    for group in _fit(plan, wanted, live, draining, now):
+    draining = [g for g in draining if g.name not in back]
+    for group in _fit(plan, wanted, [*live, *back.values()], draining, now):
         _admission(plan, group)
     return plan
 
@@ -230,6 +249,10 @@ def _traffic_off(plan: GroupPlan, group: GroupView, reason: str) -> None:
 
 
 def _admission(plan: GroupPlan, group: GroupView) -> None:
+    if group.closing and group.facts.draining_since is None:
+        # Told to drain, and not that this is over: whoever should have said so ended between the two.
+        plan.actions.append(Undrain(group.facts))
+        plan.again(5.0)
     if group.state is GroupState.ADMITTABLE:
         if group.canary and group.canary.passed:
             plan.actions.append(TrafficOn(group.facts))
@@ -255,6 +278,35 @@ def _drain(plan: GroupPlan, wanted: Wanted, group: GroupView, now: float) -> Non
         plan.actions.append(DeleteGroup(group.facts, reasons.DRAINED))
     else:
         plan.again(min(1.0, wanted.drain_deadline - waited))
+
+
+def _returning(
+    wanted: Wanted, live: Sequence[GroupView], draining: Sequence[GroupView], now: float
+) -> list[GroupView]:
+    """Groups that drain and come back, as more are wanted: those whose drain has come least far first.
+
+    Why they drain does not matter: what counts is that they are what is wanted now, where they are. In a rollout they
+    count as those that are created, but for the GPUs, which they hold already.
+    """
+    if wanted.leave is not None or wanted.revision is None:
+        return []
+    kept = sum(_stays(wanted, g.facts) for g in live)
+    count = min(wanted.desired - kept, wanted.desired + wanted.max_surge - len(live))
+    able = [g for g in draining if _may_return(wanted, g, now)]
+    able.sort(key=lambda g: (-(g.facts.draining_since or 0.0), -(g.requests or 0), g.facts.slot))
+    return able[: max(0, count)]
+
+
+def _may_return(wanted: Wanted, group: GroupView, now: float) -> bool:
+    since = group.facts.draining_since
+    return (
+        since is not None
+        and now - since < wanted.drain_deadline
+        and group.cause is None
+        and group.flaw is None
+        and _stays(wanted, group.facts)
+        and whole(group.facts)
+    )
 
 
 def _victims(wanted: Wanted, groups: Sequence[GroupView]) -> list[GroupView]:

@@ -61,7 +61,16 @@ def judge(
     stalled = {uid: snapshot.taken_at - seen.progress_at for uid, seen in snapshot.pods.items() if seen.busy}
     views = []
     for group in groups:
-        cause = broken(group, limits, stalled, now) or given_up.get(group.name)
+        drains, held = group.draining_since is not None, given_up.get(group.name)
+        # One that drains is left to finish what it has, as long as it can.
+        cause = broken(group, limits, stalled, now) or (None if drains else held)
         view = classify(group, cause, occupied(group, snapshot, now), canary(group))
-        views.append(replace(view, quiet=quiet_for(group, snapshot)))
+        views.append(
+            replace(
+                view,
+                quiet=quiet_for(group, snapshot),
+                flaw=held if drains else None,
+                closing=any(s.draining for p in group.pods if (s := snapshot.pods.get(p.uid))),
+            )
+        )
     return views

@@ -20,7 +20,7 @@ from moe_operator.controller.causes import waiting_for
 from moe_operator.controller.cold_start import newest_start
 from moe_operator.controller.condition_fold import conditions
 from moe_operator.controller.conditions import merge
-from moe_operator.controller.group_planner import GroupState, GroupView, leader_selector
+from moe_operator.controller.group_planner import GONE, GroupState, GroupView, leader_selector
 from moe_operator.controller.learned import Learned
 from moe_operator.planner.memory import MIB
 from moe_operator.planner.plan import Sizing
@@ -38,11 +38,7 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
     """The status to write; equal to the present one when nothing a reader cares about has changed."""
     deployment, revision = learned.deployment, learned.revision
     old = deployment.status
-    live = [
-        g
-        for g in learned.groups
-        if g.state not in (GroupState.BROKEN, GroupState.DRAINING, GroupState.DELETING)
-    ]
+    live = [g for g in learned.groups if g.state not in GONE]
     serving = [g for g in live if g.state is GroupState.SERVING]
     wanted_name = revision.name if revision and learned.trouble is None else None
     updated = [g for g in serving if g.facts.revision == wanted_name]

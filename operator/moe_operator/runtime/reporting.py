@@ -99,6 +99,9 @@ class CountedEngine:
     async def drain(self, host: str, port: int, token: str | None = None) -> bool:
         return await self._engine.drain(host, port, token)
 
+    async def undrain(self, host: str, port: int, token: str | None = None) -> bool:
+        return await self._engine.undrain(host, port, token)
+
 
 class LastAnswer:
     """Passes requests on to the metrics, and remembers when the API server answered last."""

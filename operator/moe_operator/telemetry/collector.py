@@ -104,7 +104,7 @@ class Collector:
             window.failed()
             return
         if state is not None:
-            window.phases = state.phases
+            window.phases, window.draining = state.phases, state.draining
         own = self._own.of(target.pod_uid)
         # One that ended while the pages were read may still be on them.
         own = replace(own, in_flight=max(own.in_flight, before.in_flight))
@@ -145,13 +145,14 @@ def _host(address: str) -> str:
 
 
 def _news(before: PodObservation | None, after: PodObservation | None) -> bool:
-    """Whether a decision or the status may want to know: load, failures, or a rate that moved."""
+    """Whether a decision or the status may want to know: load, failures, a drain, or a rate that moved."""
     if before is None or after is None:
         return before is not after
-    if (before.busy, before.waiting > 0, before.failures > 1) != (
+    if (before.busy, before.waiting > 0, before.failures > 1, before.draining) != (
         after.busy,
         after.waiting > 0,
         after.failures > 1,
+        after.draining,
     ):
         return True
     if after.busy:

@@ -39,3 +39,6 @@ class EngineClient(Protocol):
 
     async def drain(self, host: str, port: int, token: str | None = None) -> bool:
         """Tell the agent to drain (idempotent). False if it could not be told."""
+
+    async def undrain(self, host: str, port: int, token: str | None = None) -> bool:
+        """Tell the agent that the drain is over (idempotent). False if it could not be told."""

@@ -1,4 +1,4 @@
-"""The EngineClient over HTTP: canaries with the arguments that real requests use, and the word to drain."""
+"""The EngineClient over HTTP: canaries with the arguments that real requests use, and the word to drain or to stay."""
 
 import asyncio
 import json
@@ -67,10 +67,18 @@ class HttpEngineClient:
 
     async def drain(self, host: str, port: int, token: str | None = None) -> bool:
         """POST to the agent; an engine without agent answers 404, which is no failure of ours to report."""
+        return await self._tell("POST", host, port, token)
+
+    async def undrain(self, host: str, port: int, token: str | None = None) -> bool:
+        """DELETE at the agent; else as `drain`."""
+        return await self._tell("DELETE", host, port, token)
+
+    async def _tell(self, method: str, host: str, port: int, token: str | None) -> bool:
         try:
-            async with self._session.post(
+            async with self._session.request(
+                method,
                 f"{_base(host, port)}/moe/v1/drain",
-                json={"reason": "the group is going away"},
+                json={"reason": "the group is going away"} if method == "POST" else None,
                 headers={TOKEN_HEADER: token} if token else None,
                 timeout=aiohttp.ClientTimeout(total=_DRAIN_TIMEOUT),
             ) as answer:

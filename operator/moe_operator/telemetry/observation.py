@@ -1,7 +1,9 @@
 """What was measured of one pod's engine, and how it is summed up. Times are seconds of a monotonic clock."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+from moe_operator.telemetry.engine_counters import EngineCounters, merged
 
 
 @dataclass(frozen=True)
@@ -16,10 +18,6 @@ class PodObservation:
     waiting: int
     in_flight: int | None
     """HTTP requests open, counted by the agent; None without agent."""
-    kv_usage_percent: float
-    """Worst rank's share of KV blocks in use."""
-    prompt_tokens_total: float
-    output_tokens_total: float
     prompt_tokens_per_second: float
     """Over the telemetry window; 0 before two scrapes."""
     output_tokens_per_second: float
@@ -36,8 +34,13 @@ class PodObservation:
     """Seconds that the engine took over each part of its start, as the agent says; empty without agent."""
     idle_connections: int = 0
     """Connections on which clients may send another request; counted by the agent, while the pod drains."""
+    draining: bool = False
+    """Whether the agent was told to drain."""
     request_slots: int = 0
     """Requests that the pod's ranks can compute at once (max-num-seqs x ranks), 0 if unknown."""
+
+    counters: EngineCounters = field(default_factory=EngineCounters)
+    """The newest reading, of which the rates and means above are made."""
 
     @property
     def requests(self) -> int:
@@ -56,3 +59,10 @@ class Snapshot:
 
     pods: dict[str, PodObservation]
     taken_at: float
+
+    def counters(self, pods: Iterable[str], tolerated_failures: int = 0) -> EngineCounters | None:
+        """The reading of these pods, by uid, together; None where there is none of one of them, or where more scrapes
+        of one than are tolerated failed in a row: a part says nothing of the whole."""
+        seen = [self.pods.get(uid) for uid in pods]
+        found = [s.counters for s in seen if s is not None and s.failures <= tolerated_failures]
+        return merged(found) if found and len(found) == len(seen) else None

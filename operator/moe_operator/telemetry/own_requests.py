@@ -19,6 +19,11 @@ class Own:
     prompt_tokens: int = 0
     output_tokens: int = 0
 
+    @property
+    def answered(self) -> int:
+        """Requests that came to their end: each has one token."""
+        return self.output_tokens
+
 
 @dataclass
 class Asked:

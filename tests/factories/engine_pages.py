@@ -1,0 +1,68 @@
+"""Metrics pages as vLLM writes them, and what is read from them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moe_operator.telemetry.engine_counters import EngineCounters, Histogram
+from moe_operator.telemetry.metrics_page import EngineMetrics
+
+#: A few of vLLM's bounds (s).
+BOUNDS = (0.01, 0.1, 1.0, math.inf)
+
+
+def histogram(*entries: float, bounds: Sequence[float] = BOUNDS) -> Histogram:
+    """With these entries, in seconds."""
+    counts = tuple(float(sum(entry <= bound for entry in entries)) for bound in bounds)
+    return Histogram(tuple(bounds), counts, sum(entries))
+
+
+def counters(**overrides: Any) -> EngineCounters:
+    """Of one rank that has done nothing."""
+    return EngineCounters(**{"ranks": 1, "first_token": histogram(), "per_token": histogram(), **overrides})
+
+
+def metrics(ranks: Sequence[int] = (0,), **overrides: Any) -> EngineMetrics:
+    """A page of these ranks, with the figures of all of them."""
+    labels = frozenset(str(rank).encode() for rank in ranks)
+    return EngineMetrics(labels, counters(**{"ranks": len(labels), **overrides}))
+
+
+def page(ranks: Mapping[int, EngineCounters], model: str = "org/tiny-moe") -> bytes:
+    """The page of ranks by number, among lines that do not matter. Bounds as prometheus_client writes them."""
+    lines = ["# HELP vllm:num_requests_running Number of requests in model execution batches."]
+    for rank, seen in ranks.items():
+        rest = f'model_name="{model}"}}'
+        own = f'{{engine="{rank}",{rest}'
+        lines += [
+            f"vllm:num_requests_running{own} {float(seen.running)}",
+            f"vllm:num_requests_waiting{own} {float(seen.waiting)}",
+            f'vllm:num_requests_waiting_by_reason{own[:-1]},reason="capacity"}} 7.0',
+            f"vllm:kv_cache_usage_perc{own} {seen.kv_worst!r}",
+            f"vllm:num_preemptions_total{own} {seen.preemptions!r}",
+            f"vllm:num_preemptions_created{own} 1.7e+09",
+            f"vllm:prompt_tokens_total{own} {seen.prompt_tokens!r}",
+            f'vllm:prompt_tokens_by_source_total{own[:-1]},source="local_compute"}} 7.0',
+            f"vllm:prompt_tokens_cached_total{own} {seen.cached_prompt_tokens!r}",
+            f'vllm:prompt_tokens_cached_by_source_total{own[:-1]},source="device"}} 7.0',
+            f"vllm:generation_tokens_total{own} {seen.output_tokens!r}",
+        ]
+        ended = {"stop": seen.finished, "length": 0.0, "abort": seen.aborted, "error": 0.0, "repetition": 0.0}
+        lines += [
+            f'vllm:request_success_total{{engine="{rank}",finished_reason="{reason}",{rest} {count!r}'
+            for reason, count in ended.items()
+        ]
+        lines += [
+            f"vllm:inter_token_latency_seconds_sum{own} {seen.inter_token_sum!r}",
+            f"vllm:inter_token_latency_seconds_count{own} {seen.inter_token_count!r}",
+            f'vllm:inter_token_latency_seconds_bucket{{engine="{rank}",le="+Inf",{rest} 7.0',
+        ]
+        for name, told in (
+            ("time_to_first_token_seconds", seen.first_token),
+            ("request_time_per_output_token_seconds", seen.per_token),
+        ):
+            for bound, count in zip(told.bounds, told.counts, strict=True):
+                le = "+Inf" if math.isinf(bound) else repr(bound)
+                lines.append(f'vllm:{name}_bucket{{engine="{rank}",le="{le}",{rest} {count!r}')
+            lines += [f"vllm:{name}_count{own} {told.count!r}", f"vllm:{name}_sum{own} {told.total!r}"]
+    return "\n".join([*lines, ""]).encode()
