@@ -630,14 +630,10 @@ class ScalingReason(StrEnum):
     REPLICAS_LIMITED = "ReplicasLimited"
     WITHIN_OBJECTIVE = "WithinObjective"
     REQUESTS_WAITING = "RequestsWaiting"
-    TIME_TO_FIRST_TOKEN_MISSED = "TimeToFirstTokenMissed"
-    TIME_PER_OUTPUT_TOKEN_MISSED = "TimePerOutputTokenMissed"
+    DEMAND_GROWS = "DemandGrows"
     LOAD_FITS_IN_FEWER = "LoadFitsInFewer"
     AT_MAXIMUM = "AtMaximum"
-    AT_MINIMUM = "AtMinimum"
     LIMITS_CHANGED = "LimitsChanged"
-    GROUPS_STARTING = "GroupsStarting"
-    GROUPS_DRAINING = "GroupsDraining"
     TELEMETRY_MISSING = "TelemetryMissing"
     NO_GROUP_SERVES = "NoGroupServes"
     OBSERVING = "Observing"
@@ -651,30 +647,32 @@ _SCALING_WHEN: dict[ScalingReason, tuple[str, str]] = {
         "Change the limits or the replicas.",
     ),
     ScalingReason.WITHIN_OBJECTIVE: ("The groups carry the load within the objective.", ""),
-    ScalingReason.REQUESTS_WAITING: ("One more: requests have been waiting on every group.", ""),
-    ScalingReason.TIME_TO_FIRST_TOKEN_MISSED: (
-        "One more: the mean time to first token has been above `objective.timeToFirstToken`.",
+    ScalingReason.REQUESTS_WAITING: (
+        "More: the groups are full, and requests wait or take longer than the objective.",
         "",
     ),
-    ScalingReason.TIME_PER_OUTPUT_TOKEN_MISSED: (
-        "One more: the mean time per output token has been above `objective.timePerOutputToken`.",
+    ScalingReason.DEMAND_GROWS: (
+        "More: by the time another group serves, too many requests would be late with those that there are.",
         "",
     ),
-    ScalingReason.LOAD_FITS_IN_FEWER: ("One fewer: the load has long fitted in fewer groups.", ""),
+    ScalingReason.LOAD_FITS_IN_FEWER: (
+        "Fewer: the load, and what may come before a group could be had again, fits in fewer groups.",
+        "",
+    ),
     ScalingReason.AT_MAXIMUM: (
         "More groups are needed than `scaling.maxGroups` allows.",
         "Raise `scaling.maxGroups`.",
     ),
-    ScalingReason.AT_MINIMUM: ("Fewer groups would do, but `scaling.minGroups` keeps them.", ""),
     ScalingReason.LIMITS_CHANGED: ("The number was outside the limits and moved to the nearer one.", ""),
-    ScalingReason.GROUPS_STARTING: ("Nothing changes while groups start: they will take load.", ""),
-    ScalingReason.GROUPS_DRAINING: ("Nothing is removed while groups drain.", ""),
     ScalingReason.TELEMETRY_MISSING: (
-        "A group gives no current figures, so nothing changes.",
+        "A group gives no current figures, so none goes.",
         "Read the operator's log: pods must answer GET /metrics to the operator.",
     ),
     ScalingReason.NO_GROUP_SERVES: ("No group serves yet, so there is nothing to measure.", ""),
-    ScalingReason.OBSERVING: ("A condition for a change holds, but not yet for long enough.", ""),
+    ScalingReason.OBSERVING: (
+        "Fewer groups would do, but not yet for long enough; or nothing was measured yet.",
+        "",
+    ),
 }
 for _member, (_when, _remedy) in _SCALING_WHEN.items():
     _reason(_SCALING, _member.value, _when, _remedy)

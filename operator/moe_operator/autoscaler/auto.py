@@ -28,7 +28,7 @@ from moe_operator.autoscaler.sizing import Sized, expected_late, needed
 #: Seconds between decisions.
 TICK = 15.0
 #: Groups that one pays for rather than have all requests of one group late, while the budget is spent as aimed at.
-WORTH = 12.0
+WORTH = 24.0
 #: Of a cold start: how long fewer groups must have done before one goes; and the least, in seconds.
 _WINDOW_SHARE, _WINDOW_LEAST = 0.3, 60.0
 #: Groups that go at one time.
@@ -78,8 +78,11 @@ class Numbers:
     late: float
     """Share of requests that was late, over hours."""
     worth: float
-    losses: tuple[float, ...] = ()
-    """Demand times the share that would be late, with `floor`, `floor` + 1, ... groups, up to those wanted."""
+    saturated: bool
+    late_as_is: float
+    """Share of requests that would be late with the groups that there are."""
+    losses: tuple[float, ...]
+    """Requests per second that would be late with `floor`, `floor` + 1, ... groups, up to those wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +189,8 @@ class Autoscaler:
         if down.groups < up.groups:
             down = up
         losses = tuple(
-            value * expected_late(value, at_end, curve, groups)
-            for groups in range(max(floor, 1), up.groups + 1)
+            demand.arrivals * expected_late(value, at_end, curve, groups)
+            for groups in range(floor, up.groups + 1)
         )
         numbers = Numbers(
             level=demand.level,
@@ -202,6 +205,8 @@ class Autoscaler:
             down=down,
             late=self._budget.spent(demand.arrivals),
             worth=worth,
+            saturated=demand.saturated,
+            late_as_is=expected_late(value, at_end, curve, current),
             losses=losses,
         )
         self._downs.append((now, down.groups))

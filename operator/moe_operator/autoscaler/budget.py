@@ -12,7 +12,7 @@ HALF_LIFE = 8 * 3600.0
 #: Seconds of requests that count as late as aimed at before any was seen.
 PRIOR_SECONDS = 1800.0
 #: How the worth goes with the share spent: exp(_GAIN x (share / AIMED - 1)), within limits.
-_GAIN, _LEAST, _MOST = 2.0, 0.12, 2.0
+_GAIN, _LEAST, _MOST = 4.0, 0.12, 1.2
 
 
 @dataclass

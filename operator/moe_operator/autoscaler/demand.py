@@ -16,6 +16,8 @@ from moe_operator.autoscaler.group_window import GroupLoad
 ARRIVALS = 60.0
 #: Seconds over which work is learned.
 WORK = 600.0
+#: Groups' worth of demand that one group can show: what is beyond is a figure gone wrong, or comes in the next looks.
+_MOST = 4.0
 #: Requests waiting for each group from which on it is saturated: fewer are an uneven moment.
 _WAITING = 2.0
 
@@ -61,7 +63,9 @@ class DemandMeter:
         """Group seconds that a request takes; None while unknown."""
         return self._levels / self._rates if self._rates > 0 else None
 
-    def look(self, now: float, serving: Sequence[GroupLoad | None], draining: Sequence[GroupLoad]) -> Demand | None:
+    def look(
+        self, now: float, serving: Sequence[GroupLoad | None], draining: Sequence[GroupLoad]
+    ) -> Demand | None:
         """Demand as of now; None where no serving group says anything."""
         seen = [load for load in serving if load is not None]
         if not seen:
@@ -70,12 +74,14 @@ class DemandMeter:
         self._at = now
         everyone = [*seen, *draining]
         blind = len(serving) - len(seen)
-        on_seen = sum(load.share.value for load in seen)
-        level = on_seen * (1 + blind / len(seen)) + sum(load.share.value for load in draining)
+        on_seen = sum(min(load.share.value, _MOST) for load in seen)
+        level = on_seen * (1 + blind / len(seen)) + sum(min(load.share.value, _MOST) for load in draining)
         waiting = sum(load.waiting for load in everyone)
         mean = on_seen / len(seen)
         saturated = waiting > _WAITING * len(seen) or mean > 1
-        self._arrivals.append((now, passed, sum(load.arrivals for load in everyone) * (1 + blind / len(seen))))
+        self._arrivals.append(
+            (now, passed, sum(load.arrivals for load in everyone) * (1 + blind / len(seen)))
+        )
         while self._arrivals[0][0] <= now - ARRIVALS:
             self._arrivals.popleft()
         arrivals = sum(s * rate for _, s, rate in self._arrivals) / sum(s for _, s, _ in self._arrivals)
@@ -86,7 +92,7 @@ class DemandMeter:
         return Demand(
             level=level,
             arrivals=arrivals,
-            arriving=arrivals * (self.work or 0.0),
+            arriving=min(arrivals * (self.work or 0.0), _MOST * len(everyone)),
             waiting=waiting,
             load=mean,
             saturated=saturated,

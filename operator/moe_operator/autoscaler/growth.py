@@ -1,5 +1,5 @@
 """How demand turned out against what was forecast a lead time before: a distribution learned from the deployment's own
-past, with a prior that counts for the first half hour.
+past, with a prior that counts for two hours: one surge is one event, however many looks it lasted.
 
 `Growth` holds the ratio of what came to what was forecast. Whatever a forecast lacks - bias, noise, a trend that it
 does not see - is in its ratios, so it needs no margin of its own.
@@ -17,7 +17,7 @@ _RATIOS = tuple(math.exp(_LOW + (at + 0.5) * _WIDTH) for at in range(_BINS))
 #: Seconds of observations that weigh half after so long: a day's habits, a week's not.
 HALF_LIFE = 6 * 3600.0
 #: Seconds of observations that the prior counts for.
-PRIOR_SECONDS = 1800.0
+PRIOR_SECONDS = 7200.0
 #: Of the prior: the logarithm's deviation over ten minutes for most of the time, and for the rest of it. Production
 #: rates of ServeGen's models grow by 7 to 32 % over ten minutes at the 90th percentile and double at the 99th.
 _USUAL, _RARE, _RARE_SHARE = 0.11, 0.30, 0.08
@@ -52,7 +52,12 @@ class Growth:
             while left > 0:
                 room = _EDGES[edge] - passed if edge < len(_EDGES) - 1 else left
                 taken = min(left, room)
-                weight, moment, passed, left = weight + taken, moment + taken * ratio, passed + taken, left - taken
+                weight, moment, passed, left = (
+                    weight + taken,
+                    moment + taken * ratio,
+                    passed + taken,
+                    left - taken,
+                )
                 if edge < len(_EDGES) - 1 and taken == room:
                     if weight > 0:
                         found.append((moment / weight, weight))
@@ -71,7 +76,8 @@ def _prior(lead: float, highest: bool) -> Sequence[float]:
     for at in range(_BINS):
         x = _LOW + (at + 0.5) * _WIDTH
         weights.append(
-            (1 - _RARE_SHARE) * _bell(x, shift[0] * usual, usual) + _RARE_SHARE * _bell(x, shift[1] * rare, rare)
+            (1 - _RARE_SHARE) * _bell(x, shift[0] * usual, usual)
+            + _RARE_SHARE * _bell(x, shift[1] * rare, rare)
         )
     whole = sum(weights)
     return [each / whole for each in weights]

@@ -40,6 +40,8 @@ class Reading:
     """Mean times per output token, a request each."""
     ranks: int = 1
     """How many ranks it covers."""
+    since: float = 0.0
+    """Since when its counters run on, where that is known."""
 
     def usable(self) -> bool:
         """Whether these are numbers that engines can have."""
@@ -52,7 +54,7 @@ class Reading:
         """Whether counters went on since `earlier`: engines that started again begin at zero, and a page that lacks a
         rank says less than the one before."""
         return (
-            self.ranks == earlier.ranks
+            (self.ranks, self.since) == (earlier.ranks, earlier.since)
             and self.finished >= earlier.finished
             and self.gaps >= earlier.gaps
             and self.gap_seconds >= earlier.gap_seconds

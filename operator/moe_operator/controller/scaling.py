@@ -1,6 +1,6 @@
 """Brings what was measured of the groups before the autoscaler, and its decision into the status."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moe_operator.api.base import parse_duration
@@ -9,29 +9,40 @@ from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.spec import ScalingMode
 from moe_operator.api.status import ScalingStatus, ThroughputStatus
 from moe_operator.api.times import format_time
-from moe_operator.autoscaler.decide import (
-    GroupLoad,
-    ScalingDecision,
-    ScalingInputs,
-    ScalingState,
-    decide,
-    limits,
-)
+from moe_operator.autoscaler.auto import TICK, Autoscaler, Profile, Want
+from moe_operator.autoscaler.cold_start import ColdStart
+from moe_operator.autoscaler.decide import ScalingDecision, ScalingInputs, base, decide, limits
+from moe_operator.autoscaler.reading import Buckets, Reading
 from moe_operator.controller.group_planner import GroupState, GroupView
 from moe_operator.controller.store import Key
-from moe_operator.telemetry.observation import PodObservation, Snapshot
+from moe_operator.planner.wants import TIME_PER_OUTPUT_TOKEN, TIME_TO_FIRST_TOKEN
+from moe_operator.telemetry.engine_counters import EngineCounters
+from moe_operator.telemetry.observation import Snapshot
 
 #: A pod's figures are current while no more scrapes than this failed in a row.
 _TOLERATED_FAILURES = 1
+_STARTING = (GroupState.STARTING, GroupState.ADMITTABLE, GroupState.SUSPECT)
+
+
+@dataclass(frozen=True)
+class GroupRead:
+    """A group that serves or drains, as telemetry sees it."""
+
+    ranks: int
+    slots: int
+    """Requests that a rank works on at once; 0: unknown."""
+    reading: Reading | None
 
 
 @dataclass(frozen=True)
 class Load:
     """The groups' load, and the deployment's sums."""
 
-    serving: tuple[GroupLoad | None, ...]
+    clock: float
+    """Telemetry's, to which readings belong, in seconds."""
+    serving: Mapping[str, GroupRead]
+    draining: Mapping[str, GroupRead]
     starting: int
-    draining: int
     throughput: ThroughputStatus
 
 
@@ -48,84 +59,154 @@ class Scale:
 
 def load_of(views: Sequence[GroupView], snapshot: Snapshot) -> Load:
     """Sum up the observations of the groups' pods."""
-    serving: list[GroupLoad | None] = []
     prompt = output = 0.0
     for group in views:
         seen = [s for p in group.facts.pods if (s := snapshot.pods.get(p.uid))]
         current = [s for s in seen if s.failures <= _TOLERATED_FAILURES]
         prompt += sum(s.prompt_tokens_per_second for s in current)
         output += sum(s.output_tokens_per_second for s in current)
-        if group.state is GroupState.SERVING:
-            serving.append(_group_load(current) if len(current) == len(group.facts.pods) else None)
     return Load(
-        serving=tuple(serving),
-        starting=sum(
-            g.state in (GroupState.STARTING, GroupState.ADMITTABLE, GroupState.SUSPECT) for g in views
-        ),
-        draining=sum(g.state is GroupState.DRAINING for g in views),
+        clock=snapshot.taken_at,
+        serving={v.name: _read(v, snapshot) for v in views if v.state is GroupState.SERVING},
+        draining={v.name: _read(v, snapshot) for v in views if v.state is GroupState.DRAINING},
+        starting=sum(view.state in _STARTING for view in views),
         throughput=ThroughputStatus(
             prompt_tokens_per_second=round(prompt), output_tokens_per_second=round(output)
         ),
     )
 
 
-def _group_load(pods: Sequence[PodObservation]) -> GroupLoad:
-    return GroupLoad(
-        running=sum(s.running for s in pods),
-        waiting=sum(s.waiting for s in pods),
-        slots=sum(s.request_slots for s in pods) if all(s.request_slots for s in pods) else 0,
-        time_to_first_token=_mean([s.time_to_first_token for s in pods]),
-        time_per_output_token=_mean([s.time_per_output_token for s in pods]),
+def _read(view: GroupView, snapshot: Snapshot) -> GroupRead:
+    pods = [pod.uid for pod in view.facts.pods]
+    ranks = view.facts.size * view.facts.ranks_per_pod
+    slots = [seen.request_slots for uid in pods if (seen := snapshot.pods.get(uid))]
+    counters = snapshot.counters(pods, _TOLERATED_FAILURES) if len(pods) == view.facts.size else None
+    return GroupRead(
+        ranks=ranks,
+        slots=sum(slots) // ranks if slots and all(slots) and len(slots) == len(pods) else 0,
+        reading=None if counters is None else _reading(counters),
     )
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
+def _reading(seen: EngineCounters) -> Reading:
+    return Reading(
+        at=seen.at,
+        running=seen.running,
+        waiting=seen.waiting,
+        kv=seen.kv_sum / max(1, seen.ranks),
+        finished=seen.finished + seen.aborted,
+        gaps=seen.inter_token_count,
+        gap_seconds=seen.inter_token_sum,
+        first_token=Buckets(seen.first_token.bounds, seen.first_token.counts),
+        per_token=Buckets(seen.per_token.bounds, seen.per_token.counts),
+        ranks=seen.ranks,
+        since=seen.since,
+    )
+
+
+@dataclass
+class _Deployment:
+    """What is kept of one."""
+
+    autoscaler: Autoscaler
+    starts: ColdStart = field(default_factory=ColdStart)
+    started: str | None = None
+    """The group whose start was taken up last."""
+    born: dict[str, float] = field(default_factory=dict)
+    """When groups were first seen to serve, by telemetry's clock."""
+    looked: float | None = None
+    want: tuple[int, Want] | None = None
+    """The number that it goes on from, and what is wanted."""
 
 
 @dataclass
 class Scaler:
-    """Remembers, per deployment, since when a shortage or a surplus lasts."""
+    """Keeps an autoscaler for every deployment: what it learned is in memory, the last decision in the status."""
 
-    _states: dict[Key, ScalingState] = field(default_factory=dict)
+    _kept: dict[Key, _Deployment] = field(default_factory=dict)
 
     def forget(self, key: Key) -> None:
         """The deployment is gone."""
-        self._states.pop(key, None)
+        self._kept.pop(key, None)
 
     def scale(self, deployment: ModelDeployment, load: Load, now: float) -> Scale:
         """Decide. The last decision is read from the status, so that it survives the operator."""
         spec, old = deployment.spec, deployment.status.scaling
-        objective = spec.objective
         inputs = ScalingInputs(
             mode=spec.scaling.mode,
-            now=now,
             replicas=spec.replicas,
             min_groups=spec.scaling.min_groups,
             max_groups=spec.scaling.max_groups,
             current=old.desired if old else spec.scaling.min_groups,
-            serving=load.serving,
+            serving=len(load.serving),
             starting=load.starting,
-            draining=load.draining,
-            time_to_first_token=parse_duration(objective.time_to_first_token)
-            if objective.time_to_first_token
-            else None,
-            time_per_output_token=parse_duration(objective.time_per_output_token)
-            if objective.time_per_output_token
-            else None,
         )
-        decision = decide(inputs, self._states.get(deployment.key, ScalingState()))
-        self._states[deployment.key] = decision.state
-        floor, _ = limits(inputs)
+        floor, ceiling = limits(inputs)
+        decides = inputs.mode is not ScalingMode.EXTERNAL and floor < ceiling
+        number = base(inputs)
+        want = self._want(deployment, load, number, floor) if decides else Want(number, None)
+        decision = decide(inputs, want)
         minimum = min(floor, decision.desired) if inputs.mode is ScalingMode.AUTO else decision.desired
-        return Scale(decision.desired, minimum, _status(old, decision, now), decision.recheck_after)
+        # While nothing is asked of the fewest groups, telemetry's news bring the next look.
+        busy = decision.desired > floor or want.blind or (want.numbers is not None and want.numbers.level > 0)
+        return Scale(
+            decision.desired, minimum, _status(old, decision, now), TICK if decides and busy else None
+        )
+
+    def _want(self, deployment: ModelDeployment, load: Load, number: int, floor: int) -> Want:
+        kept = self._of(deployment, load)
+        autoscaler = kept.autoscaler
+        for name, group in (*load.serving.items(), *load.draining.items()):
+            if group.reading is not None:
+                autoscaler.read(name, group.reading, born=kept.born.get(name))
+        if kept.looked is None or load.clock - kept.looked >= TICK or load.clock < kept.looked:
+            kept.looked, kept.want = load.clock, None
+            autoscaler.look(load.clock, {name: kept.born.get(name) for name in load.serving}, load.draining)
+        if kept.want is None or kept.want[0] != number:
+            kept.want = (number, autoscaler.want(load.clock, number, floor, UNBOUNDED))
+        return kept.want[1]
+
+    def _of(self, deployment: ModelDeployment, load: Load) -> _Deployment:
+        kept = self._kept.get(deployment.key)
+        profile = _profile(deployment, load, kept.autoscaler.profile if kept else None)
+        if kept is None or (profile is not None and kept.autoscaler.profile != profile):
+            # Another layout or objective: what was learned is of another group.
+            starts = kept.starts if kept else ColdStart()
+            kept = _Deployment(Autoscaler(profile or Profile(ranks=1, slots=0), starts.expected), starts)
+            self._kept[deployment.key] = kept
+        newest = deployment.status.cold_start
+        if newest is not None and newest.group != kept.started:
+            kept.started, kept.starts = newest.group, kept.starts.observed(newest.total)
+            kept.autoscaler.cold_start = kept.starts.expected
+        kept.born = {name: kept.born.get(name, load.clock) for name in (*load.serving, *load.draining)}
+        return kept
+
+
+#: `maxGroups` is for the decision to keep to: what would be wanted without is told.
+UNBOUNDED = 1 << 20
+
+
+def _profile(deployment: ModelDeployment, load: Load, before: Profile | None) -> Profile | None:
+    """Of the groups that serve, as before while one of them is like that; None while none tells its slots."""
+    objective = deployment.spec.objective
+    known = [group for group in load.serving.values() if group.slots]
+    if not known:
+        return None
+    if before is not None:
+        known.sort(key=lambda group: (group.ranks, group.slots) != (before.ranks, before.slots))
+    first, later = objective.time_to_first_token, objective.time_per_output_token
+    return Profile(
+        ranks=known[0].ranks,
+        slots=known[0].slots,
+        ttft=parse_duration(first) if first else TIME_TO_FIRST_TOKEN,
+        tpot=parse_duration(later) if later else TIME_PER_OUTPUT_TOKEN,
+    )
 
 
 def _status(old: ScalingStatus | None, decision: ScalingDecision, now: float) -> ScalingStatus:
     """A decision with the same outcome for the same reason is no news: its numbers are in the metrics.
 
-    Nor is one that is still being made: under load it comes and goes with every scrape.
+    Nor is one that is still being made: under load it comes and goes with every look.
     """
     same = old is not None and old.desired == decision.desired
     making = decision.reason is ScalingReason.OBSERVING

@@ -65,6 +65,8 @@ class EngineCounters:
     """Requests that the fullest rank computes; one more or less while an own request is open."""
     kv_worst: float = 0.0
     """Share of the KV cache that the fullest rank uses, 0 to 1 (vllm:kv_cache_usage_perc)."""
+    kv_sum: float = 0.0
+    """Such shares of all ranks together: over `ranks` it is their mean."""
     prompt_tokens: float = 0.0
     """vllm:prompt_tokens_total: all of a prompt, when its last part has been computed."""
     cached_prompt_tokens: float = 0.0

@@ -56,6 +56,7 @@ def parse_metrics(page: bytes) -> EngineMetrics | None:
             counts[bound] = counts.get(bound, 0.0) + value
         elif name == b"kv_cache_usage_perc":
             usage = max(usage, value)
+            sums[name] = sums.get(name, 0.0) + value
         else:
             if name == _RUNNING:
                 ranks.add(_label(_ENGINE, labels))
@@ -75,6 +76,7 @@ def parse_metrics(page: bytes) -> EngineMetrics | None:
             waiting=round(get(b"num_requests_waiting", 0.0)),
             running_worst=round(fullest),
             kv_worst=usage,
+            kv_sum=get(b"kv_cache_usage_perc", 0.0),
             prompt_tokens=get(b"prompt_tokens_total", 0.0),
             cached_prompt_tokens=get(b"prompt_tokens_cached_total", 0.0),
             output_tokens=get(b"generation_tokens_total", 0.0),

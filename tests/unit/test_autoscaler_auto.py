@@ -1,0 +1,146 @@
+"""What the autoscaler makes of its looks. What it gets wrong costs GPUs for hours, or every user's patience."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from factories.plant import Plant, plant, profile
+from moe_operator.autoscaler.auto import TICK, Autoscaler
+from moe_operator.autoscaler.reading import Reading
+
+
+def _level(made: Plant, rate: float) -> float:
+    want = made.run(1800, lambda _: rate, act=False)
+    assert want.numbers is not None
+    return want.numbers.level
+
+
+def test_the_level_does_not_depend_on_how_many_groups_carry_it() -> None:
+    """Else every change would be the cause of the next."""
+    rate = 3 * plant().capacity
+    known = profile(idle_step_time=plant().idle)
+    levels = [
+        _level(plant(autoscaler=Autoscaler(known, 300.0), groups=groups), rate) for groups in (4, 6, 12)
+    ]
+    assert levels == pytest.approx([3.0] * 3, rel=0.06)
+    assert max(levels) < 1.03 * min(levels)
+
+
+def test_it_comes_to_rest_with_room_but_no_more_than_that() -> None:
+    made = plant()
+    made.run(2 * 3600, lambda _: 4 * made.capacity)
+    assert 5 <= made.desired <= 8
+    settled = {groups for at, groups in made.history if at > 3600}
+    assert len(settled) <= 2
+
+
+def test_a_rise_is_answered_at_once_and_once() -> None:
+    """Groups that start are there already: nothing is ordered twice while they load."""
+    made = plant(2 * plant().capacity)
+    before = made.desired
+    begun = made.now
+    made.run(300, lambda _: 4 * made.capacity)
+    after = [groups for at, groups in made.history if at > begun]
+    assert after[8] > before, "two minutes after"
+    made.run(3600, lambda _: 4 * made.capacity)
+    assert max(groups for _, groups in made.history) <= 12
+    assert 5 <= made.desired <= 9
+
+
+def test_a_fall_gives_groups_up_after_the_window_and_down_to_the_floor() -> None:
+    made = plant(4 * plant().capacity, floor=2)
+    full, begun = made.desired, made.now
+    made.run(3600, lambda _: 0.0)
+    kept = [at - begun for at, groups in made.history if at > begun and groups == full]
+    assert kept[-1] >= 60
+    assert made.desired == 2
+
+
+@pytest.mark.parametrize("wrong", [0.004, 0.06])
+def test_a_wrong_prior_is_mended_within_half_an_hour(wrong: float) -> None:
+    start = Autoscaler(profile(idle_step_time=wrong), cold_start=300.0)
+    made = plant(autoscaler=start, groups=6)
+    want = made.run(1800, lambda now: made.capacity * (3.5 + math.sin(now / 300)), act=False)
+    assert want.numbers is not None
+    # Over a whole wave the level is that of 3.5 groups, give or take the wave.
+    true = 3.5 + math.sin(made.now / 300)
+    assert want.numbers.level == pytest.approx(true, rel=0.2)
+
+
+# --- Telemetry -----------------------------------------------------------------------------------
+
+
+def test_no_group_goes_while_one_of_them_says_nothing() -> None:
+    made = plant(4 * plant().capacity)
+    full, lost = made.desired, made.now
+    made.change = lambda name, reading, now: None if name == next(iter(made._serving)) else reading
+    want = made.run(1800, lambda _: 0.5 * made.capacity)
+    assert made.desired >= full
+    assert want.blind == 1
+    made.change = lambda name, reading, now: reading
+    made.run(1800, lambda _: 0.5 * made.capacity)
+    assert made.desired < full
+    assert made.now - lost == 3600
+
+
+def test_nothing_is_known_while_all_say_nothing() -> None:
+    made = plant(4 * plant().capacity)
+    full = made.desired
+    made.change = lambda name, reading, now: None
+    want = made.run(1800, lambda _: 0.0)
+    assert (made.desired, want.numbers, want.blind) == (full, None, len(made._serving))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kv": math.nan},
+        {"running": -3.0},
+        {"gap_seconds": math.inf},
+        {"ranks": 7},
+    ],
+)
+def test_a_reading_that_cannot_be_is_none(fault: dict[str, float]) -> None:
+    made = plant(2 * plant().capacity)
+    before = made.desired
+    made.change = lambda name, reading, now: replace(reading, **fault)  # type: ignore[arg-type]
+    want = made.run(600, lambda _: 2 * made.capacity)
+    assert (want.groups, want.blind) == (before, len(made._serving))
+
+
+def test_counters_that_begin_anew_are_no_load() -> None:
+    made = plant(2 * plant().capacity)
+    before, reset = made.desired, made.now + 60
+
+    def restart(name: str, reading: Reading, now: float) -> Reading:
+        return replace(reading, finished=0.0, gaps=0.0, gap_seconds=0.0) if now == reset else reading
+
+    made.change = restart
+    made.run(600, lambda _: 2 * made.capacity)
+    assert max(groups for at, groups in made.history if at > reset - 60) <= before + 1
+
+
+def test_readings_of_the_past_and_twice_the_same_change_nothing() -> None:
+    one, two = plant(), plant()
+    two.change = lambda name, reading, now: (
+        two.autoscaler.read(name, reading) or replace(reading, at=now - 5)  # type: ignore[func-returns-value]
+    )
+    for made in (one, two):
+        made.run(1800, lambda _: 3 * plant().capacity)
+    assert one.history == two.history
+
+
+# --- Numbers -------------------------------------------------------------------------------------
+
+
+def test_every_look_has_its_numbers() -> None:
+    made = plant()
+    want = made.run(1800, lambda _: 3 * made.capacity)
+    numbers = want.numbers
+    assert numbers is not None
+    assert numbers.lead == 300 + TICK + 30
+    assert len(numbers.losses) == numbers.up.groups - made.floor + 1
+    assert list(numbers.losses) == sorted(numbers.losses, reverse=True)
+    assert numbers.arrivals == pytest.approx(3 * made.capacity, rel=0.05)
+    assert numbers.up.late <= numbers.late_as_is + 1e-9 or numbers.up.groups <= made.desired
