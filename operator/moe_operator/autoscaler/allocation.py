@@ -36,9 +36,11 @@ RECLAIM_AFTER = 30.0
 #: First turn of a reservation (s); each turn lasts twice as long as the one before it, and every other one keeps the
 #: place. So smaller groups never wait for ever, and any wait ends once a turn outlasts the groups that are in the way.
 RESERVATION = 600.0
-#: Looks over all nodes and groups of a pool in one pass: it bounds the time of a pass, and how many groups are told to
-#: drain at once. The next pass goes on.
-_SEARCHES = 32
+#: Looks over all nodes and groups of a pool in one pass: it bounds the time of a pass. What is not looked for waits for
+#: the next one.
+_SEARCHES = 24
+#: Places that one pass clears by reclaiming: drains begin one handful after the other.
+_CLEARED = 16
 #: Names of other deployments that are given of those ahead.
 _NAMED = 3
 
@@ -338,6 +340,12 @@ class _Room:
                     heapq.heappush(heap, node)
 
 
+_Cost = tuple[int, float, int]
+"""Of groups that go: the highest priority, the loss that they avoid, how many they are."""
+#: Below every priority.
+_LEAST = -(1 << 62)
+
+
 @dataclass
 class _Clearing:
     """A place that groups of lower priority make."""
@@ -345,11 +353,10 @@ class _Clearing:
     nodes: list[str]
     victims: list[tuple[_Standing, Held]]
 
-    def cost(self) -> tuple[int, float, int]:
-        """Priority of the dearest, loss that they avoid, how many they are."""
-        least = -(1 << 62)
+    def cost(self) -> _Cost:
+        """What is lost with them."""
         return (
-            max((victim.claim.priority for victim, _ in self.victims), default=least),
+            max((victim.claim.priority for victim, _ in self.victims), default=_LEAST),
             sum(victim.worth() * victim.claim.shape.total for victim, _ in self.victims),
             len(self.victims),
         )
@@ -367,7 +374,8 @@ class _Pass:
         """GPUs by node of groups that drain, less what is given away of them."""
         self._reserved: dict[str, int] = {}
         self._standings = [self._standing(claim) for claim in claims]
-        self._rooms = {pool: _Room(pool, self._free) for pool in (s.claim.pool for s in self._standings)}
+        pools = dict.fromkeys(s.claim.pool for s in self._standings)
+        self._rooms = {pool: _Room(pool, self._free) for pool in pools}
         self._rooms_of: dict[str, list[_Room]] = {}
         for pool, room in self._rooms.items():
             for node in pool.nodes:
@@ -382,9 +390,12 @@ class _Pass:
         self._nothing_comes: set[tuple[Pool, Shape]] = set()
         self._no_victims: dict[tuple[Pool, Shape], int] = {}
         """Highest priority for which nothing could be reclaimed."""
+        self._cheapest: dict[tuple[int, tuple[Pool, Shape]], list[tuple[_Cost, str]]] = {}
+        """Nodes by what it costs groups of lower priority to clear them."""
         self._kept_for: set[Pool] = set()
         self._nothing_kept: set[tuple[Pool, Shape]] = set()
         self._searches = 0
+        self._clearings = 0
         self._recheck: float | None = None
         self._victims_of: dict[str, list[tuple[_Standing, Held]]] | None = None
         self._holders: dict[Pool, tuple[Key, ...]] = {}
@@ -644,22 +655,51 @@ class _Pass:
 
     def _reclaim(self, claim: Claim) -> _Clearing | None:
         """The cheapest place that groups of lower priority make."""
-        kind, shape = (claim.pool, claim.shape), claim.shape
-        if claim.priority <= self._no_victims.get(kind, -(1 << 62)) or not self._may_search():
+        kind = (claim.pool, claim.shape)
+        if claim.priority <= self._no_victims.get(kind, _LEAST) or self._clearings >= _CLEARED:
             return None
-        found: dict[str, list[tuple[tuple[int, float, int], str]]] = {}
-        for node, domain in claim.pool.nodes.items():
+        if (claim.priority, kind) not in self._cheapest:
+            if not self._may_search():
+                return None
+            self._cheapest[claim.priority, kind] = self._cleared(claim)
+        found = (self._node if claim.shape.pods == 1 else self._domain)(claim)
+        if found is None:
+            self._no_victims[kind] = claim.priority
+        else:
+            self._clearings += 1
+        return found
+
+    def _cleared(self, claim: Claim) -> list[tuple[_Cost, str]]:
+        """What it costs to clear each node for one pod: a heap. Costs only rise in a pass, as floors come closer."""
+        made = ((self._clear(claim, [node]), node) for node in claim.pool.nodes)
+        heap = [(clearing.cost(), node) for clearing, node in made if clearing is not None]
+        heapq.heapify(heap)
+        return heap
+
+    def _node(self, claim: Claim) -> _Clearing | None:
+        heap = self._cheapest[claim.priority, (claim.pool, claim.shape)]
+        while heap:
+            _, node = heap[0]
             clearing = self._clear(claim, [node])
-            if clearing is not None:
-                found.setdefault(domain if shape.pods > 1 else "", []).append((clearing.cost(), node))
-        places: list[_Clearing] = []
-        for nodes in found.values():
-            for chosen in _choices([node for _, node in sorted(nodes)], shape.pods):
+            if clearing is None:
+                heapq.heappop(heap)
+                continue
+            cost = clearing.cost()
+            heapq.heapreplace(heap, (cost, node))
+            if heap[0][1] == node:
+                return clearing
+        return None
+
+    def _domain(self, claim: Claim) -> _Clearing | None:
+        nodes: dict[str, list[str]] = {}
+        for _, node in sorted(self._cheapest[claim.priority, (claim.pool, claim.shape)]):
+            nodes.setdefault(claim.pool.nodes[node], []).append(node)
+        places = []
+        for listed in nodes.values():
+            for chosen in _choices(listed, claim.shape.pods):
                 if (clearing := self._clear(claim, chosen)) is not None:
                     places.append(clearing)
                     break
-        if not places:
-            self._no_victims[kind] = claim.priority
         return min(places, key=lambda one: (one.cost(), one.nodes), default=None)
 
     def _clear(self, claim: Claim, nodes: list[str]) -> _Clearing | None:
