@@ -422,6 +422,8 @@ class _Pass:
             for group in standing.claim.groups:
                 if group.phase in _LIVE and 0 < len(group.nodes) < standing.claim.shape.pods:
                     self._finish(standing.claim, group)
+                elif group.phase is Phase.DRAINING and standing.owed > 0:
+                    self._succeed(standing, group)
             self._push(standing)
         while self._heap:
             _, index = heapq.heappop(self._heap)
@@ -525,6 +527,15 @@ class _Pass:
             if missing and self._free.get(node, 0) >= group.gpus:
                 self._take([node], group.gpus, keep=False)
                 missing -= 1
+
+    def _succeed(self, s: _Standing, group: Held) -> None:
+        """A group that drains for a successor of its own makes room for that, and not for those in the queue."""
+        shape, nodes = s.claim.shape, [node for node in group.nodes if node in s.claim.pool.nodes]
+        if group.gpus >= shape.gpus and len(nodes) >= shape.pods:
+            for node in nodes[: shape.pods]:
+                self._coming[node] -= shape.gpus
+            s.grant()
+            s.position += 1
 
     # --- the queue --------------------------------------------------------------------------------
 
