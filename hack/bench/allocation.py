@@ -14,7 +14,9 @@ from moe_operator.autoscaler.allocation import Claim, Held, Phase, Pool, Shape, 
 _RUNS = 7
 
 
-def _claims(count: int, nodes: int, held: float, pools: int, draw: random.Random) -> tuple[list[Claim], dict[str, int]]:
+def _claims(
+    count: int, nodes: int, held: float, pools: int, draw: random.Random
+) -> tuple[list[Claim], dict[str, int]]:
     """`held`: share of the GPUs that groups hold."""
     names = [f"node-{index:04d}" for index in range(nodes)]
     free = dict.fromkeys(names, 8)

@@ -1,5 +1,6 @@
 """Claims on scarce GPUs, and a cluster that follows grants."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -86,10 +87,13 @@ class Cluster:
                     if group.nodes:
                         self.drained.append((at, group.name))
             groups = [g for g in groups if g.nodes or g.phase is not Phase.DRAINING]
+            changed |= _scale_in(groups, share.granted)
             since = self.now if share.waiting is None else one.since
             self.claims[at] = replace(one, groups=tuple(groups), granted=share.granted, since=since)
         for at in sorted(found.shares):
-            changed |= self._make(self.claims[at], found.shares[at].granted, found.reserved)
+            others = [nodes for key, nodes in found.reserved.items() if key != at]
+            kept = sum((Counter(nodes) for nodes in others), Counter[str]())
+            changed |= self._make(self.claims[at], found.shares[at].granted, kept)
         self._bind()
         return changed
 
@@ -127,8 +131,17 @@ class Cluster:
     def settle(self, steps: int = 200) -> None:
         """Follow the grants until nothing changes."""
         for _ in range(steps):
-            if not self.step():
+            due = self.allocation().recheck_after
+            if not self.step() and due is None:
                 return
             assert min(self.free().values(), default=0) >= 0, "more GPUs are used than there are"
             self.now += 5.0
         raise AssertionError(f"no end after {steps} passes")
+
+
+def _scale_in(groups: list[Held], granted: int) -> bool:
+    """Drain what is above the grant; whether anything was."""
+    live = [index for index, group in enumerate(groups) if group.phase is not Phase.DRAINING]
+    for index in live[granted:]:
+        groups[index] = replace(groups[index], phase=Phase.DRAINING)
+    return len(live) > granted

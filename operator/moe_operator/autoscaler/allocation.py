@@ -11,7 +11,8 @@ What finds no room waits, for the first of these that does:
 - groups of lower priority, above their floors, make it: as few as needed are drained, the cheapest first;
 - nothing here makes it: a group without a place is made all the same, as pods without a node are what node autoscalers
   add nodes for, and what the scheduler serves first. In a pool that does not grow that is the head of the queue alone:
-  pods of those behind it would take what comes free for it.
+  pods of those behind it would take what comes free for it. Nor is one made before others' pods have taken the room
+  that was found for them.
 
 Nothing that fits is held back for what does not, but for a place that is being cleared, and for a reservation: the
 first that would fit if groups of its own or of higher priority left has the roomiest place kept for it, in turns (see
@@ -26,6 +27,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice, pairwise
+
+from moe_operator.api.reasons import WaitingReason
 
 Key = tuple[str, str]
 """Namespace and name of a deployment."""
@@ -54,21 +57,6 @@ class Phase(StrEnum):
     """It gives them back in minutes."""
     ENDING = "Ending"
     """It gives them back in seconds: its successor is made meanwhile."""
-
-
-class WaitReason(StrEnum):
-    """What a group waits for."""
-
-    DRAINING = "Draining"
-    """GPUs of groups that drain."""
-    RECLAIMING = "Reclaiming"
-    """Groups of lower priority are drained for it."""
-    RECLAIM_DUE = "ReclaimDue"
-    """The same, once it has waited for `RECLAIM_AFTER`."""
-    BEHIND = "Behind"
-    """Others come first."""
-    NO_ROOM = "NoRoom"
-    """Free GPUs: its pods wait for a node."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +130,7 @@ class Waiting:
     """What a deployment waits for."""
 
     groups: int
-    reason: WaitReason
+    reason: WaitingReason
     ahead: tuple[Key, ...] = ()
     """The first of those that come before it and wait too; `NO_ROOM`: those that hold most of the pool."""
     ahead_count: int = 0
@@ -167,8 +155,8 @@ class Allocation:
     """What all get."""
 
     shares: Mapping[Key, Share]
-    reserved: Mapping[str, int]
-    """Free GPUs by node that are kept for groups that wait."""
+    reserved: Mapping[Key, Mapping[str, int]]
+    """GPUs by node that are kept for those that wait, those that are yet to come free included."""
     recheck_after: float | None = None
     """Seconds until time alone may change it."""
 
@@ -222,7 +210,7 @@ class _Standing:
     unplaced: list[Held]
     """Groups that exist and hold nothing yet."""
     given_up: list[str] = field(default_factory=list)
-    reason: WaitReason | None = None
+    reason: WaitingReason | None = None
     """Of the first of its groups that found no room."""
     missing: int = 0
     """Groups that found none."""
@@ -271,6 +259,8 @@ class _Line:
     """With floor or not, and priority: the lowest first."""
     clearing: int = 0
     """Of them those that have a place cleared."""
+    moving_in: dict[Key, tuple[int, int]] = field(default_factory=dict)
+    """Those whose pods are yet to take the room that was found for them."""
 
 
 class _Room:
@@ -362,7 +352,7 @@ class _Clearing:
         )
 
 
-_CLEARING = (WaitReason.DRAINING, WaitReason.RECLAIMING, WaitReason.RECLAIM_DUE)
+_CLEARING = (WaitingReason.DRAINING, WaitingReason.RECLAIMING, WaitingReason.RECLAIM_DUE)
 _LIVE = (Phase.SERVING, Phase.STARTING)
 
 
@@ -372,7 +362,7 @@ class _Pass:
         self._free = dict(free)
         self._coming: dict[str, int] = {}
         """GPUs by node of groups that drain, less what is given away of them."""
-        self._reserved: dict[str, int] = {}
+        self._reserved: dict[Key, dict[str, int]] = {}
         self._standings = [self._standing(claim) for claim in claims]
         pools = dict.fromkeys(s.claim.pool for s in self._standings)
         self._rooms = {pool: _Room(pool, self._free) for pool in pools}
@@ -433,7 +423,7 @@ class _Pass:
                 self._push(standing)
         return Allocation(
             shares={s.claim.key: s.share() for s in self._standings},
-            reserved={node: count for node, count in self._reserved.items() if count > 0},
+            reserved=self._reserved,
             recheck_after=self._recheck,
         )
 
@@ -450,35 +440,36 @@ class _Pass:
         gpus = s.claim.shape.gpus
         nodes = self._room_now(s)
         if nodes is not None:
-            self._take(nodes, gpus, keep=False)
+            self._take(nodes, gpus, keep=None)
+            self._lines[s.claim.pool].moving_in.setdefault(s.claim.key, s.rank()[:2])
             s.grant()
             s.position += 1
             return True
         nodes = self._coming_place(s.claim)
         if nodes is not None and s.owed > 0:
             # What it had is replaced as it goes: the group planner paces that.
-            self._take(nodes, gpus, keep=False)
+            self._take(nodes, gpus, keep=None)
             s.grant()
             s.position += 1
             return True
         if nodes is not None:
-            self._take(nodes, gpus, keep=True)
-            return self._clears(s, WaitReason.DRAINING)
+            self._take(nodes, gpus, keep=s.claim.key)
+            return self._clears(s, WaitingReason.DRAINING)
         clearing = self._reclaim(s.claim)
         if clearing is None:
             return self._asks(s)
         due = s.claim.since + RECLAIM_AFTER - self._now
         if due > 0:
             self._recheck = due if self._recheck is None else min(due, self._recheck)
-            self._take(clearing.nodes, gpus, keep=True)
-            return self._clears(s, WaitReason.RECLAIM_DUE)
+            self._take(clearing.nodes, gpus, keep=s.claim.key)
+            return self._clears(s, WaitingReason.RECLAIM_DUE)
         for victim, group in clearing.victims:
             self._give_up(victim, group)
             s.reclaimed.append((victim.claim.key, group.name))
-        self._take(clearing.nodes, gpus, keep=True)
-        return self._clears(s, WaitReason.RECLAIMING)
+        self._take(clearing.nodes, gpus, keep=s.claim.key)
+        return self._clears(s, WaitingReason.RECLAIMING)
 
-    def _clears(self, s: _Standing, reason: WaitReason) -> bool:
+    def _clears(self, s: _Standing, reason: WaitingReason) -> bool:
         """It waits for a place that comes free. A group that is there waits on."""
         self._enter(s, reason)
         if s.owed > 0:
@@ -491,10 +482,10 @@ class _Pass:
         """Nothing here makes room for it."""
         self._reserve(s.claim)
         if self._held_back(s):
-            self._enter(s, WaitReason.BEHIND)
+            self._enter(s, WaitingReason.BEHIND)
             s.missing += s.claim.wanted - s.position
             return False
-        self._enter(s, WaitReason.NO_ROOM)
+        self._enter(s, WaitingReason.NO_ROOM)
         s.grant()
         s.missing += 1
         s.position += 1
@@ -525,7 +516,7 @@ class _Pass:
         domain = domains.get(group.nodes[0])
         for node in sorted(node for node, at in domains.items() if at == domain and node not in group.nodes):
             if missing and self._free.get(node, 0) >= group.gpus:
-                self._take([node], group.gpus, keep=False)
+                self._take([node], group.gpus, keep=None)
                 missing -= 1
 
     def _succeed(self, s: _Standing, group: Held) -> None:
@@ -539,12 +530,12 @@ class _Pass:
 
     # --- the queue --------------------------------------------------------------------------------
 
-    def _enter(self, s: _Standing, reason: WaitReason) -> None:
+    def _enter(self, s: _Standing, reason: WaitingReason) -> None:
         """It stands in the queue from here on."""
         if s.reason is not None:
             return
         keys, count = self._ahead(s)
-        s.ahead = self._holding(s.claim) if reason is WaitReason.NO_ROOM and not keys else keys
+        s.ahead = self._holding(s.claim) if reason is WaitingReason.NO_ROOM and not keys else keys
         s.ahead_count = count
         line = self._lines[s.claim.pool]
         line.entries.append((s.claim.key, s.rank()[:2]))
@@ -566,16 +557,23 @@ class _Pass:
         first = sorted((rank, key) for line in lines for key, rank in line.entries[: _NAMED + 1])
         keys = [key for _, key in first if key != s.claim.key]
         count = sum(len(line.entries) for line in lines) - (s.reason is not None)
+        if not count:
+            keys = [key for line in lines for key in line.moving_in if key != s.claim.key]
+            count = len(keys)
         return tuple(keys[:_NAMED]), count
 
     def _held_back(self, s: _Standing) -> bool:
         """Whether its pods, without a place, would get in the way of those ahead."""
         lines = [self._lines[pool] for pool in self._neighbours(s.claim.pool)]
+        mine, is_there = s.rank()[:2], bool(s.unplaced)
+        for line in lines:
+            for key, rank in islice(line.moving_in.items(), 2):
+                if key != s.claim.key and (rank < mine or not is_there):
+                    return True
         if not s.claim.pool.grows:
             return sum(len(line.entries) for line in lines) > (s.reason is not None)
         if sum(line.clearing for line in lines) > (s.reason in _CLEARING):
             return True
-        mine = s.rank()[:2]
         # Entries come in the order of the queue, and its own is one of them at most.
         return any(rank < mine for line in lines for key, rank in line.entries[:2] if key != s.claim.key)
 
@@ -595,14 +593,15 @@ class _Pass:
 
     # --- places that come free --------------------------------------------------------------------
 
-    def _take(self, nodes: Iterable[str], gpus: int, *, keep: bool) -> None:
-        """Give a place away, first what is free of it; `keep`: to one that waits."""
+    def _take(self, nodes: Iterable[str], gpus: int, *, keep: Key | None) -> None:
+        """Give a place away, first what is free of it; `keep`: to this one, which waits."""
         for node in nodes:
             before = self._free.get(node, 0)
             now = min(gpus, max(0, before))
             self._coming[node] = self._coming.get(node, 0) - (gpus - now)
-            if keep:
-                self._reserved[node] = self._reserved.get(node, 0) + now
+            if keep is not None and gpus:
+                kept = self._reserved.setdefault(keep, {})
+                kept[node] = kept.get(node, 0) + gpus
             if now:
                 self._free[node] = before - now
                 for room in self._rooms_of.get(node, ()):
@@ -660,7 +659,7 @@ class _Pass:
             return
         self._kept_for.add(claim.pool)
         for node in place:
-            self._take([node], min(claim.shape.gpus, max(0, self._comes(node))), keep=True)
+            self._take([node], min(claim.shape.gpus, max(0, self._comes(node))), keep=claim.key)
 
     # --- reclaiming -------------------------------------------------------------------------------
 
