@@ -128,7 +128,10 @@ def _header(picture: Picture, when: _When) -> Iterator[str]:
     )
     if status.scaling:
         scaling = status.scaling
-        yield _field("scaling", f"{scaling.desired} wanted: {scaling.reason}: {scaling.message}")
+        granted = "" if scaling.granted is None else f", {scaling.granted} granted"
+        yield _field("scaling", f"{scaling.desired} wanted{granted}: {scaling.reason}: {scaling.message}")
+        if waiting := scaling.waiting:
+            yield _field("waiting", f"{waiting.reason}{when.since(waiting.since)}: {waiting.message}")
     if status.weights:
         yield _field("weights", weights_text(status.weights))
     if status.cold_start:

@@ -51,6 +51,8 @@ class Placing:
         """ComputeDomains of groups that are being created."""
         self._promised: dict[_Name, Holding] = {}
         """To groups that are being created: never of the deployment that asks, which creates one at a time."""
+        self.kept: dict[Key, Mapping[str, int]] = {}
+        """GPUs by node that are kept for groups of deployments that wait; see `sharing`."""
 
     def _suspects(self, ledger: RecoveryStatus, now: float) -> tuple[str, ...]:
         """Nodes that cost groups, and those that say of themselves that they are not well."""
@@ -242,6 +244,12 @@ class Placing:
         for at, promise in self._promised.items():
             if at not in seen and at not in without:
                 found.append(promise)
+        for other, nodes in self.kept.items():
+            if other != key:
+                found += [
+                    Holding(own=False, waiting=1, devices={resource: gpus}, node=node)
+                    for node, gpus in nodes.items()
+                ]
         return found
 
 

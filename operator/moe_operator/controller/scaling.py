@@ -44,6 +44,14 @@ class Scale:
     """Groups that must serve for the deployment to be Ready."""
     status: ScalingStatus | None
     recheck_after: float | None
+    floor: int = 0
+    """Groups that it is not to go below."""
+    losses: tuple[float, ...] | None = None
+    """Requests per second expected to miss the objective with floor, floor + 1 .. desired groups; None: not known."""
+    granted: int | None = None
+    """Groups that it may have where GPUs are scarce; None: all."""
+    given_up: frozenset[str] = frozenset()
+    """Groups that go for other deployments, by name."""
 
 
 def load_of(views: Sequence[GroupView], snapshot: Snapshot) -> Load:
@@ -119,7 +127,9 @@ class Scaler:
         self._states[deployment.key] = decision.state
         floor, _ = limits(inputs)
         minimum = min(floor, decision.desired) if inputs.mode is ScalingMode.AUTO else decision.desired
-        return Scale(decision.desired, minimum, _status(old, decision, now), decision.recheck_after)
+        return Scale(
+            decision.desired, minimum, _status(old, decision, now), decision.recheck_after, floor=floor
+        )
 
 
 def _status(old: ScalingStatus | None, decision: ScalingDecision, now: float) -> ScalingStatus:
