@@ -24,7 +24,7 @@ def serving(name: str, *nodes: str, gpus: int = 8) -> Held:
 
 
 def starting(name: str, *nodes: str, gpus: int = 8, hint: str | None = None) -> Held:
-    return Held(name, Phase.STARTING, nodes, gpus, hint)
+    return Held(name, Phase.STARTING, nodes, gpus, hint=hint)
 
 
 def draining(name: str, *nodes: str, gpus: int = 8) -> Held:

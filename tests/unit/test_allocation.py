@@ -4,6 +4,8 @@ Lost if this fails: a model of high priority that waits beside GPUs of a low one
 that are drained for nothing, or a queue in which somebody waits for ever.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from moe_operator.api.reasons import WaitingReason
@@ -137,7 +139,7 @@ def test_a_higher_class_gets_a_group_of_a_lower_one_by_drain() -> None:
     assert _granted(found) == {"low": 1, "high": 0}
     victim = found.shares[key("low")].given_up[0]
     assert _waiting(found, "high") == Waiting(1, WaitingReason.RECLAIMING, reclaimed=((key("low"), victim),))
-    assert _waiting(found, "low") == Waiting(1, WaitingReason.BEHIND, (key("high"),), 1)
+    assert _waiting(found, "low") == Waiting(1, WaitingReason.BEHIND, (key("high"),))
 
 
 def test_nothing_is_taken_from_equals_or_from_a_floor() -> None:
@@ -194,6 +196,13 @@ def test_as_few_are_drained_as_needed_and_the_cheapest() -> None:
     assert not found.shares[key("dear")].given_up, "the lowest class first, whatever it avoids"
     half = claim("half", of, wanted=1, priority=9, shape=Shape(1, 4))
     assert len(_pass(small, large, dear, half).shares[key("small")].given_up) == 2
+
+
+def test_of_alike_groups_the_least_busy_one_goes() -> None:
+    of = pool("n1", "n2")
+    busy, idle = replace(serving("low-g0", "n1"), work=9), serving("low-g1", "n2")
+    low = claim("low", of, busy, idle)
+    assert _pass(low, claim("high", of, wanted=1, priority=1)).shares[key("low")].given_up == ("low-g1",)
 
 
 def test_reclaiming_waits_until_the_wait_has_lasted() -> None:
@@ -279,7 +288,7 @@ def test_only_the_head_of_the_queue_has_pods_without_a_place() -> None:
     waits = [claim(name, of, wanted=1, since=NOW - age) for name, age in (("a", 90), ("b", 80), ("c", 70))]
     found = _pass(holder, *waits)
     assert _granted(found) == {"holder": 1, "a": 1, "b": 0, "c": 0}
-    assert _waiting(found, "c") == Waiting(1, WaitingReason.BEHIND, (key("a"), key("b")), 2)
+    assert _waiting(found, "c") == Waiting(1, WaitingReason.BEHIND, (key("a"), key("b")))
 
 
 def test_where_nodes_are_added_all_of_a_class_ask_for_them() -> None:

@@ -69,6 +69,8 @@ class Held:
     """Of its pods that have one."""
     gpus: int = 0
     """Of each pod."""
+    work: int = 0
+    """Requests in it."""
     hint: str | None = None
     """Node or domain that it was given, while no pod has a node."""
 
@@ -132,9 +134,7 @@ class Waiting:
     groups: int
     reason: WaitingReason
     ahead: tuple[Key, ...] = ()
-    """The first of those that come before it and wait too; `NO_ROOM`: those that hold most of the pool."""
-    ahead_count: int = 0
-    """All of them."""
+    """The first of those that come before it; `NO_ROOM`: those that hold most of the pool."""
     reclaimed: tuple[tuple[Key, str], ...] = ()
     """Deployments and groups that are drained for it."""
 
@@ -215,7 +215,6 @@ class _Standing:
     missing: int = 0
     """Groups that found none."""
     ahead: tuple[Key, ...] = ()
-    ahead_count: int = 0
     reclaimed: list[tuple[Key, str]] = field(default_factory=list)
 
     def rank(self) -> tuple[int, int, int, float, float, Key]:
@@ -245,7 +244,7 @@ class _Standing:
         """What it gets."""
         waiting = None
         if self.reason is not None:
-            waiting = Waiting(self.missing, self.reason, self.ahead, self.ahead_count, tuple(self.reclaimed))
+            waiting = Waiting(self.missing, self.reason, self.ahead, tuple(self.reclaimed))
         # What exists, holds nothing and is not granted goes, so that its pods take nothing from those ahead.
         without = self.unplaced if self.granted < self.claim.wanted else ()
         return Share(self.granted, (*self.given_up, *(group.name for group in without)), waiting)
@@ -330,8 +329,8 @@ class _Room:
                     heapq.heappush(heap, node)
 
 
-_Cost = tuple[int, float, int]
-"""Of groups that go: the highest priority, the loss that they avoid, how many they are."""
+_Cost = tuple[int, float, int, int]
+"""Of groups that go: the highest priority, the loss that they avoid, how many they are, the requests in them."""
 #: Below every priority.
 _LEAST = -(1 << 62)
 
@@ -349,6 +348,7 @@ class _Clearing:
             max((victim.claim.priority for victim, _ in self.victims), default=_LEAST),
             sum(victim.worth() * victim.claim.shape.total for victim, _ in self.victims),
             len(self.victims),
+            sum(group.work for _, group in self.victims),
         )
 
 
@@ -534,9 +534,7 @@ class _Pass:
         """It stands in the queue from here on."""
         if s.reason is not None:
             return
-        keys, count = self._ahead(s)
-        s.ahead = self._holding(s.claim) if reason is WaitingReason.NO_ROOM and not keys else keys
-        s.ahead_count = count
+        s.ahead = self._holding(s.claim) if reason is WaitingReason.NO_ROOM else self._ahead(s)
         line = self._lines[s.claim.pool]
         line.entries.append((s.claim.key, s.rank()[:2]))
         line.clearing += reason in _CLEARING
@@ -551,16 +549,15 @@ class _Pass:
             ]
         return self._near[pool]
 
-    def _ahead(self, s: _Standing) -> tuple[tuple[Key, ...], int]:
-        """The first of those that come before it and wait too, and how many there are."""
+    def _ahead(self, s: _Standing) -> tuple[Key, ...]:
+        """The first of those that come before it and wait too, or are about to move in."""
         lines = [self._lines[pool] for pool in self._neighbours(s.claim.pool)]
         first = sorted((rank, key) for line in lines for key, rank in line.entries[: _NAMED + 1])
         keys = [key for _, key in first if key != s.claim.key]
-        count = sum(len(line.entries) for line in lines) - (s.reason is not None)
-        if not count:
-            keys = [key for line in lines for key in line.moving_in if key != s.claim.key]
-            count = len(keys)
-        return tuple(keys[:_NAMED]), count
+        if not keys:
+            moving = (key for line in lines for key in islice(line.moving_in, _NAMED + 1))
+            keys = sorted(key for key in moving if key != s.claim.key)
+        return tuple(keys[:_NAMED])
 
     def _held_back(self, s: _Standing) -> bool:
         """Whether its pods, without a place, would get in the way of those ahead."""
@@ -790,8 +787,8 @@ def _choices(nodes: Sequence[str], pods: int) -> Iterator[list[str]]:
             yield [*nodes[: pods - 1], further]
 
 
-def _victim_order(one: tuple[_Standing, Held]) -> tuple[int, bool, float, int, Key, str]:
+def _victim_order(one: tuple[_Standing, Held]) -> tuple[int, bool, float, int, int, Key, str]:
     standing, group = one
-    serves = group.phase is Phase.SERVING
-    held = len(group.nodes) * group.gpus
-    return (standing.claim.priority, serves, standing.worth(), held, standing.claim.key, group.name)
+    serves, held = group.phase is Phase.SERVING, len(group.nodes) * group.gpus
+    claim = standing.claim
+    return (claim.priority, serves, standing.worth(), held, group.work, claim.key, group.name)

@@ -52,7 +52,7 @@ _AGAIN = 1.0
 #: Seconds until the next look at what a deployment waits for: GPUs that others hold or offer are not watched.
 _LOOK = 30.0
 #: Seconds for which a pass holds while nobody says anything new.
-_HOLDS = 2.0
+_HOLDS = 5.0
 #: More groups than any deployment has.
 _ANY = 1 << 30
 #: Labels of nodes that come from a pool of a cloud's or of a node autoscaler's, which may add some: of Karpenter, EKS,
@@ -87,6 +87,8 @@ class _Wish:
     moving: bool
     granted: int
     revision: Revision = field(compare=False)
+    work: Mapping[str, int] = field(compare=False)
+    """Requests in its groups, by name."""
     losses: tuple[float, ...] | None = field(default=None, compare=False)
     since: float = field(default=0.0, compare=False)
 
@@ -116,8 +118,7 @@ class Sharing:
         self._began: float | None = None
         self._version = 0
         self._made: tuple[int, float] | None = None
-        """Version and time of the last pass."""
-        self._recheck: float | None = None
+        """Version of the last pass, and until when it holds."""
         self._pools: dict[str, Pool] = {}
         self._pools_of: object = None
         self._gpus: dict[tuple[Key, str], int] = {}
@@ -157,8 +158,11 @@ class Sharing:
             self._pass(present, key, now)
         share = self._shares[key]
         waiting = _waiting_status(share.waiting, wish, self._since.get(key, now)) if share.waiting else None
-        recheck = _LOOK if self._recheck is None else min(_LOOK, self._recheck)
-        return _with(scale, share, state, waiting, recheck if waiting else None)
+        again = None
+        if waiting is not None:
+            due = self._since.get(key, now) + RECLAIM_AFTER - now
+            again = due if waiting.reason == WaitingReason.RECLAIM_DUE and due > 0 else _LOOK
+        return _with(scale, share, state, waiting, again)
 
     def note(self, state: PassState, views: Sequence[GroupView]) -> None:
         """What a deployment has after it was acted on."""
@@ -192,6 +196,7 @@ class Sharing:
             phases=_phases(views),
             moving=any(view.facts.revision != revision.name or view.facts.leaving for view in views),
             granted=granted,
+            work={view.name: view.requests or 0 for view in views},
             losses=scale.losses,
             since=since,
         )
@@ -245,7 +250,7 @@ class Sharing:
         return [group for group in self._held(key, wish) if group.phase in live and group.nodes]
 
     def _fresh(self, now: float) -> bool:
-        return self._made is not None and self._made[0] == self._version and now - self._made[1] < _HOLDS
+        return self._made is not None and self._made[0] == self._version and now < self._made[1]
 
     def _pass(self, present: Present, asking: Key, now: float) -> None:
         """All claims at once. Nothing is awaited in it."""
@@ -253,8 +258,8 @@ class Sharing:
         found = allocate(claims, free, now)
         changed = {key for key, share in found.shares.items() if self._shares.get(key) != share}
         self._take_up(found, now)
-        self._made = (self._version, now)
-        self._recheck = found.recheck_after
+        holds = _HOLDS if found.recheck_after is None else min(_HOLDS, found.recheck_after)
+        self._made = (self._version, now + holds)
         self._wake(changed - {asking})
 
     def _take_up(self, found: Allocation, now: float) -> None:
@@ -340,15 +345,8 @@ class Sharing:
                 phase = Phase.DRAINING
             domain = annotations.get(names.ANNOTATION_DOMAIN, "").partition("=")[2]
             hint = annotations.get(names.ANNOTATION_NODE) or domain or None
-            found.append(
-                Held(
-                    meta["name"],
-                    phase,
-                    tuple(nodes.get(meta["name"], ())),
-                    self._gpus_of(key, lws, wish),
-                    hint,
-                )
-            )
+            at_nodes, work = tuple(nodes.get(meta["name"], ())), wish.work.get(meta["name"], 0)
+            found.append(Held(meta["name"], phase, at_nodes, self._gpus_of(key, lws, wish), work, hint))
         return found
 
     def _gpus_of(self, key: Key, lws: Obj, wish: _Wish) -> int:
@@ -474,8 +472,7 @@ def _for_what(waiting: Waiting) -> str:
     named = ", ".join(_name(key) for key in waiting.ahead)
     match waiting.reason:
         case WaitingReason.BEHIND:
-            more = waiting.ahead_count - len(waiting.ahead)
-            return f"behind {named}" + (f" and {more} more" if more > 0 else "")
+            return f"behind {named}"
         case WaitingReason.RECLAIMING:
             groups = ", ".join(f"{key[0]}/{group}" for key, group in waiting.reclaimed[:3])
             more = len(waiting.reclaimed) - 3
