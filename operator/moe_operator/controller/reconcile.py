@@ -91,7 +91,7 @@ class Reconciler:
         self._canaries = CanaryRunner(asker, enqueue)
         self._idle = IdleCanaries(asker, enqueue, clock)
         self._scaler = Scaler()
-        self._sharing = Sharing(store, census, placing, config.catalog, enqueue)
+        self._sharing = Sharing(store, census, placing, config, enqueue)
         self._planning = Planning(client, config, census, placing, clock)
         self._weights = WeightsKeeper(client, store, config, clock)
         self._chooser = RevisionChooser(self._planning, domains, leader_worker_set, provisions)

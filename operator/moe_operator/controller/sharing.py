@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from moe_operator.api import names
+from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.reasons import WaitingReason
 from moe_operator.api.status import ScalingStatus, WaitingStatus
 from moe_operator.api.times import format_time, parse_time
@@ -29,7 +30,7 @@ from moe_operator.autoscaler.allocation import (
     Waiting,
     allocate,
 )
-from moe_operator.catalog.accelerators import Catalog
+from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller.census import Census, Present
 from moe_operator.controller.group_planner import GroupState, GroupView
 from moe_operator.controller.kube import LEADER_WORKER_SET, MODEL_DEPLOYMENT, NODE, POD, Obj
@@ -101,13 +102,14 @@ class Sharing:
         store: Store,
         census: Census,
         placing: Placing,
-        catalog: Catalog,
+        config: OperatorConfig,
         enqueue: Callable[[Key], None],
     ) -> None:
         self._store = store
         self._census = census
         self._placing = placing
-        self._catalog = catalog
+        self._catalog = config.catalog
+        self._policy = config.policy
         self._enqueue = enqueue
         self._wishes: dict[Key, _Wish] = {}
         self._outside: set[Key] = set()
@@ -190,7 +192,7 @@ class Sharing:
             revision=revision,
             need=need,
             nodes=_asked(revision, need),
-            priority=deployment.spec.scaling.priority,
+            priority=self._priority(deployment),
             floor=min(scale.floor, scale.desired),
             wanted=min(scale.desired, _most(state, live)),
             phases=_phases(views),
@@ -200,6 +202,12 @@ class Sharing:
             losses=scale.losses,
             since=since,
         )
+
+    def _priority(self, deployment: ModelDeployment) -> int:
+        """What the site allows of it, also while the spec is refused for more."""
+        rule = self._policy.rule_for(deployment.namespace)
+        asked = deployment.spec.scaling.priority
+        return asked if rule is None else rule.bounded(asked)
 
     def _say(self, key: Key, wish: _Wish) -> None:
         self._outside.discard(key)
