@@ -361,4 +361,4 @@ def test_what_a_deployment_waits_for_is_said() -> None:
     }
     text = " ".join(status_text(picture(seen, NOW), 20).split())
     assert "2 wanted, 1 granted: RequestsWaiting" in text
-    assert "BehindOthers for 10m: waits for 1 group of 8 GPUs (B200): behind team-a/qwen" in text
+    assert "GPUs waits for 1 group of 8 GPUs (B200): behind team-a/qwen (BehindOthers, for 10m)" in text

@@ -131,7 +131,15 @@ def _header(picture: Picture, when: _When) -> Iterator[str]:
         granted = "" if scaling.granted is None else f", {scaling.granted} granted"
         yield _field("scaling", f"{scaling.desired} wanted{granted}: {scaling.reason}: {scaling.message}")
         if waiting := scaling.waiting:
-            yield _field("waiting", f"{waiting.reason}{when.since(waiting.since)}: {waiting.message}")
+            at = parse_time(waiting.since)
+            since = (
+                ""
+                if at is None
+                else f", for {when.age(at)}"
+                if not when.absolute
+                else f", since {when.age(at)}"
+            )
+            yield _field("GPUs", f"{waiting.message} ({waiting.reason}{since})")
     if status.weights:
         yield _field("weights", weights_text(status.weights))
     if status.cold_start:
