@@ -9,9 +9,9 @@ from dataclasses import replace
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from factories.claims import Cluster
 from moe_operator.api.reasons import WaitingReason
 from moe_operator.autoscaler.allocation import Allocation, Claim, Held, Phase, Pool, Shape, allocate
-from tests.factories.claims import Cluster
 
 _SHAPES = [Shape(1, 8), Shape(1, 4), Shape(1, 1), Shape(2, 8), Shape(3, 4)]
 

@@ -571,8 +571,13 @@ class _Pass:
             return sum(len(line.entries) for line in lines) > (s.reason is not None)
         if sum(line.clearing for line in lines) > (s.reason in _CLEARING):
             return True
-        # Entries come in the order of the queue, and its own is one of them at most.
-        return any(rank < mine for line in lines for key, rank in line.entries[:2] if key != s.claim.key)
+        # Entries come in the order of the queue, and its own is one of them at most. Of one priority all ask: nodes are
+        # added side by side.
+        return any(
+            key != s.claim.key and rank < mine and rank[1] != mine[1]
+            for line in lines
+            for key, rank in line.entries[:2]
+        )
 
     def _holding(self, claim: Claim) -> tuple[Key, ...]:
         """Those that hold most of its pool."""
