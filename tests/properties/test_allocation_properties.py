@@ -73,7 +73,7 @@ def _live(claim: Claim) -> list[Held]:
 
 
 @given(_clusters())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_one_pass(cluster: Cluster) -> None:
     """Grants are within what is wanted, floors are kept, and no more is promised than there is."""
     found = cluster.allocation()
@@ -104,7 +104,7 @@ def test_one_pass(cluster: Cluster) -> None:
 
 
 @given(_clusters())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_following_the_grants_ends_and_leaves_nobody_of_a_higher_class_waiting(cluster: Cluster) -> None:
     floors = {key: min(len(_live(c)), c.floor) for key, c in cluster.claims.items()}
     cluster.settle()
@@ -139,7 +139,7 @@ def _place(claim: Claim, free: dict[str, int]) -> str | None:
 
 
 @given(_clusters(), st.integers(0, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_reversal_needs_a_change_of_what_is_wanted(cluster: Cluster, extra: int) -> None:
     """No group is drained for a class, made again, and drained again."""
     cluster.settle()
@@ -150,7 +150,7 @@ def test_a_reversal_needs_a_change_of_what_is_wanted(cluster: Cluster, extra: in
 
 
 @given(_clusters())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_who_withdraws_leaves_the_others_as_they_would_be_without(cluster: Cluster) -> None:
     """A claim that wants nothing and holds nothing changes nothing."""
     assume(cluster.claims)

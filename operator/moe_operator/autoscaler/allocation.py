@@ -256,6 +256,7 @@ class _Line:
 
     entries: list[tuple[Key, tuple[int, int]]] = field(default_factory=list)
     """With floor or not, and priority: the lowest first."""
+    ranks: set[tuple[int, int]] = field(default_factory=set)
     clearing: int = 0
     """Of them those that have a place cleared."""
     moving_in: dict[Key, tuple[int, int]] = field(default_factory=dict)
@@ -537,6 +538,7 @@ class _Pass:
         s.ahead = self._holding(s.claim) if reason is WaitingReason.NO_ROOM else self._ahead(s)
         line = self._lines[s.claim.pool]
         line.entries.append((s.claim.key, s.rank()[:2]))
+        line.ranks.add(s.rank()[:2])
         line.clearing += reason in _CLEARING
         s.reason = reason
 
@@ -571,13 +573,8 @@ class _Pass:
             return sum(len(line.entries) for line in lines) > (s.reason is not None)
         if sum(line.clearing for line in lines) > (s.reason in _CLEARING):
             return True
-        # Entries come in the order of the queue, and its own is one of them at most. Of one priority all ask: nodes are
-        # added side by side.
-        return any(
-            key != s.claim.key and rank < mine and rank[1] != mine[1]
-            for line in lines
-            for key, rank in line.entries[:2]
-        )
+        # But for a higher priority all ask: nodes are added side by side.
+        return any(rank < mine and rank[1] < mine[1] for line in lines for rank in line.ranks)
 
     def _holding(self, claim: Claim) -> tuple[Key, ...]:
         """Those that hold most of its pool."""
