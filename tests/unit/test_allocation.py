@@ -198,6 +198,34 @@ def test_as_few_are_drained_as_needed_and_the_cheapest() -> None:
     assert len(_pass(small, large, dear, half).shares[key("small")].given_up) == 2
 
 
+def test_what_turns_out_not_to_be_needed_is_not_drained() -> None:
+    """The cheap one alone does not do, and with the dear one it is not needed."""
+    of = pool("n1")
+    cheap = claim(
+        "cheap", of, serving("cheap-g0", "n1", gpus=4), shape=Shape(1, 4), floor=0, losses=(1.0, 0.0)
+    )
+    dear = claim("dear", of, serving("dear-g0", "n1"), floor=0, losses=(9.0, 0.0))
+    found = _pass(cheap, dear, claim("high", of, wanted=1, priority=1))
+    assert found.shares[key("dear")].given_up == ("dear-g0",)
+    assert not found.shares[key("cheap")].given_up
+
+
+def test_all_that_a_drained_group_frees_is_used() -> None:
+    """A wide group goes for the first; the second takes its other node instead of having a further one drained."""
+    nodes = pool(n1="r", n2="r", n3="r", n4="r")
+    wide = claim(
+        "wide",
+        nodes,
+        *(serving(f"wide-g{i}", f"n{2 * i + 1}", f"n{2 * i + 2}") for i in range(2)),
+        shape=Shape(2, 8),
+        floor=0,
+    )
+    highs = [claim(name, nodes, wanted=1, priority=1) for name in ("a", "b")]
+    found = _pass(wide, *highs)
+    assert len(found.shares[key("wide")].given_up) == 1
+    assert _waiting(found, "b").reason is WaitingReason.DRAINING
+
+
 def test_of_alike_groups_the_least_busy_one_goes() -> None:
     of = pool("n1", "n2")
     busy, idle = replace(serving("low-g0", "n1"), work=9), serving("low-g1", "n2")

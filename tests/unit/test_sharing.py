@@ -236,7 +236,7 @@ async def test_a_wait_survives_a_restart() -> None:
 
 async def test_groups_of_a_deployment_that_is_deleted_are_waited_for() -> None:
     site = _Site(hgx_b200("n1"))
-    going, mine = site.apply("going"), site.apply("mine", priority=1)
+    going, mine = site.apply("going", priority=2), site.apply("mine", priority=1)
     site.group(going, 0, "n1")
     await site.share(going, 1)
     obj = site.store.get(MODEL_DEPLOYMENT, *going.key)
@@ -246,6 +246,13 @@ async def test_groups_of_a_deployment_that_is_deleted_are_waited_for() -> None:
         {**obj, "metadata": {**obj["metadata"], "deletionTimestamp": "2027-01-15T08:00:00Z"}},
     )
     assert _waiting(await site.share(mine, 1)).reason == WaitingReason.DRAINING
+    for kind, name in ((POD, "going-g0-0"), (LEADER_WORKER_SET, "going-g0")):
+        found = site.store.get(kind, "serving", name)
+        assert found is not None
+        site.store.remove(kind, found)
+    site.now += 30
+    scale = await site.share(mine, 1)
+    assert (_granted(scale), scale.status) == (1, ScalingStatus(desired=1, reason="Replicas", message=""))
 
 
 async def test_a_place_that_is_kept_is_not_chosen_for_another() -> None:

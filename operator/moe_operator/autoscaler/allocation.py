@@ -460,6 +460,9 @@ class _Pass:
         if clearing is None:
             return self._asks(s)
         due = s.claim.since + RECLAIM_AFTER - self._now
+        if not clearing.victims:  # what was given up for another makes room for it too
+            self._take(clearing.nodes, gpus, keep=s.claim.key)
+            return self._clears(s, WaitingReason.DRAINING)
         if due > 0:
             self._recheck = due if self._recheck is None else min(due, self._recheck)
             self._take(clearing.nodes, gpus, keep=s.claim.key)
