@@ -236,7 +236,7 @@ async def test_a_wait_survives_a_restart() -> None:
 
 async def test_groups_of_a_deployment_that_is_deleted_are_waited_for() -> None:
     site = _Site(hgx_b200("n1"))
-    going, mine = site.apply("going", priority=2), site.apply("mine", priority=1)
+    going, mine = site.apply("going", priority=2), site.apply("mine", priority=1, minGroups=0)
     site.group(going, 0, "n1")
     await site.share(going, 1)
     obj = site.store.get(MODEL_DEPLOYMENT, *going.key)
