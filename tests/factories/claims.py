@@ -90,8 +90,11 @@ class Cluster:
             changed |= _scale_in(groups, share.granted)
             since = self.now if share.waiting is None else one.since
             self.claims[at] = replace(one, groups=tuple(groups), granted=share.granted, since=since)
+        done: set[Key] = set()
         for at in sorted(found.shares):
-            others = [nodes for key, nodes in found.reserved.items() if key != at]
+            coming = [nodes for key, nodes in found.moving_in.items() if key != at and key not in done]
+            others = [*coming, *(nodes for key, nodes in found.reserved.items() if key != at)]
+            done.add(at)
             kept = sum((Counter(nodes) for nodes in others), Counter[str]())
             changed |= self._make(self.claims[at], found.shares[at].granted, kept)
         self._bind()

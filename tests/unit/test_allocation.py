@@ -56,6 +56,7 @@ def test_with_room_for_all_everybody_gets_what_they_want() -> None:
     assert _granted(found) == {"a": 2, "b": 1}
     assert not any(share.waiting or share.given_up for share in found.shares.values())
     assert not found.reserved
+    assert sorted(node for nodes in found.moving_in.values() for node in nodes) == ["n1", "n2", "n3"]
 
 
 def test_floors_come_before_growth_whatever_the_priority() -> None:

@@ -157,6 +157,8 @@ class Allocation:
     shares: Mapping[Key, Share]
     reserved: Mapping[Key, Mapping[str, int]]
     """GPUs by node that are kept for those that wait, those that are yet to come free included."""
+    moving_in: Mapping[Key, Mapping[str, int]]
+    """The same for groups that got room in this pass: until their pods are there."""
     recheck_after: float | None = None
     """Seconds until time alone may change it."""
 
@@ -364,6 +366,7 @@ class _Pass:
         self._coming: dict[str, int] = {}
         """GPUs by node of groups that drain, less what is given away of them."""
         self._reserved: dict[Key, dict[str, int]] = {}
+        self._moving_in: dict[Key, dict[str, int]] = {}
         self._standings = [self._standing(claim) for claim in claims]
         pools = dict.fromkeys(s.claim.pool for s in self._standings)
         self._rooms = {pool: _Room(pool, self._free) for pool in pools}
@@ -425,6 +428,7 @@ class _Pass:
         return Allocation(
             shares={s.claim.key: s.share() for s in self._standings},
             reserved=self._reserved,
+            moving_in=self._moving_in,
             recheck_after=self._recheck,
         )
 
@@ -441,37 +445,38 @@ class _Pass:
         gpus = s.claim.shape.gpus
         nodes = self._room_now(s)
         if nodes is not None:
-            self._take(nodes, gpus, keep=None)
-            self._lines[s.claim.pool].moving_in.setdefault(s.claim.key, s.rank()[:2])
-            s.grant()
-            s.position += 1
-            return True
+            return self._moves_in(s, nodes)
         nodes = self._coming_place(s.claim)
         if nodes is not None and s.owed > 0:
             # What it had is replaced as it goes: the group planner paces that.
-            self._take(nodes, gpus, keep=None)
-            s.grant()
-            s.position += 1
-            return True
+            return self._moves_in(s, nodes)
         if nodes is not None:
-            self._take(nodes, gpus, keep=s.claim.key)
+            self._take(nodes, gpus, self._reserved.setdefault(s.claim.key, {}))
             return self._clears(s, WaitingReason.DRAINING)
         clearing = self._reclaim(s.claim)
         if clearing is None:
             return self._asks(s)
         due = s.claim.since + RECLAIM_AFTER - self._now
         if not clearing.victims:  # what was given up for another makes room for it too
-            self._take(clearing.nodes, gpus, keep=s.claim.key)
+            self._take(clearing.nodes, gpus, self._reserved.setdefault(s.claim.key, {}))
             return self._clears(s, WaitingReason.DRAINING)
         if due > 0:
             self._recheck = due if self._recheck is None else min(due, self._recheck)
-            self._take(clearing.nodes, gpus, keep=s.claim.key)
+            self._take(clearing.nodes, gpus, self._reserved.setdefault(s.claim.key, {}))
             return self._clears(s, WaitingReason.RECLAIM_DUE)
         for victim, group in clearing.victims:
             self._give_up(victim, group)
             s.reclaimed.append((victim.claim.key, group.name))
-        self._take(clearing.nodes, gpus, keep=s.claim.key)
+        self._take(clearing.nodes, gpus, self._reserved.setdefault(s.claim.key, {}))
         return self._clears(s, WaitingReason.RECLAIMING)
+
+    def _moves_in(self, s: _Standing, nodes: Iterable[str]) -> bool:
+        """It gets this place. Until its pods are there, the place is kept for it."""
+        self._take(nodes, s.claim.shape.gpus, self._moving_in.setdefault(s.claim.key, {}))
+        self._lines[s.claim.pool].moving_in.setdefault(s.claim.key, s.rank()[:2])
+        s.grant()
+        s.position += 1
+        return True
 
     def _clears(self, s: _Standing, reason: WaitingReason) -> bool:
         """It waits for a place that comes free. A group that is there waits on."""
@@ -520,7 +525,7 @@ class _Pass:
         domain = domains.get(group.nodes[0])
         for node in sorted(node for node, at in domains.items() if at == domain and node not in group.nodes):
             if missing and self._free.get(node, 0) >= group.gpus:
-                self._take([node], group.gpus, keep=None)
+                self._take([node], group.gpus)
                 missing -= 1
 
     def _succeed(self, s: _Standing, group: Held) -> None:
@@ -595,14 +600,13 @@ class _Pass:
 
     # --- places that come free --------------------------------------------------------------------
 
-    def _take(self, nodes: Iterable[str], gpus: int, *, keep: Key | None) -> None:
-        """Give a place away, first what is free of it; `keep`: to this one, which waits."""
+    def _take(self, nodes: Iterable[str], gpus: int, kept: dict[str, int] | None = None) -> None:
+        """Give a place away, first what is free of it; `kept`: to be entered there."""
         for node in nodes:
             before = self._free.get(node, 0)
             now = min(gpus, max(0, before))
             self._coming[node] = self._coming.get(node, 0) - (gpus - now)
-            if keep is not None and gpus:
-                kept = self._reserved.setdefault(keep, {})
+            if kept is not None and gpus:
                 kept[node] = kept.get(node, 0) + gpus
             if now:
                 self._free[node] = before - now
@@ -660,8 +664,9 @@ class _Pass:
             self._nothing_kept.add(kind)
             return
         self._kept_for.add(claim.pool)
+        kept = self._reserved.setdefault(claim.key, {})
         for node in place:
-            self._take([node], min(claim.shape.gpus, max(0, self._comes(node))), keep=claim.key)
+            self._take([node], min(claim.shape.gpus, max(0, self._comes(node))), kept)
 
     # --- reclaiming -------------------------------------------------------------------------------
 

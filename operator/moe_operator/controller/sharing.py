@@ -151,6 +151,8 @@ class Sharing:
             return self._as_before(state, wish, scale)
         if self._nothing_to_share(key, wish):
             self._shares[key] = Share(wish.wanted)
+            self._placing.kept.pop(key, None)
+            self._placing.moving_in.pop(key, None)
             return _with(scale, None, state, None)
         if not self._fresh(now) or key not in self._shares:
             present = await self._census.present()
@@ -167,7 +169,8 @@ class Sharing:
         return _with(scale, share, state, waiting, again)
 
     def note(self, state: PassState, views: Sequence[GroupView]) -> None:
-        """What a deployment has after it was acted on."""
+        """What a deployment has after it was acted on: groups that were made speak for themselves."""
+        self._placing.moving_in.pop(state.deployment.key, None)
         known = self._wishes.get(state.deployment.key)
         if known is not None:
             self._say(state.deployment.key, replace(known, phases=_phases(views)))
@@ -279,7 +282,7 @@ class Sharing:
             else:
                 self._since.setdefault(key, wish.since)
             self._wishes[key] = replace(wish, granted=share.granted, since=self._since.get(key, now))
-        self._placing.kept = dict(found.reserved)
+        self._placing.kept, self._placing.moving_in = dict(found.reserved), dict(found.moving_in)
 
     def _wake(self, keys: set[Key]) -> None:
         for key in sorted(keys):
