@@ -254,6 +254,24 @@ def test_what_drains_already_is_waited_for_before_more_is_drained() -> None:
     assert _granted(found)["low"] == 1, "the GPUs are not given back to the one that they come from"
 
 
+def test_a_group_that_drains_comes_back_when_it_is_wanted_again() -> None:
+    of = pool("n1")
+    mine = claim("a", of, draining("a-g0", "n1"), wanted=1, granted=0)
+    share = _pass(mine).shares[key("a")]
+    assert (share.granted, share.gone, share.waiting) == (1, (), None)
+
+
+def test_it_does_not_when_somebody_ahead_waits_for_its_gpus() -> None:
+    """Not even where the other group is made instead: the planner would take this one back for it."""
+    of = pool("n1", "n2")
+    mine = claim("a", of, draining("a-g0", "n1", gpus=8), wanted=1, granted=0, floor=0)
+    other = claim("b", pool("n1"), wanted=1)
+    found = _pass(mine, other, n2=8)
+    assert found.shares[key("a")].granted == 1
+    assert found.shares[key("a")].gone == ("a-g0",)
+    assert _waiting(found, "b").reason is WaitingReason.DRAINING
+
+
 def test_a_deployment_that_moves_goes_on_with_its_own_gpus() -> None:
     """A rollout without surge: the old group drains, and the new one takes its GPUs."""
     of = pool("n1", "n2")

@@ -5,6 +5,8 @@ that hold GPUs keep them unless they are reclaimed. Further ones stand in one qu
 one group at a time by priority, by what was given before and is lost, by the largest loss that a group avoids per GPU,
 by the longest wait, by name.
 
+A group that drains comes back before another is placed, unless what it holds is given to somebody ahead.
+
 What finds no room waits, for the first of these that does:
 
 - GPUs that drain already make its place: they are kept for it;
@@ -116,6 +118,7 @@ class Claim:
     granted: int = 0
     """The last grant (groups): what was lost of it is replaced before others of the class grow."""
     groups: tuple[Held, ...] = ()
+    """Of those that drain the last to begin first."""
     priority: int = 0
     losses: tuple[float, ...] | None = None
     """Expected requests per second that miss the objective with floor, floor + 1 .. wanted groups; None: not known,
@@ -147,6 +150,8 @@ class Share:
     """Groups it may have."""
     given_up: tuple[str, ...] = ()
     """Groups of it that go, by name."""
+    gone: tuple[str, ...] = ()
+    """Groups of it that drain and do not come back."""
     waiting: Waiting | None = None
 
 
@@ -211,6 +216,8 @@ class _Standing:
     serving: int
     unplaced: list[Held]
     """Groups that exist and hold nothing yet."""
+    draining: list[Held] = field(default_factory=list)
+    """Groups that may come back."""
     given_up: list[str] = field(default_factory=list)
     reason: WaitingReason | None = None
     """Of the first of its groups that found no room."""
@@ -249,7 +256,12 @@ class _Standing:
             waiting = Waiting(self.missing, self.reason, self.ahead, tuple(self.reclaimed))
         # What exists, holds nothing and is not granted goes, so that its pods take nothing from those ahead.
         without = self.unplaced if self.granted < self.claim.wanted else ()
-        return Share(self.granted, (*self.given_up, *(group.name for group in without)), waiting)
+        return Share(
+            granted=self.granted,
+            given_up=(*self.given_up, *(group.name for group in without)),
+            gone=tuple(group.name for group in self.draining),
+            waiting=waiting,
+        )
 
 
 @dataclass
@@ -409,7 +421,10 @@ class _Pass:
                 unplaced.append(group)
         base = min(placed, claim.wanted)
         owed = max(0, min(claim.wanted, claim.granted) - base)
-        return _Standing(claim, avoided(claim), base, base, owed, placed, serving, unplaced)
+        draining = [group for group in claim.groups if group.phase is Phase.DRAINING]
+        return _Standing(
+            claim, avoided(claim), base, base, owed, placed, serving, unplaced, draining=draining
+        )
 
     def run(self) -> Allocation:
         for standing in self._standings:
@@ -443,6 +458,8 @@ class _Pass:
     def _next(self, s: _Standing) -> bool:
         """Decide over its next group; whether to go on to the one after it."""
         gpus = s.claim.shape.gpus
+        if self._returns(s):
+            return True
         nodes = self._room_now(s)
         if nodes is not None:
             return self._moves_in(s, nodes)
@@ -534,8 +551,23 @@ class _Pass:
         if group.gpus >= shape.gpus and len(nodes) >= shape.pods:
             for node in nodes[: shape.pods]:
                 self._coming[node] -= shape.gpus
+            s.draining.remove(group)
             s.grant()
             s.position += 1
+
+    def _returns(self, s: _Standing) -> bool:
+        """Whether a group that drains comes back: it is there, and none of it is promised to somebody ahead."""
+        if s.unplaced:
+            return False
+        for group in s.draining:
+            if group.nodes and all(self._coming.get(node, 0) >= group.gpus for node in group.nodes):
+                for node in group.nodes:
+                    self._coming[node] -= group.gpus
+                s.draining.remove(group)
+                s.grant()
+                s.position += 1
+                return True
+        return False
 
     # --- the queue --------------------------------------------------------------------------------
 

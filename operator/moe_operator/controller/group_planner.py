@@ -106,7 +106,7 @@ class Wanted:
     probing: bool = False
     """Whether the ledger has parked: at most one group that does not serve yet may exist at a time."""
     reclaimed: frozenset[str] = frozenset()
-    """Groups that go for other deployments, by name. `desired` is without them."""
+    """Groups that go for other deployments, by name; those that drain do not come back. `desired` is without them."""
     leave: str | None = None
     """The deployment goes, and all groups with it: the reason, else None. `desired` is 0 then."""
 
@@ -307,6 +307,7 @@ def _may_return(wanted: Wanted, group: GroupView, now: float) -> bool:
         and now - since < wanted.drain_deadline
         and group.cause is None
         and group.flaw is None
+        and group.name not in wanted.reclaimed
         and _stays(wanted, group.facts)
         and whole(group.facts)
     )

@@ -51,7 +51,7 @@ class Scale:
     granted: int | None = None
     """Groups that it may have where GPUs are scarce; None: all."""
     given_up: frozenset[str] = frozenset()
-    """Groups that go for other deployments, by name."""
+    """Groups that go for other deployments, by name; those that drain already do not come back."""
 
 
 def load_of(views: Sequence[GroupView], snapshot: Snapshot) -> Load:

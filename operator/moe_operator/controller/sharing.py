@@ -345,7 +345,7 @@ class Sharing:
             if at and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
                 group = (pod["metadata"].get("labels") or {}).get(names.LABEL_GROUP, "")
                 nodes.setdefault(group, []).append(at)
-        found = []
+        found: list[tuple[str, Held]] = []
         for lws in self._store.children(key, LEADER_WORKER_SET):
             meta = lws["metadata"]
             annotations = meta.get("annotations") or {}
@@ -357,8 +357,10 @@ class Sharing:
             domain = annotations.get(names.ANNOTATION_DOMAIN, "").partition("=")[2]
             hint = annotations.get(names.ANNOTATION_NODE) or domain or None
             at_nodes, work = tuple(nodes.get(meta["name"], ())), wish.work.get(meta["name"], 0)
-            found.append(Held(meta["name"], phase, at_nodes, self._gpus_of(key, lws, wish), work, hint))
-        return found
+            held = Held(meta["name"], phase, at_nodes, self._gpus_of(key, lws, wish), work, hint)
+            found.append((annotations.get(names.ANNOTATION_DRAINING, ""), held))
+        found.sort(key=lambda one: one[0], reverse=True)
+        return [held for _, held in found]
 
     def _gpus_of(self, key: Key, lws: Obj, wish: _Wish) -> int:
         """GPUs of each of a group's pods."""
@@ -439,8 +441,8 @@ def _with(
 ) -> Scale:
     """The decision with what came of it; None: all that it wants."""
     granted = scale.desired if share is None or _stopped(state) else min(share.granted, scale.desired)
-    given_up = frozenset(share.given_up) if share is not None else frozenset[str]()
-    if share is not None and given_up:
+    given_up = frozenset((*share.given_up, *share.gone)) if share is not None else frozenset[str]()
+    if share is not None and share.given_up:
         granted = min(granted, share.granted)
     fewer = granted < scale.desired
     status = scale.status
