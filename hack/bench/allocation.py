@@ -9,7 +9,8 @@ import random
 import time
 from collections import Counter
 
-from moe_operator.autoscaler.allocation import Claim, Held, Phase, Pool, Shape, allocate
+from moe_operator.autoscaler.allocation import allocate
+from moe_operator.autoscaler.claims import Claim, Held, Phase, Pool, Shape
 
 _RUNS = 7
 

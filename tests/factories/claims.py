@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from moe_operator.autoscaler.allocation import Allocation, Claim, Held, Key, Phase, Pool, Shape, allocate
+from moe_operator.autoscaler.allocation import allocate
+from moe_operator.autoscaler.claims import Allocation, Claim, Held, Key, Phase, Pool, Shape
 
 NODE = Shape(1, 8)
 """A group of one node of eight GPUs."""

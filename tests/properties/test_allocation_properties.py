@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from factories.claims import Cluster
 from moe_operator.api.reasons import WaitingReason
-from moe_operator.autoscaler.allocation import Allocation, Claim, Held, Phase, Pool, Shape, allocate
+from moe_operator.autoscaler.allocation import allocate
+from moe_operator.autoscaler.claims import Allocation, Claim, Held, Phase, Pool, Shape
 
 _SHAPES = [Shape(1, 8), Shape(1, 4), Shape(1, 1), Shape(2, 8), Shape(3, 4)]
 

@@ -10,18 +10,8 @@ import pytest
 
 from factories.claims import Cluster, claim, draining, key, pool, serving, starting
 from moe_operator.api.reasons import WaitingReason
-from moe_operator.autoscaler.allocation import (
-    RECLAIM_AFTER,
-    RESERVATION,
-    Allocation,
-    Claim,
-    Held,
-    Phase,
-    Shape,
-    Waiting,
-    allocate,
-    avoided,
-)
+from moe_operator.autoscaler.allocation import RECLAIM_AFTER, RESERVATION, allocate
+from moe_operator.autoscaler.claims import Allocation, Claim, Held, Phase, Shape, Waiting, avoided
 
 NOW = 10_000.0
 

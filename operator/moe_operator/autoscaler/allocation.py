@@ -25,15 +25,14 @@ Pure; times are seconds. O(n log n) in claims, but for at most `_SEARCHES` looks
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from itertools import islice, pairwise
+from itertools import islice
 
 from moe_operator.api.reasons import WaitingReason
-
-Key = tuple[str, str]
-"""Namespace and name of a deployment."""
+from moe_operator.autoscaler.claims import LIVE, Allocation, Claim, Held, Key, Phase, Pool, Shape, avoided
+from moe_operator.autoscaler.free_room import FreeRoom
+from moe_operator.autoscaler.reclaim import Reclaiming, Standing
 
 #: A wait must last this long (s) before a group of another deployment is drained for it: many are over sooner, as
 #: draining groups are deleted and limits or replicas are set back, and a drained group costs a cold start.
@@ -44,128 +43,8 @@ RESERVATION = 600.0
 #: Looks over all nodes and groups of a pool in one pass: it bounds the time of a pass. What is not looked for waits for
 #: the next one.
 _SEARCHES = 24
-#: Places that one pass clears by reclaiming: drains begin one handful after the other.
-_CLEARED = 16
 #: Names of other deployments that are given of those ahead.
 _NAMED = 3
-
-
-class Phase(StrEnum):
-    """What a group does with the GPUs that it holds."""
-
-    SERVING = "Serving"
-    STARTING = "Starting"
-    DRAINING = "Draining"
-    """It gives them back in minutes."""
-    ENDING = "Ending"
-    """It gives them back in seconds: its successor is made meanwhile."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """A group that exists."""
-
-    name: str
-    phase: Phase
-    nodes: tuple[str, ...] = ()
-    """Of its pods that have one."""
-    gpus: int = 0
-    """Of each pod."""
-    work: int = 0
-    """Requests in it."""
-    hint: str | None = None
-    """Node or domain that it was given, while no pod has a node."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Room that one group takes."""
-
-    pods: int
-    """Each on a node of its own."""
-    gpus: int
-    """Of each pod."""
-
-    @property
-    def total(self) -> int:
-        """GPUs of a group."""
-        return self.pods * self.gpus
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Nodes that groups of one kind may run on. Pools may share nodes."""
-
-    name: str
-    """For people: the accelerator."""
-    nodes: Mapping[str, str]
-    """Node -> the domain that all pods of a group must be within; one and the same where it does not matter."""
-    grows: bool = False
-    """Whether nodes may be added for pods that find none."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What one deployment has and wants."""
-
-    key: Key
-    pool: Pool
-    shape: Shape
-    floor: int
-    """Groups."""
-    wanted: int
-    """Groups; fewer than it has where some are about to go."""
-    granted: int = 0
-    """The last grant (groups): what was lost of it is replaced before others of the class grow."""
-    groups: tuple[Held, ...] = ()
-    """Of those that drain the last to begin first."""
-    priority: int = 0
-    losses: tuple[float, ...] | None = None
-    """Expected requests per second that miss the objective with floor, floor + 1 .. wanted groups; None: not known,
-    then each further group avoids half of what the one before it did."""
-    since: float = 0.0
-    """Since when it waits (s)."""
-    moving: bool = False
-    """Whether groups are replaced by others one by one (a rollout, a move off nodes): for a while it has more than it
-    wants."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """What a deployment waits for."""
-
-    groups: int
-    reason: WaitingReason
-    ahead: tuple[Key, ...] = ()
-    """The first of those that come before it; `NO_ROOM`: those that hold most of the pool."""
-    reclaimed: tuple[tuple[Key, str], ...] = ()
-    """Deployments and groups that are drained for it."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one deployment gets."""
-
-    granted: int
-    """Groups it may have."""
-    given_up: tuple[str, ...] = ()
-    """Groups of it that go, by name."""
-    gone: tuple[str, ...] = ()
-    """Groups of it that drain and do not come back."""
-    waiting: Waiting | None = None
-
-
-@dataclass(frozen=True)
-class Allocation:
-    """What all get."""
-
-    shares: Mapping[Key, Share]
-    reserved: Mapping[Key, Mapping[str, int]]
-    """GPUs by node that are kept for those that wait, those that are yet to come free included."""
-    moving_in: Mapping[Key, Mapping[str, int]]
-    """The same for groups that got room in this pass: until their pods are there."""
-    recheck_after: float | None = None
-    """Seconds until time alone may change it."""
 
 
 def allocate(claims: Iterable[Claim], free: Mapping[str, int], now: float) -> Allocation:
@@ -177,91 +56,6 @@ def allocate(claims: Iterable[Claim], free: Mapping[str, int], now: float) -> Al
         now: Seconds, of the clock of `Claim.since`.
     """
     return _Pass(claims, free, now).run()
-
-
-def avoided(claim: Claim) -> list[float]:
-    """Loss (requests per second) that the group beyond the floor, the next one .. avoid each; never rising.
-
-    Where a group avoids less than one after it, the two count with their mean (pool adjacent violators): the first must
-    be had to get to the second.
-    """
-    count = max(0, claim.wanted - claim.floor)
-    if claim.losses is None:
-        return [0.5 ** (index + 1) for index in range(count)]
-    known = claim.losses
-    steps = [max(0.0, a - b) if math.isfinite(a - b) else 0.0 for a, b in pairwise(known)]
-    blocks: list[tuple[float, int]] = []
-    for step in steps[:count]:
-        total, size = step, 1
-        while blocks and blocks[-1][0] * size < total * blocks[-1][1]:
-            before = blocks.pop()
-            total, size = total + before[0], size + before[1]
-        blocks.append((total, size))
-    found = [total / size for total, size in blocks for _ in range(size)]
-    return found + [0.0] * (count - len(found))
-
-
-@dataclass(eq=False)
-class _Standing:
-    """One claim in the pass."""
-
-    claim: Claim
-    values: list[float]
-    position: int
-    """Groups that have been decided over."""
-    granted: int
-    owed: int
-    """Groups of the last grant that are missing."""
-    live: int
-    serving: int
-    unplaced: list[Held]
-    """Groups that exist and hold nothing yet."""
-    draining: list[Held] = field(default_factory=list)
-    """Groups that may come back."""
-    given_up: list[str] = field(default_factory=list)
-    reason: WaitingReason | None = None
-    """Of the first of its groups that found no room."""
-    missing: int = 0
-    """Groups that found none."""
-    ahead: tuple[Key, ...] = ()
-    reclaimed: list[tuple[Key, str]] = field(default_factory=list)
-
-    def rank(self) -> tuple[int, int, int, float, float, Key]:
-        """Where its next group stands in the queue."""
-        claim = self.claim
-        tier = 0 if self.position < claim.floor else 1
-        owed = 0 if self.owed > 0 else 1
-        return (tier, -claim.priority, owed, -self._per_gpu(self.position), claim.since, claim.key)
-
-    def worth(self) -> float:
-        """Loss per GPU that its last group avoids."""
-        return self._per_gpu(self.live - 1)
-
-    def _per_gpu(self, before: int) -> float:
-        """Loss per GPU that one more group than this avoids."""
-        above = before - self.claim.floor
-        return self.values[above] / self.claim.shape.total if 0 <= above < len(self.values) else 0.0
-
-    def grant(self) -> None:
-        """It may have, or keep, one more."""
-        self.granted += 1
-        self.owed -= 1
-        if self.unplaced:
-            self.unplaced.pop(0)
-
-    def share(self) -> Share:
-        """What it gets."""
-        waiting = None
-        if self.reason is not None:
-            waiting = Waiting(self.missing, self.reason, self.ahead, tuple(self.reclaimed))
-        # What exists, holds nothing and is not granted goes, so that its pods take nothing from those ahead.
-        without = self.unplaced if self.granted < self.claim.wanted else ()
-        return Share(
-            granted=self.granted,
-            given_up=(*self.given_up, *(group.name for group in without)),
-            gone=tuple(group.name for group in self.draining),
-            waiting=waiting,
-        )
 
 
 @dataclass
@@ -277,98 +71,7 @@ class _Line:
     """Those whose pods are yet to take the room that was found for them."""
 
 
-class _Room:
-    """The free GPUs of one pool's nodes, kept so that the tightest place is found without a look at all of them."""
-
-    def __init__(self, pool: Pool, free: Mapping[str, int]) -> None:
-        self._free = free
-        self._pool = pool
-        self._most = max((free.get(node, 0) for node in pool.nodes), default=0)
-        self._all = self._levels(pool.nodes)
-        self._domains: dict[str, dict[int, list[str]]] | None = None
-        self._counts: dict[int, dict[str, int]] = {}
-        """GPUs -> nodes of each domain that have as many free."""
-
-    def changed(self, node: str, before: int) -> None:
-        """A node's free GPUs are others than before."""
-        after = self._free[node]
-        self._most = max(self._most, after)
-        heapq.heappush(self._all.setdefault(after, []), node)
-        domain = self._pool.nodes[node]
-        if self._domains is not None:
-            heapq.heappush(self._domains[domain].setdefault(after, []), node)
-        for gpus, counts in self._counts.items():
-            counts[domain] += (after >= gpus) - (before >= gpus)
-
-    def place(self, shape: Shape) -> list[str] | None:
-        """The tightest place for a group: a node, or those of one domain."""
-        if shape.pods == 1:
-            return list(islice(self._fitting(self._all, shape.gpus), 1)) or None
-        if self._domains is None:
-            members: dict[str, list[str]] = {}
-            for node, domain in self._pool.nodes.items():
-                members.setdefault(domain, []).append(node)
-            self._domains = {domain: self._levels(nodes) for domain, nodes in members.items()}
-        if shape.gpus not in self._counts:
-            counts = self._counts[shape.gpus] = dict.fromkeys(self._domains, 0)
-            for node, domain in self._pool.nodes.items():
-                counts[domain] += self._free.get(node, 0) >= shape.gpus
-        counts = self._counts[shape.gpus]
-        best = min(((n, domain) for domain, n in counts.items() if n >= shape.pods), default=None)
-        if best is None:
-            return None
-        return list(islice(self._fitting(self._domains[best[1]], shape.gpus), shape.pods))
-
-    def _levels(self, nodes: Iterable[str]) -> dict[int, list[str]]:
-        levels: dict[int, list[str]] = {}
-        for node in sorted(nodes):
-            levels.setdefault(self._free.get(node, 0), []).append(node)
-        return levels
-
-    def _fitting(self, levels: Mapping[int, list[str]], gpus: int) -> Iterator[str]:
-        """Nodes with so many free GPUs, the tightest first. Each stands at the level that it has now."""
-        for level in range(gpus, self._most + 1):
-            heap = levels.get(level)
-            seen: list[str] = []
-            while heap:
-                node = heapq.heappop(heap)
-                if self._free.get(node, 0) != level or node in seen:
-                    continue  # of an earlier moment
-                seen.append(node)
-                heapq.heappush(heap, node)
-                yield node
-                # Those that were given out stand first again: on to the next.
-                heapq.heappop(heap)
-            if heap is not None:
-                for node in seen:
-                    heapq.heappush(heap, node)
-
-
-_Cost = tuple[int, float, int, int]
-"""Of groups that go: the highest priority, the loss that they avoid, how many they are, the requests in them."""
-#: Below every priority.
-_LEAST = -(1 << 62)
-
-
-@dataclass
-class _Clearing:
-    """A place that groups of lower priority make."""
-
-    nodes: list[str]
-    victims: list[tuple[_Standing, Held]]
-
-    def cost(self) -> _Cost:
-        """What is lost with them."""
-        return (
-            max((victim.claim.priority for victim, _ in self.victims), default=_LEAST),
-            sum(victim.worth() * victim.claim.shape.total for victim, _ in self.victims),
-            len(self.victims),
-            sum(group.work for _, group in self.victims),
-        )
-
-
 _CLEARING = (WaitingReason.DRAINING, WaitingReason.RECLAIMING, WaitingReason.RECLAIM_DUE)
-_LIVE = (Phase.SERVING, Phase.STARTING)
 
 
 class _Pass:
@@ -381,8 +84,8 @@ class _Pass:
         self._moving_in: dict[Key, dict[str, int]] = {}
         self._standings = [self._standing(claim) for claim in claims]
         pools = dict.fromkeys(s.claim.pool for s in self._standings)
-        self._rooms = {pool: _Room(pool, self._free) for pool in pools}
-        self._rooms_of: dict[str, list[_Room]] = {}
+        self._rooms = {pool: FreeRoom(pool, self._free) for pool in pools}
+        self._rooms_of: dict[str, list[FreeRoom]] = {}
         for pool, room in self._rooms.items():
             for node in pool.nodes:
                 self._rooms_of.setdefault(node, []).append(room)
@@ -394,23 +97,18 @@ class _Pass:
         self._full: set[tuple[Pool, Shape]] = set()
         """Kinds of groups that find no room: nothing is given back in a pass."""
         self._nothing_comes: set[tuple[Pool, Shape]] = set()
-        self._no_victims: dict[tuple[Pool, Shape], int] = {}
-        """Highest priority for which nothing could be reclaimed."""
-        self._cheapest: dict[tuple[int, tuple[Pool, Shape]], list[tuple[_Cost, str]]] = {}
-        """Nodes by what it costs groups of lower priority to clear them."""
         self._kept_for: set[Pool] = set()
         self._nothing_kept: set[tuple[Pool, Shape]] = set()
         self._searches = 0
-        self._clearings = 0
         self._recheck: float | None = None
-        self._victims_of: dict[str, list[tuple[_Standing, Held]]] | None = None
+        self._reclaiming = Reclaiming(self._standings, self._comes, self._may_search)
         self._holders: dict[Pool, tuple[Key, ...]] = {}
 
-    def _standing(self, claim: Claim) -> _Standing:
+    def _standing(self, claim: Claim) -> Standing:
         placed = serving = 0
         unplaced: list[Held] = []
         for group in claim.groups:
-            if group.phase not in _LIVE:
+            if group.phase not in LIVE:
                 into = self._free if group.phase is Phase.ENDING else self._coming
                 for node in group.nodes:
                     into[node] = into.get(node, 0) + group.gpus
@@ -422,14 +120,12 @@ class _Pass:
         base = min(placed, claim.wanted)
         owed = max(0, min(claim.wanted, claim.granted) - base)
         draining = [group for group in claim.groups if group.phase is Phase.DRAINING]
-        return _Standing(
-            claim, avoided(claim), base, base, owed, placed, serving, unplaced, draining=draining
-        )
+        return Standing(claim, avoided(claim), base, base, owed, placed, serving, unplaced, draining=draining)
 
     def run(self) -> Allocation:
         for standing in self._standings:
             for group in standing.claim.groups:
-                if group.phase in _LIVE and 0 < len(group.nodes) < standing.claim.shape.pods:
+                if group.phase in LIVE and 0 < len(group.nodes) < standing.claim.shape.pods:
                     self._finish(standing.claim, group)
                 elif group.phase is Phase.DRAINING and standing.owed > 0:
                     self._succeed(standing, group)
@@ -447,7 +143,7 @@ class _Pass:
             recheck_after=self._recheck,
         )
 
-    def _push(self, s: _Standing) -> None:
+    def _push(self, s: Standing) -> None:
         index = self._index[id(s)]
         if s.position < s.claim.wanted and index not in self._in_heap:
             self._in_heap.add(index)
@@ -455,7 +151,7 @@ class _Pass:
 
     # --- one group --------------------------------------------------------------------------------
 
-    def _next(self, s: _Standing) -> bool:
+    def _next(self, s: Standing) -> bool:
         """Decide over its next group; whether to go on to the one after it."""
         gpus = s.claim.shape.gpus
         if self._returns(s):
@@ -470,7 +166,7 @@ class _Pass:
         if nodes is not None:
             self._take(nodes, gpus, self._reserved.setdefault(s.claim.key, {}))
             return self._clears(s, WaitingReason.DRAINING)
-        clearing = self._reclaim(s.claim)
+        clearing = self._reclaiming.place(s.claim)
         if clearing is None:
             return self._asks(s)
         due = s.claim.since + RECLAIM_AFTER - self._now
@@ -487,7 +183,7 @@ class _Pass:
         self._take(clearing.nodes, gpus, self._reserved.setdefault(s.claim.key, {}))
         return self._clears(s, WaitingReason.RECLAIMING)
 
-    def _moves_in(self, s: _Standing, nodes: Iterable[str]) -> bool:
+    def _moves_in(self, s: Standing, nodes: Iterable[str]) -> bool:
         """It gets this place. Until its pods are there, the place is kept for it."""
         self._take(nodes, s.claim.shape.gpus, self._moving_in.setdefault(s.claim.key, {}))
         self._lines[s.claim.pool].moving_in.setdefault(s.claim.key, s.rank()[:2])
@@ -495,7 +191,7 @@ class _Pass:
         s.position += 1
         return True
 
-    def _clears(self, s: _Standing, reason: WaitingReason) -> bool:
+    def _clears(self, s: Standing, reason: WaitingReason) -> bool:
         """It waits for a place that comes free. A group that is there waits on."""
         self._enter(s, reason)
         if s.owed > 0:
@@ -504,7 +200,7 @@ class _Pass:
         s.position += 1
         return True
 
-    def _asks(self, s: _Standing) -> bool:
+    def _asks(self, s: Standing) -> bool:
         """Nothing here makes room for it."""
         self._reserve(s.claim)
         if self._held_back(s):
@@ -517,7 +213,7 @@ class _Pass:
         s.position += 1
         return True
 
-    def _room_now(self, s: _Standing) -> list[str] | None:
+    def _room_now(self, s: Standing) -> list[str] | None:
         claim = s.claim
         if s.unplaced and (hint := s.unplaced[0].hint) is not None and (nodes := self._at(claim, hint)):
             return nodes
@@ -545,7 +241,7 @@ class _Pass:
                 self._take([node], group.gpus)
                 missing -= 1
 
-    def _succeed(self, s: _Standing, group: Held) -> None:
+    def _succeed(self, s: Standing, group: Held) -> None:
         """A group that drains for a successor of its own makes room for that, and not for those in the queue."""
         shape, nodes = s.claim.shape, [node for node in group.nodes if node in s.claim.pool.nodes]
         if group.gpus >= shape.gpus and len(nodes) >= shape.pods:
@@ -555,12 +251,13 @@ class _Pass:
             s.grant()
             s.position += 1
 
-    def _returns(self, s: _Standing) -> bool:
+    def _returns(self, s: Standing) -> bool:
         """Whether a group that drains comes back: it is there, and none of it is promised to somebody ahead."""
         if s.unplaced:
             return False
         for group in s.draining:
-            if group.nodes and all(self._coming.get(node, 0) >= group.gpus for node in group.nodes):
+            there = group.nodes and all(node in s.claim.pool.nodes for node in group.nodes)
+            if there and all(self._coming.get(node, 0) >= group.gpus for node in group.nodes):
                 for node in group.nodes:
                     self._coming[node] -= group.gpus
                 s.draining.remove(group)
@@ -571,7 +268,7 @@ class _Pass:
 
     # --- the queue --------------------------------------------------------------------------------
 
-    def _enter(self, s: _Standing, reason: WaitingReason) -> None:
+    def _enter(self, s: Standing, reason: WaitingReason) -> None:
         """It stands in the queue from here on."""
         if s.reason is not None:
             return
@@ -591,7 +288,7 @@ class _Pass:
             ]
         return self._near[pool]
 
-    def _ahead(self, s: _Standing) -> tuple[Key, ...]:
+    def _ahead(self, s: Standing) -> tuple[Key, ...]:
         """The first of those that come before it and wait too, or are about to move in."""
         lines = [self._lines[pool] for pool in self._neighbours(s.claim.pool)]
         first = sorted((rank, key) for line in lines for key, rank in line.entries[: _NAMED + 1])
@@ -601,7 +298,7 @@ class _Pass:
             keys = sorted(key for key in moving if key != s.claim.key)
         return tuple(keys[:_NAMED])
 
-    def _held_back(self, s: _Standing) -> bool:
+    def _held_back(self, s: Standing) -> bool:
         """Whether its pods, without a place, would get in the way of those ahead."""
         lines = [self._lines[pool] for pool in self._neighbours(s.claim.pool)]
         mine, is_there = s.rank()[:2], bool(s.unplaced)
@@ -687,7 +384,7 @@ class _Pass:
         amounts = {node: self._comes(node) for node in claim.pool.nodes}
         for standing in self._standings:
             for group in standing.claim.groups:
-                if group.phase in _LIVE and group.name not in standing.given_up:
+                if group.phase in LIVE and group.name not in standing.given_up:
                     for node in group.nodes:
                         if node in amounts:
                             amounts[node] += group.gpus
@@ -700,105 +397,7 @@ class _Pass:
         for node in place:
             self._take([node], min(claim.shape.gpus, max(0, self._comes(node))), kept)
 
-    # --- reclaiming -------------------------------------------------------------------------------
-
-    def _reclaim(self, claim: Claim) -> _Clearing | None:
-        """The cheapest place that groups of lower priority make."""
-        kind = (claim.pool, claim.shape)
-        if claim.priority <= self._no_victims.get(kind, _LEAST) or self._clearings >= _CLEARED:
-            return None
-        if (claim.priority, kind) not in self._cheapest:
-            if not self._may_search():
-                return None
-            self._cheapest[claim.priority, kind] = self._cleared(claim)
-        found = (self._node if claim.shape.pods == 1 else self._domain)(claim)
-        if found is None:
-            self._no_victims[kind] = claim.priority
-        else:
-            self._clearings += 1
-        return found
-
-    def _cleared(self, claim: Claim) -> list[tuple[_Cost, str]]:
-        """What it costs to clear each node for one pod: a heap. Costs only rise in a pass, as floors come closer."""
-        made = ((self._clear(claim, [node]), node) for node in claim.pool.nodes)
-        heap = [(clearing.cost(), node) for clearing, node in made if clearing is not None]
-        heapq.heapify(heap)
-        return heap
-
-    def _node(self, claim: Claim) -> _Clearing | None:
-        heap = self._cheapest[claim.priority, (claim.pool, claim.shape)]
-        while heap:
-            _, node = heap[0]
-            clearing = self._clear(claim, [node])
-            if clearing is None:
-                heapq.heappop(heap)
-                continue
-            cost = clearing.cost()
-            heapq.heapreplace(heap, (cost, node))
-            if heap[0][1] == node:
-                return clearing
-        return None
-
-    def _domain(self, claim: Claim) -> _Clearing | None:
-        nodes: dict[str, list[str]] = {}
-        for _, node in sorted(self._cheapest[claim.priority, (claim.pool, claim.shape)]):
-            nodes.setdefault(claim.pool.nodes[node], []).append(node)
-        places = []
-        for listed in nodes.values():
-            for chosen in _choices(listed, claim.shape.pods):
-                if (clearing := self._clear(claim, chosen)) is not None:
-                    places.append(clearing)
-                    break
-        return min(places, key=lambda one: (one.cost(), one.nodes), default=None)
-
-    def _clear(self, claim: Claim, nodes: list[str]) -> _Clearing | None:
-        """These nodes, with the groups to drain for them to have room; None where that does not do."""
-        chosen: list[tuple[_Standing, Held]] = []
-        lost: dict[Key, tuple[int, int]] = {}
-        freed: dict[str, int] = {}
-        for node in nodes:
-            for victim, group in self._victims(node):
-                if self._comes(node) + freed.get(node, 0) >= claim.shape.gpus:
-                    break
-                gone = victim.claim.priority >= claim.priority or group.name in victim.given_up
-                if gone or (victim, group) in chosen:
-                    continue
-                serving, live = lost.get(victim.claim.key, (0, 0))
-                serves = group.phase is Phase.SERVING
-                # The floor serves on: what only starts does not stand in for it.
-                left = min(victim.live - live, victim.serving - serving if serves else victim.live - live)
-                if left <= victim.claim.floor:
-                    continue
-                lost[victim.claim.key] = (serving + serves, live + 1)
-                chosen.append((victim, group))
-                for at in group.nodes:
-                    freed[at] = freed.get(at, 0) + group.gpus
-            if self._comes(node) + freed.get(node, 0) < claim.shape.gpus:
-                return None
-        for one in sorted(chosen, key=_victim_order, reverse=True):
-            # The dearest first: whether the others do without it.
-            rest = dict(freed)
-            for at in one[1].nodes:
-                rest[at] -= one[1].gpus
-            if all(self._comes(node) + rest.get(node, 0) >= claim.shape.gpus for node in nodes):
-                chosen.remove(one)
-                freed = rest
-        return _Clearing(nodes, chosen)
-
-    def _victims(self, node: str) -> Sequence[tuple[_Standing, Held]]:
-        """Groups on a node, the cheapest first."""
-        if self._victims_of is None:
-            self._victims_of = {}
-            for s in self._standings:
-                for group in s.claim.groups:
-                    if group.phase in _LIVE:
-                        for at in dict.fromkeys(group.nodes):
-                            self._victims_of.setdefault(at, []).append((s, group))
-            for listed in self._victims_of.values():
-                listed.sort(key=_victim_order)
-        return self._victims_of.get(node, ())
-
-    def _give_up(self, victim: _Standing, group: Held) -> None:
+    def _give_up(self, victim: Standing, group: Held) -> None:
         before = min(victim.live, victim.claim.wanted)
         victim.given_up.append(group.name)
         victim.live -= 1
@@ -816,21 +415,3 @@ class _Pass:
 def _in_turn(waited: float) -> bool:
     """Whether a reservation holds that began so long (s) ago."""
     return int(math.log2(max(0.0, waited) / RESERVATION + 1.0)) % 2 == 0
-
-
-def _choices(nodes: Sequence[str], pods: int) -> Iterator[list[str]]:
-    """The cheapest nodes, then others in place of the dearest of them: the floor of a deployment may rule out a set of
-    nodes of which each alone can be cleared."""
-    if len(nodes) < pods:
-        return
-    yield list(nodes[:pods])
-    if pods > 1:
-        for further in nodes[pods : pods + 8]:
-            yield [*nodes[: pods - 1], further]
-
-
-def _victim_order(one: tuple[_Standing, Held]) -> tuple[int, bool, float, int, int, Key, str]:
-    standing, group = one
-    serves, held = group.phase is Phase.SERVING, len(group.nodes) * group.gpus
-    claim = standing.claim
-    return (claim.priority, serves, standing.worth(), held, group.work, claim.key, group.name)

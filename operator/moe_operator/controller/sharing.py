@@ -18,18 +18,8 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.reasons import WaitingReason
 from moe_operator.api.status import ScalingStatus, WaitingStatus
 from moe_operator.api.times import format_time, parse_time
-from moe_operator.autoscaler.allocation import (
-    RECLAIM_AFTER,
-    Allocation,
-    Claim,
-    Held,
-    Phase,
-    Pool,
-    Shape,
-    Share,
-    Waiting,
-    allocate,
-)
+from moe_operator.autoscaler.allocation import RECLAIM_AFTER, allocate
+from moe_operator.autoscaler.claims import Allocation, Claim, Held, Phase, Pool, Shape, Share, Waiting
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller.census import Census, Present
 from moe_operator.controller.group_planner import GroupState, GroupView
