@@ -280,6 +280,19 @@ def test_a_group_above_the_wanted_number_of_a_rollout_is_not_made_again() -> Non
     assert _granted(found)["low"] == 1
 
 
+def test_a_rollout_does_not_surge_into_a_place_that_is_cleared_for_a_higher_class() -> None:
+    """Its pods wait for a node, and would be served first."""
+    of = pool("n1", "n2", "n3")
+    low = claim("low", of, serving("low-g0", "n1"), serving("low-g1", "n2"), serving("low-g2", "n3"))
+    rolling = claim(
+        "rolling", pool("n3", "n4"), serving("r-g0", "n4"), starting("r-g1"), wanted=1, moving=True
+    )
+    calm = _pass(low, rolling).shares[key("rolling")]
+    assert (calm.surge, calm.given_up, calm.granted) == (True, (), 1)
+    told = _pass(low, rolling, claim("high", of, wanted=1, priority=1)).shares[key("rolling")]
+    assert (told.surge, told.given_up, told.granted) == (False, ("r-g1",), 1)
+
+
 def test_small_groups_go_past_one_that_does_not_fit() -> None:
     of = pool("n1", "n2")
     wide = claim("wide", pool(n1="r", n2="r", n3="r"), wanted=1, shape=Shape(3, 8), priority=100)

@@ -136,6 +136,8 @@ class _Pass:
             standing = self._standings[index]
             if self._next(standing):
                 self._push(standing)
+        for standing in self._standings:
+            standing.surge = not (standing.claim.moving and self._cleared_above(standing.claim))
         return Allocation(
             shares={s.claim.key: s.share() for s in self._standings},
             reserved=self._reserved,
@@ -312,6 +314,11 @@ class _Pass:
             return True
         # But for a higher priority all ask: nodes are added side by side.
         return any(rank < mine and rank[1] < mine[1] for line in lines for rank in line.ranks)
+
+    def _cleared_above(self, claim: Claim) -> bool:
+        """Whether a place is being cleared for a higher priority on its nodes."""
+        lines = [self._lines[pool] for pool in self._neighbours(claim.pool)]
+        return any(line.clearing and rank[1] < -claim.priority for line in lines for rank in line.ranks)
 
     def _holding(self, claim: Claim) -> tuple[Key, ...]:
         """Those that hold most of its pool."""

@@ -117,6 +117,9 @@ class Share:
     """Groups of it that go, by name."""
     gone: tuple[str, ...] = ()
     """Groups of it that drain and do not come back."""
+    surge: bool = True
+    """Whether it may have more than these while groups are replaced one by one: not while a place is cleared for a
+    higher priority, which its pods would take."""
     waiting: Waiting | None = None
 
 

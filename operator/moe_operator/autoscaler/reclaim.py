@@ -39,6 +39,7 @@ class Standing:
     """Groups that found none."""
     ahead: tuple[Key, ...] = ()
     reclaimed: list[tuple[Key, str]] = field(default_factory=list)
+    surge: bool = True
 
     def rank(self) -> tuple[int, int, int, float, float, Key]:
         """Where its next group stands in the queue."""
@@ -69,11 +70,12 @@ class Standing:
         if self.reason is not None:
             waiting = Waiting(self.missing, self.reason, self.ahead, tuple(self.reclaimed))
         # What exists, holds nothing and is not granted goes, so that its pods take nothing from those ahead.
-        without = self.unplaced if self.granted < self.claim.wanted else ()
+        without = self.unplaced if self.granted < self.claim.wanted or not self.surge else ()
         return Share(
             granted=self.granted,
             given_up=(*self.given_up, *(group.name for group in without)),
             gone=tuple(group.name for group in self.draining),
+            surge=self.surge,
             waiting=waiting,
         )
 

@@ -27,7 +27,7 @@ def decide(state: PassState, look: Look, scale: Scale) -> Decision:
         desired=_mountable(state, granted, views),
         revision=made_of,
         # Who waits for GPUs does not take any for a surge: they are for those ahead.
-        max_surge=spec.max_surge if granted >= scale.desired else 0,
+        max_surge=spec.max_surge if scale.surge and granted >= scale.desired else 0,
         max_unavailable=spec.max_unavailable,
         drain_deadline=parse_duration(spec.drain_deadline),
         create_after=ledger.create_after(state.ledger),

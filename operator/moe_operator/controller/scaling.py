@@ -50,6 +50,8 @@ class Scale:
     """Requests per second expected to miss the objective with floor, floor + 1 .. desired groups; None: not known."""
     granted: int | None = None
     """Groups that it may have where GPUs are scarce; None: all."""
+    surge: bool = True
+    """Whether a rollout may make more than these meanwhile."""
     given_up: frozenset[str] = frozenset()
     """Groups that go for other deployments, by name; those that drain already do not come back."""
 

@@ -443,6 +443,7 @@ def _with(
         scale,
         status=status,
         granted=granted,
+        surge=share is None or share.surge,
         given_up=given_up,
         # What is not granted cannot be waited for: the floor is what makes it Ready.
         minimum=min(scale.minimum, max(scale.floor, granted)),
