@@ -61,9 +61,7 @@ class DemandMeter:
         """Group seconds that a request takes; None while unknown."""
         return self._levels / self._rates if self._rates > 0 else None
 
-    def look(
-        self, now: float, serving: Sequence[GroupLoad | None], draining: Sequence[GroupLoad]
-    ) -> Demand | None:
+    def look(self, now: float, serving: Sequence[GroupLoad | None], draining: Sequence[GroupLoad]) -> Demand | None:
         """Demand as of now; None where no serving group says anything."""
         seen = [load for load in serving if load is not None]
         if not seen:
@@ -77,9 +75,7 @@ class DemandMeter:
         waiting = sum(load.waiting for load in everyone)
         mean = on_seen / len(seen)
         saturated = waiting > _WAITING * len(seen) or mean > 1
-        self._arrivals.append(
-            (now, passed, sum(load.arrivals for load in everyone) * (1 + blind / len(seen)))
-        )
+        self._arrivals.append((now, passed, sum(load.arrivals for load in everyone) * (1 + blind / len(seen))))
         while self._arrivals[0][0] <= now - ARRIVALS:
             self._arrivals.popleft()
         arrivals = sum(s * rate for _, s, rate in self._arrivals) / sum(s for _, s, _ in self._arrivals)

@@ -52,12 +52,7 @@ class Growth:
             while left > 0:
                 room = _EDGES[edge] - passed if edge < len(_EDGES) - 1 else left
                 taken = min(left, room)
-                weight, moment, passed, left = (
-                    weight + taken,
-                    moment + taken * ratio,
-                    passed + taken,
-                    left - taken,
-                )
+                weight, moment, passed, left = weight + taken, moment + taken * ratio, passed + taken, left - taken
                 if edge < len(_EDGES) - 1 and taken == room:
                     if weight > 0:
                         found.append((moment / weight, weight))
@@ -76,8 +71,7 @@ def _prior(lead: float, highest: bool) -> Sequence[float]:
     for at in range(_BINS):
         x = _LOW + (at + 0.5) * _WIDTH
         weights.append(
-            (1 - _RARE_SHARE) * _bell(x, shift[0] * usual, usual)
-            + _RARE_SHARE * _bell(x, shift[1] * rare, rare)
+            (1 - _RARE_SHARE) * _bell(x, shift[0] * usual, usual) + _RARE_SHARE * _bell(x, shift[1] * rare, rare)
         )
     whole = sum(weights)
     return [each / whole for each in weights]
