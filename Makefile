@@ -72,6 +72,10 @@ bench-recovery: install ## Measure a lost and an added group, beside a bare Lead
 	@$(BIN)/python -m localcluster run --name bench-recovery \
 	  --flag kube-controller-manager=--node-monitor-grace-period=6h -- $(BIN)/python -m bench.recovery
 
+.PHONY: bench-allocation
+bench-allocation: install ## Measure a pass over scarce GPUs of 1,000 deployments
+	@$(BIN)/python -m bench.allocation
+
 .PHONY: bench-planner
 bench-planner: install ## Measure plans per second, and a plan on the command line
 	@$(BIN)/python -m bench.planner

@@ -48,6 +48,7 @@ policy:
       code: [trust-remote-code]
       pods: [containers, hostPath, privileged, fabric]
       podSecurity: Restricted
+      maxPriority: 100
     - {name: rest}
 network:
   policies: Disabled

@@ -90,7 +90,7 @@ class Kubelets(Controller):
 
     def sync(self, key: Key) -> None:
         pod = self.server.get(POD, *key)
-        if pod is None or not self._alive(pod["spec"]["nodeName"]):
+        if pod is None or not pod["spec"].get("nodeName") or not self._alive(pod["spec"]["nodeName"]):
             return
         known = self._pods.setdefault(pod["metadata"]["uid"], _Pod())
         if is_deleting(pod):

@@ -342,3 +342,23 @@ def test_revisions_of_early_versions_are_compared_by_what_they_rendered() -> Non
 )
 def test_ages_are_as_fine_as_anybody_needs(seconds: float, says: str) -> None:
     assert span(seconds) == says
+
+
+def test_what_a_deployment_waits_for_is_said() -> None:
+    """Somebody would look for a fault where GPUs are short."""
+    seen = story()
+    seen.obj["status"]["scaling"] |= {
+        "granted": 1,
+        "waiting": {
+            "groups": 1,
+            "gpusPerGroup": 8,
+            "accelerator": "B200",
+            "reason": "BehindOthers",
+            "message": "waits for 1 group of 8 GPUs (B200): behind team-a/qwen",
+            "behind": ["team-a/qwen"],
+            "since": format_time(NOW - 600),
+        },
+    }
+    text = " ".join(status_text(picture(seen, NOW), 20).split())
+    assert "2 wanted, 1 granted: RequestsWaiting" in text
+    assert "GPUs waits for 1 group of 8 GPUs (B200): behind team-a/qwen (BehindOthers, for 10m)" in text

@@ -307,3 +307,26 @@ def test_a_pod_that_was_replaced_makes_another_incarnation() -> None:
     facts = admitted(group())
     swapped = replace(facts, pods=(facts.pods[0], pod(index=1, uid="another")))
     assert incarnation(swapped.pods) != incarnation(facts.pods)
+
+
+def test_a_group_that_is_reclaimed_is_drained_whatever_its_revision_and_not_made_again() -> None:
+    """Lost: the GPUs that another deployment waits for, taken back by a surge."""
+    old, new = admitted(group(0, revision="tiny-old")), admitted(group(1))
+    plan = plan_groups(
+        wanted(desired=1, reclaimed=frozenset({"tiny-g0"}), max_surge=0), [view(old), view(new)], NOW
+    )
+    assert [type(action) for action in plan.actions] == [StartDrain, TrafficOff]
+    assert plan.actions[0] == StartDrain(old, reasons.RECLAIMED)
+    starting = view(group(2, pods=[starting_pod("tiny-g2", index) for index in range(2)]))
+    plan = plan_groups(wanted(desired=1, reclaimed=frozenset({"tiny-g2"})), [view(new), starting], NOW)
+    assert plan.actions == [DeleteGroup(starting.facts, reasons.RECLAIMED)], "nothing to lose: no drain"
+
+
+def test_a_group_whose_gpus_are_promised_to_another_does_not_return() -> None:
+    """Another of the deployment finds room elsewhere, and is made there."""
+    drains = view(replace(admitted(group(0)), draining_since=NOW - 5), requests=3)
+    plan = plan_groups(wanted(desired=1), [drains], NOW)
+    assert kinds(plan)[0] == "Undrain"
+    plan = plan_groups(wanted(desired=1, reclaimed=frozenset({"tiny-g0"})), [drains], NOW)
+    assert "Undrain" not in kinds(plan)
+    assert "CreateGroup" in kinds(plan)

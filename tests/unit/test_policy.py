@@ -269,6 +269,18 @@ def test_a_container_that_may_do_more_is_an_addition_of_its_own(container: dict[
     assert found("{name: r, pods: [containers, privileged]}", podTemplate=template) == []
 
 
+def test_a_priority_above_the_rules_is_refused_and_bounded() -> None:
+    """Everybody would be more important than all others, and have their groups drained."""
+    rule = "{name: r, maxPriority: 10}"
+    assert found(rule, scaling={"priority": 10}) == []
+    (message,) = found(rule, scaling={"priority": 11})
+    assert message == "policy rule r: scaling.priority is 11, and 10 at most is allowed: lower it"
+    assert found("{name: r}", scaling={"priority": 1000}) == []
+    known = policy(rule).rule_for("serving")
+    assert known is not None
+    assert (known.bounded(11), known.bounded(-5)) == (10, -5)
+
+
 def test_a_selector_that_contradicts_the_policys_nodes_is_refused() -> None:
     """The pods would stay pending, and nobody would know why."""
     rule = f"{{name: r, nodes: {{{REGION}: [eu-west-1, eu-central-1]}}}}"

@@ -363,6 +363,13 @@ CAPACITY_SHORT = _reason(
     "The model fits the GPUs, but not enough of them are free for every wanted group.",
     "Free or add nodes, lower `scaling.minGroups`, or add an accelerator to fall back to.",
 )
+WAITING_FOR_GPUS = _reason(
+    _CAPACITY,
+    "WaitingForGpus",
+    "Groups are not made yet, as other ModelDeployments come first or are drained for them: `status.scaling.waiting`"
+    " says which.",
+    "Free or add nodes, raise `scaling.priority`, or lower `scaling.minGroups` or `maxGroups` of others.",
+)
 UNSCHEDULABLE = _reason(
     _CAPACITY,
     "Unschedulable",
@@ -593,6 +600,12 @@ ROLLOUT = _reason(_STEP, "Rollout", "A group of a new revision was created besid
 GROUP_LOST = _reason(_STEP, "GroupLost", "A broken group was deleted; the Event names the cause.")
 SUPERSEDED = _reason(_STEP, "Superseded", "A group of an earlier revision goes.")
 SCALED_DOWN = _reason(_STEP, "ScaledDown", "A group goes because fewer are wanted.")
+RECLAIMED = _reason(
+    _STEP,
+    "Reclaimed",
+    "A group goes because a ModelDeployment of higher `scaling.priority` waits for its GPUs.",
+    "Raise `scaling.minGroups` to keep more, or `scaling.priority`.",
+)
 NODE_MAINTENANCE = _reason(
     _STEP, "NodeMaintenance", "A group moves, as one of its nodes is cordoned or about to go."
 )
@@ -676,3 +689,32 @@ _SCALING_WHEN: dict[ScalingReason, tuple[str, str]] = {
 }
 for _member, (_when, _remedy) in _SCALING_WHEN.items():
     _reason(_SCALING, _member.value, _when, _remedy)
+
+
+class WaitingReason(StrEnum):
+    """What a group without room waits for (`status.scaling.waiting.reason`)."""
+
+    DRAINING = "GpusDraining"
+    RECLAIMING = "GpusReclaimed"
+    RECLAIM_DUE = "ReclaimDue"
+    BEHIND = "BehindOthers"
+    NO_ROOM = "NoRoom"
+
+
+_WAITING = "Reasons for waiting"
+_WAITING_WHEN: dict[WaitingReason, tuple[str, str]] = {
+    WaitingReason.DRAINING: ("Groups that drain make room for it.", ""),
+    WaitingReason.RECLAIMING: ("Groups of lower `scaling.priority` are drained for it.", ""),
+    WaitingReason.RECLAIM_DUE: ("The same, once it has waited for 30 s: shorter waits drain nothing.", ""),
+    WaitingReason.BEHIND: (
+        "Others come first: floors before further groups, then by `scaling.priority`, then by the loss that a group"
+        " avoids.",
+        "Raise `scaling.priority`, or free or add nodes.",
+    ),
+    WaitingReason.NO_ROOM: (
+        "It is the first in the queue: its group is made, and its pods wait for a node.",
+        "Free or add nodes.",
+    ),
+}
+for _reason_of_wait, (_when, _remedy) in _WAITING_WHEN.items():
+    _reason(_WAITING, _reason_of_wait.value, _when, _remedy)

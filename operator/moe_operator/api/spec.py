@@ -184,6 +184,10 @@ class ScalingSpec(ApiModel):
     """Fewest groups. Mode Auto keeps at least one, as with none there is nothing to measure."""
     max_groups: Annotated[int, Field(ge=0, le=256)] | None = None
     """Most groups; default: `minGroups` in mode Auto, 256 in modes External and Advisory."""
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """Who gets GPUs first where there are not enough. Floors (`minGroups`) of all ModelDeployments come before further
+    groups of any; a higher priority comes before a lower one, and has groups of a lower one above its floor drained.
+    Not the pods' priority (`podTemplate.priorityClassName`), for which the scheduler ends pods without drain."""
 
 
 class ResourcesSpec(ApiModel):

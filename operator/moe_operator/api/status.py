@@ -141,11 +141,34 @@ class ThroughputStatus(ApiModel):
     """Tokens generated."""
 
 
+class WaitingStatus(ApiModel):
+    """What a deployment waits for while there are not enough GPUs."""
+
+    groups: int
+    """Groups that are wanted and have no room."""
+    gpus_per_group: int
+    """GPUs that each of them takes."""
+    accelerator: str
+    """Catalogue name."""
+    reason: str
+    """One of the reasons for waiting in the API reference."""
+    message: str
+    """For what, and behind whom."""
+    behind: Annotated[list[str], Field(max_length=8), WHOLE_LIST] = Field(default_factory=list)
+    """The first of the ModelDeployments (`NAMESPACE/NAME`) that come before it and wait too."""
+    since: str
+    """Since when (RFC 3339)."""
+
+
 class ScalingStatus(ApiModel):
-    """The last scaling decision."""
+    """The last scaling decision, and what came of it where GPUs are scarce."""
 
     desired: int
     """Groups that it wants."""
+    granted: int | None = None
+    """Groups that it may have, where that is fewer than it wants."""
+    waiting: WaitingStatus | None = None
+    """What it waits for, while groups have no room."""
     advised: int | None = None
     """Mode Advisory: what Auto would have."""
     reason: str

@@ -13,6 +13,7 @@
           code: []
           pods: []
           podSecurity: Restricted
+          maxPriority: 100
 
 The first rule that names a deployment's namespace is the one that holds. What a rule leaves out it does not
 restrict, but for `code`: arguments that load code are refused unless they are named there, with a policy or without.
@@ -90,6 +91,12 @@ class PolicyRule:
     """What `podTemplate`, and fabrics of the site's, may add."""
     pod_security: PodSecurityLevel = PodSecurityLevel.PRIVILEGED
     """The Pod Security Standard that pods keep to."""
+    max_priority: int | None = None
+    """Highest `scaling.priority`: who comes first where GPUs are scarce."""
+
+    def bounded(self, priority: int) -> int:
+        """A priority as far as the rule allows it."""
+        return priority if self.max_priority is None else min(priority, self.max_priority)
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,7 @@ class _Rule(_Form):
     code: _Texts = Field(default_factory=list)
     pods: list[Annotated[PodAddition, Field(strict=False)]] | None = None
     pod_security: Annotated[PodSecurityLevel, Field(strict=False)] = PodSecurityLevel.PRIVILEGED
+    max_priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
 
     def rule(self) -> PolicyRule:
         return PolicyRule(
@@ -154,6 +162,7 @@ class _Rule(_Form):
             code=tuple(self.code),
             pods=None if self.pods is None else tuple(self.pods),
             pod_security=self.pod_security,
+            max_priority=self.max_priority,
         )
 
 

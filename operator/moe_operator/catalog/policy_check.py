@@ -70,7 +70,7 @@ def policy_violations(policy: Policy, subject: Subject) -> list[str]:
             " namespaces of one, in the operator's configuration"
         ]
     where = "" if rule is UNRESTRICTED else f"policy rule {rule.name}: "
-    checks = (_licence, _publisher, _sources, _images, _nodes, _code, _pods, _pod_security)
+    checks = (_licence, _publisher, _sources, _images, _nodes, _code, _pods, _pod_security, _priority)
     return [f"{where}{message}" for check in checks for message in check(rule, subject)]
 
 
@@ -200,6 +200,12 @@ def _pod_security(rule: PolicyRule, subject: Subject) -> Iterator[str]:
         f"pods keep to the Pod Security Standard {given} ({', '.join(subject.pod_reasons)}), and have to keep to"
         f" {rule.pod_security}: engine.podSecurity: Restricted keeps engines to the strictest"
     )
+
+
+def _priority(rule: PolicyRule, subject: Subject) -> Iterator[str]:
+    asked = subject.deployment.spec.scaling.priority
+    if rule.max_priority is not None and asked > rule.max_priority:
+        yield f"scaling.priority is {asked}, and {rule.max_priority} at most is allowed: lower it"
 
 
 def _additions(deployment: ModelDeployment) -> Iterator[tuple[PodAddition, str]]:

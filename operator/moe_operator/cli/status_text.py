@@ -128,7 +128,18 @@ def _header(picture: Picture, when: _When) -> Iterator[str]:
     )
     if status.scaling:
         scaling = status.scaling
-        yield _field("scaling", f"{scaling.desired} wanted: {scaling.reason}: {scaling.message}")
+        granted = "" if scaling.granted is None else f", {scaling.granted} granted"
+        yield _field("scaling", f"{scaling.desired} wanted{granted}: {scaling.reason}: {scaling.message}")
+        if waiting := scaling.waiting:
+            at = parse_time(waiting.since)
+            since = (
+                ""
+                if at is None
+                else f", for {when.age(at)}"
+                if not when.absolute
+                else f", since {when.age(at)}"
+            )
+            yield _field("GPUs", f"{waiting.message} ({waiting.reason}{since})")
     if status.weights:
         yield _field("weights", weights_text(status.weights))
     if status.cold_start:

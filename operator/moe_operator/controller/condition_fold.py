@@ -67,6 +67,8 @@ def conditions(
         said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.UNSCHEDULABLE, words))
     elif gated:
         said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.SCHEDULING_GATED, gated[0]))
+    elif held_back := _held_back(learned):
+        said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.WAITING_FOR_GPUS, held_back))
     elif claimless := [m for r, m in waiting if r == reasons.CLAIM_PENDING]:
         said.append(Said(reasons.CAPACITY_AVAILABLE, False, reasons.CLAIM_PENDING, claimless[0]))
     elif learned.revision:
@@ -87,6 +89,12 @@ def conditions(
     elif trouble is None and (movement := _movement(learned, live, updated)):
         said.append(movement)
     return said
+
+
+def _held_back(learned: Learned) -> str | None:
+    """What groups wait for that are not made yet, as GPUs are scarce."""
+    scaling = learned.scaling
+    return scaling.waiting.message if scaling and scaling.waiting and scaling.granted is not None else None
 
 
 def _movement(learned: Learned, live: Sequence[GroupView], updated: Sequence[GroupView]) -> Said | None:
@@ -185,6 +193,8 @@ def _groups_ready(
         parts.append(learned.hindrance[1])
     if late:
         parts.append(f"{late[0].name}: {waiting_for(late[0].facts)[1]}")
+    elif held_back := _held_back(learned):
+        parts.append(held_back)
     elif weights is not None and (weights.hold or weights.most_groups is not None):
         parts.append(weights.said.message)
     elif due is not None and due > learned.now:

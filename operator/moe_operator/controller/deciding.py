@@ -22,10 +22,12 @@ def decide(state: PassState, look: Look, scale: Scale) -> Decision:
     made_of = state.made_of.name if state.made_of else None
     state.ledger = _ledger_of(state, made_of, views)
     state.rollout = _progress(state, views, scale)
+    granted = scale.desired if scale.granted is None else scale.granted
     wanted = Wanted(
-        desired=_mountable(state, scale.desired, views),
+        desired=_mountable(state, granted, views),
         revision=made_of,
-        max_surge=spec.max_surge,
+        # Who waits for GPUs does not take any for a surge: they are for those ahead.
+        max_surge=spec.max_surge if scale.surge and granted >= scale.desired else 0,
         max_unavailable=spec.max_unavailable,
         drain_deadline=parse_duration(spec.drain_deadline),
         create_after=ledger.create_after(state.ledger),
@@ -33,6 +35,7 @@ def decide(state: PassState, look: Look, scale: Scale) -> Decision:
         hold=state.held and state.made_of is state.effective,
         frozen=spec.paused,
         probing=state.ledger.parked_until is not None,
+        reclaimed=scale.given_up,
     )
     return Decision(views, plan_groups(wanted, views, state.now), scale, look.load)
 

@@ -8,7 +8,8 @@ Scaling, rollout, drain, failure and recovery are inputs; the bounds stand here,
 - a serving group is drained only while desired - maxUnavailable others serve, unless its node goes anyway;
 - a group that never served is deleted without drain;
 - a group that drains comes back before one is created: it is warm, a new one takes minutes;
-- a group that has to leave its nodes is replaced in the way in which one of another revision is.
+- a group that has to leave its nodes is replaced in the way in which one of another revision is;
+- a group whose GPUs go to another deployment is drained, whatever its revision.
 
 Pure: time comes in as an argument, all state is in the groups themselves and in the ledger of the status.
 """
@@ -104,6 +105,8 @@ class Wanted:
     """Whether groups of all revisions count as wanted: a paused rollout. `revision` is what losses are replaced by."""
     probing: bool = False
     """Whether the ledger has parked: at most one group that does not serve yet may exist at a time."""
+    reclaimed: frozenset[str] = frozenset()
+    """Groups that go for other deployments, by name; those that drain do not come back. `desired` is without them."""
     leave: str | None = None
     """The deployment goes, and all groups with it: the reason, else None. `desired` is 0 then."""
 
@@ -304,6 +307,7 @@ def _may_return(wanted: Wanted, group: GroupView, now: float) -> bool:
         and now - since < wanted.drain_deadline
         and group.cause is None
         and group.flaw is None
+        and group.name not in wanted.reclaimed
         and _stays(wanted, group.facts)
         and whole(group.facts)
     )
@@ -350,6 +354,10 @@ def _fit(
         return []
     if wanted.revision is None:
         return list(live)
+    for group in live:
+        if group.name in wanted.reclaimed:
+            _retire(plan, group, reasons.RECLAIMED)
+    live = [group for group in live if group.name not in wanted.reclaimed]
     new = [g for g in live if _stays(wanted, g.facts)]
     old = [g for g in live if not _stays(wanted, g.facts)]
     surplus = len(new) - wanted.desired

@@ -51,6 +51,10 @@ class Placing:
         """ComputeDomains of groups that are being created."""
         self._promised: dict[_Name, Holding] = {}
         """To groups that are being created: never of the deployment that asks, which creates one at a time."""
+        self.kept: dict[Key, Mapping[str, int]] = {}
+        """GPUs by node that are kept for groups that wait; see `sharing`."""
+        self.moving_in: dict[Key, Mapping[str, int]] = {}
+        """The same for groups that were granted, and have no place yet."""
 
     def _suspects(self, ledger: RecoveryStatus, now: float) -> tuple[str, ...]:
         """Nodes that cost groups, and those that say of themselves that they are not well."""
@@ -111,6 +115,7 @@ class Placing:
         """Keep the place while the group is being created. To be entered without an await after `choose`."""
         need = self._need(revision)
         at = (deployment.namespace, name)
+        self.moving_in.pop(deployment.key, None)
         if need is not None and (placement.domain or placement.node):
             self._promised[at] = Holding(
                 own=False,
@@ -242,6 +247,12 @@ class Placing:
         for at, promise in self._promised.items():
             if at not in seen and at not in without:
                 found.append(promise)
+        for other, nodes in (*self.kept.items(), *self.moving_in.items()):
+            if other != key:
+                found += [
+                    Holding(own=False, waiting=1, devices={resource: gpus}, node=node)
+                    for node, gpus in nodes.items()
+                ]
         return found
 
 

@@ -38,6 +38,7 @@ from moe_operator.controller.placing import Placing
 from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.requeue import LEAST, soonest, waits
 from moe_operator.controller.scaling import Scaler
+from moe_operator.controller.sharing import Sharing
 from moe_operator.controller.status_writer import StatusWriter
 from moe_operator.controller.store import Key, Store
 from moe_operator.controller.weights import WeightsKeeper
@@ -90,6 +91,7 @@ class Reconciler:
         self._canaries = CanaryRunner(asker, enqueue)
         self._idle = IdleCanaries(asker, enqueue, clock)
         self._scaler = Scaler()
+        self._sharing = Sharing(store, census, placing, config, enqueue)
         self._planning = Planning(client, config, census, placing, clock)
         self._weights = WeightsKeeper(client, store, config, clock)
         self._chooser = RevisionChooser(self._planning, domains, leader_worker_set, provisions)
@@ -154,6 +156,7 @@ class Reconciler:
         self._status.forget(key)
         self._idle.forget(key)
         self._scaler.forget(key)
+        self._sharing.forget(key)
         self._planning.forget(key)
         self._weights.forget(key)
         self._losses.forget_losses(*key)
@@ -170,9 +173,11 @@ class Reconciler:
             state.weights = await self._weights.look(
                 state.deployment, state.effective, scale.desired, scale.minimum
             )
+        scale = await self._sharing.share(state, look.views, scale)
         seen = decide(state, look, scale)
         await self._actor.act(state, seen)
         after = decide(state, self._observer.look(state), scale)
+        self._sharing.note(state, after.views)
         try:
             state.room = await self._room(state, after)
             await self._status.write(state, after)

@@ -55,6 +55,16 @@ class Scale:
     """Groups that must serve for the deployment to be Ready."""
     status: ScalingStatus | None
     recheck_after: float | None
+    floor: int = 0
+    """Groups that it is not to go below."""
+    losses: tuple[float, ...] | None = None
+    """Requests per second expected to miss the objective with floor, floor + 1 .. desired groups; None: not known."""
+    granted: int | None = None
+    """Groups that it may have where GPUs are scarce; None: all."""
+    surge: bool = True
+    """Whether a rollout may make more than these meanwhile."""
+    given_up: frozenset[str] = frozenset()
+    """Groups that go for other deployments, by name; those that drain already do not come back."""
 
 
 def load_of(views: Sequence[GroupView], snapshot: Snapshot) -> Load:
@@ -150,7 +160,12 @@ class Scaler:
         # While nothing is asked of the fewest groups, telemetry's news bring the next look.
         busy = decision.desired > floor or want.blind or (want.numbers is not None and want.numbers.level > 0)
         return Scale(
-            decision.desired, minimum, _status(old, decision, now), TICK if decides and busy else None
+            decision.desired,
+            minimum,
+            _status(old, decision, now),
+            TICK if decides and busy else None,
+            floor=floor,
+            losses=_losses(decision, floor),
         )
 
     def _want(self, deployment: ModelDeployment, load: Load, number: int, floor: int) -> Want:
@@ -180,6 +195,14 @@ class Scaler:
             kept.autoscaler.cold_start = kept.starts.expected
         kept.born = {name: kept.born.get(name, load.clock) for name in (*load.serving, *load.draining)}
         return kept
+
+
+def _losses(decision: ScalingDecision, floor: int) -> tuple[float, ...] | None:
+    """With `floor` to `desired` groups: beyond those that are worth having another avoids none."""
+    if decision.numbers is None or not decision.numbers.losses:
+        return None
+    known = decision.numbers.losses[: decision.desired - floor + 1]
+    return known + known[-1:] * (decision.desired - floor + 1 - len(known))
 
 
 #: `maxGroups` is for the decision to keep to: what would be wanted without is told.
