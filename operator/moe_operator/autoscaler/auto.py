@@ -11,12 +11,13 @@ learns how late requests are at which load (`lateness`) and how the budget of la
 Numbers are absolute, and groups that start count as there: nothing is ordered twice.
 """
 
+import math
 from collections import deque
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from moe_operator.autoscaler.budget import Budget
-from moe_operator.autoscaler.capacity import Limits, Resource
+from moe_operator.autoscaler.capacity import Limits, Resource, certainty
 from moe_operator.autoscaler.demand import Demand, DemandMeter
 from moe_operator.autoscaler.forecast import Forecaster, Forecasts
 from moe_operator.autoscaler.group_window import GroupLoad, GroupWindow
@@ -28,13 +29,17 @@ from moe_operator.autoscaler.sizing import Sized, expected_late, needed
 #: Seconds between decisions.
 TICK = 15.0
 #: Groups that one pays for rather than have all requests of one group late, while the budget is spent as aimed at.
-WORTH = 24.0
+WORTH = 36.0
 #: Of a cold start: how long fewer groups must have done before one goes; and the least, in seconds.
-_WINDOW_SHARE, _WINDOW_LEAST = 0.3, 60.0
+_WINDOW_SHARE, _WINDOW_LEAST = 0.6, 120.0
 #: Groups that go at one time.
 _AT_ONCE = 2
+#: Groups that there may be for each that serves, and besides: what is seen of few says little of many.
+_TIMES, _BESIDES = 2, 2
 #: Seconds that metrics and decisions are behind, in the lead time.
 _BEHIND = 30.0
+#: Seconds after groups were full in which requests end that tell of that time, at most.
+_AFTERMATH = 900.0
 #: Seconds after which a group that serves should have been read.
 _UNREAD = 60.0
 #: Seconds for which a curve is kept before it is made anew.
@@ -106,7 +111,6 @@ class Autoscaler:
     cold_start: float
     worth: float = WORTH
     _groups: dict[Hashable, GroupWindow] = field(default_factory=dict)
-    _meter: DemandMeter = field(default_factory=DemandMeter)
     _lateness: Lateness = field(default_factory=Lateness)
     _budget: Budget = field(default_factory=Budget)
     _downs: deque[tuple[float, int]] = field(default_factory=deque)
@@ -116,8 +120,12 @@ class Autoscaler:
     _resource: Resource | None = None
     blind: int = 0
     """Groups that serve and say nothing."""
+    serving: int = 0
+    _full_until: float = -math.inf
+    """When the last request that was at work while groups were full has ended."""
 
     def __post_init__(self) -> None:
+        self._meter = DemandMeter(self.profile.ranks)
         self._idle = IdleStepTime(prior=self.profile.idle_step_time)
         self._forecasts = Forecasts(self.lead)
 
@@ -146,7 +154,7 @@ class Autoscaler:
             for key, born in serving.items()
             if (load := self._load(key, now)) is not None or born is None or born <= now - _UNREAD
         ]
-        self.blind = sum(load is None for load in loads)
+        self.blind, self.serving = sum(load is None for load in loads), len(serving)
         leaving = [load for key in draining if (load := self._load(key, now)) is not None]
         demand = self._meter.look(now, loads, leaving)
         self._demand, self._looked = demand, now
@@ -154,22 +162,31 @@ class Autoscaler:
             return
         for load in loads:
             if load is not None and load.step_time is not None:
-                self._idle = self._idle.observed(now, load.running, load.step_time)
+                worth = certainty(load.share.value)
+                self._idle = self._idle.observed(now, load.running, load.step_time, worth)
         self._resource = max(
             (load.share for load in loads if load is not None), key=lambda share: share.value
         ).resource
         if demand.level > 0 or demand.arrivals > 0:
             self._forecasts.lead = self.lead
             self._forecasts.observed(demand, now)
+        if demand.saturated:
+            self._full_until = now + min(2 * demand.lasts, _AFTERMATH)
         if demand.judged > 0:
-            self._lateness.observed(demand.load, demand.late, demand.judged, now)
             self._budget.observed(demand.late, demand.judged, now)
+            # Who was at work while groups were full ends late when they are no longer.
+            if demand.saturated or now >= self._full_until:
+                self._lateness.observed(demand.load, demand.late, demand.judged, now)
 
     def _load(self, key: Hashable, now: float) -> GroupLoad | None:
         window = self._groups.get(key)
         if window is None:
             return None
-        limits = Limits(idle_step_time=self._idle.value, step_time=self.profile.tpot)
+        limits = Limits(
+            idle_step_time=self._idle.value,
+            per_request=self._idle.per_request,
+            step_time=self.profile.tpot,
+        )
         return window.look(now, limits, self.profile.ttft, self.profile.tpot)
 
     # --- What is wanted --------------------------------------------------------------------------
@@ -213,15 +230,16 @@ class Autoscaler:
         window = max(_WINDOW_LEAST, _WINDOW_SHARE * self.cold_start)
         while self._downs[0][0] < now - window:
             self._downs.popleft()
+        most = max(current, _TIMES * self.serving + _BESIDES)
         if up.groups > current:
-            return Want(up.groups, numbers, blind)
+            return Want(min(up.groups, most), numbers, blind)
         if down.groups >= current or blind:
             if blind:
                 self._downs.clear()
             return Want(current, numbers, blind)
-        most = max(groups for _, groups in self._downs)
-        if most < current and self._downs[0][0] <= now - window + TICK:
-            return Want(max(most, current - _AT_ONCE), numbers)
+        kept = max(groups for _, groups in self._downs)
+        if kept < current and self._downs[0][0] <= now - window + TICK:
+            return Want(max(kept, current - _AT_ONCE), numbers)
         higher = [at for at, groups in self._downs if groups >= current]
         since = max(higher) if higher else self._downs[0][0]
         return Want(current, numbers, held_until=since + window)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 #: Share of requests that may be late.
 ALLOWED = 0.01
 #: Share that is aimed at: what is left is for what nobody can foresee.
-AIMED = 0.006
+AIMED = 0.008
 #: Requests count half after so many seconds.
 HALF_LIFE = 8 * 3600.0
 #: Seconds of requests that count as late as aimed at before any was seen.
-PRIOR_SECONDS = 1800.0
+PRIOR_SECONDS = 7200.0
 #: How the worth goes with the share spent: exp(_GAIN x (share / AIMED - 1)), within limits.
 _GAIN, _LEAST, _MOST = 4.0, 0.12, 1.2
 

@@ -10,6 +10,9 @@ and the present one have to be known, not the constants nor the mix of requests.
 F, grows as s * t(s), so it reaches its limit at 1/s = (F/limit) * (1 - y) + y, and the step time reaches the objective
 at 1/s = y / (1 - a/objective). These are the shares below. They add up over groups, and do not change with how many
 there are: half the load of a group is half its share.
+
+Where the line's slope over requests at work is known, y is slope * requests / t: the same on the line, and right to
+some per cent below it, where few tokens do not reach all experts and steps are shorter than `a`.
 """
 
 from dataclasses import dataclass
@@ -19,6 +22,12 @@ from enum import StrEnum
 KV_LIMIT = 0.9
 #: Of `y` (see above): beyond it one measurement says nothing of how much more would fit.
 _MOST_BUSY = 0.98
+
+
+#: Shares from which on one counts a little, and as it is.
+_DOUBTFUL, _SURE = 0.3, 0.6
+#: What a doubtful share counts for: something has to begin with.
+_LITTLE = 0.02
 
 
 class Resource(StrEnum):
@@ -57,14 +66,25 @@ class Limits:
 
     idle_step_time: float | None = None
     """Step time without load, in seconds: `a` above; None: unknown, then gauges count as proportional to the load."""
+    per_request: float | None = None
+    """Seconds that each request at work adds to a step; None: unknown."""
     step_time: float | None = None
     """The longest that the objective allows, in seconds; None: no objective."""
     kv: float = KV_LIMIT
 
 
+def certainty(share: float) -> float:
+    """What a share counts for, from _LITTLE to 1.
+
+    The straight line is good near the load that it was learned at. Far below, steps are shorter than it says (few
+    tokens do not reach all experts) or longer (one prompt on one of many ranks lengthens the step of all), by a half.
+    """
+    return _LITTLE + (1 - _LITTLE) * min(max((share - _DOUBTFUL) / (_SURE - _DOUBTFUL), 0.0), 1.0)
+
+
 def share_of(gauges: Gauges, limits: Limits) -> Share:
     """The share of a group that its present load takes."""
-    busy = busy_share(gauges.step_time, limits.idle_step_time)
+    busy = busy_share(gauges, limits)
     found = Share(_filling(gauges.kv / limits.kv, busy), Resource.KV_CACHE)
     if gauges.slots:
         slots = _filling(gauges.running / gauges.slots, busy)
@@ -78,11 +98,14 @@ def share_of(gauges: Gauges, limits: Limits) -> Share:
     return found
 
 
-def busy_share(step_time: float | None, idle_step_time: float | None) -> float:
+def busy_share(gauges: Gauges, limits: Limits) -> float:
     """`y` above: the part of a step that the load is to blame for, 0 where it is not known."""
-    if step_time is None or idle_step_time is None or step_time <= idle_step_time:
+    step_time, idle = gauges.step_time, limits.idle_step_time
+    if step_time is None or idle is None:
         return 0.0
-    return min(1 - idle_step_time / step_time, _MOST_BUSY)
+    if limits.per_request is not None:
+        return min(limits.per_request * gauges.running / step_time, _MOST_BUSY)
+    return min(max(0.0, 1 - idle / step_time), _MOST_BUSY)
 
 
 def _filling(filled: float, busy: float) -> float:

@@ -43,6 +43,7 @@ _KEPT = 60.0
 class _Pending:
     at: float
     values: tuple[float, ...]
+    saturated: bool
     highest: float = 0.0
 
 
@@ -83,9 +84,12 @@ class Forecasts:
         kept = 0.5 ** (passed / MEMORY)
         while self._pending and self._pending[0].at <= now - self.lead - half:
             self._judge(self._pending.popleft(), mean, passed, kept, now)
-        self._pending.append(_Pending(now, self._forecast(demand)))
+        self._pending.append(_Pending(now, self._forecast(demand), demand.saturated))
 
     def _judge(self, pending: _Pending, mean: float, passed: float, kept: float, now: float) -> None:
+        if pending.saturated:
+            # How much was asked for was not to be seen: that is no growth.
+            return
         for which, forecast in enumerate(pending.values):
             if forecast < _NOTHING or mean < _NOTHING:
                 continue

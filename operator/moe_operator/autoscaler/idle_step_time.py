@@ -27,24 +27,35 @@ class IdleStepTime:
     t: float = 0.0
     xt: float = 0.0
 
-    def observed(self, now: float, running: float, step_time: float) -> "IdleStepTime":
-        """With one more observation of one group: requests at work and the mean step time over the same seconds."""
+    def observed(self, now: float, running: float, step_time: float, worth: float = 1.0) -> "IdleStepTime":
+        """With one more observation of one group: requests at work and the mean step time over the same seconds.
+        `worth`: what it counts for."""
         kept = 1.0 if self.at is None else 0.5 ** (max(0.0, now - self.at) / HALF_LIFE)
         return replace(
             self,
             at=now,
-            weight=self.weight * kept + 1,
-            x=self.x * kept + running,
-            xx=self.xx * kept + running * running,
-            t=self.t * kept + step_time,
-            xt=self.xt * kept + running * step_time,
+            weight=self.weight * kept + worth,
+            x=self.x * kept + worth * running,
+            xx=self.xx * kept + worth * running * running,
+            t=self.t * kept + worth * step_time,
+            xt=self.xt * kept + worth * running * step_time,
         )
 
     @property
     def value(self) -> float | None:
         """The line's value at no load; the prior while nothing was observed, None without one."""
+        line = self._line()
+        return self.prior if line is None else line[0]
+
+    @property
+    def per_request(self) -> float | None:
+        """The line's slope: seconds for each request at work; None while it is not known."""
+        line = self._line()
+        return None if line is None else line[1]
+
+    def _line(self) -> tuple[float, float] | None:
         if self.weight <= 0:
-            return self.prior
+            return None
         mean = self.t / self.weight
         weight, x, xx, t, xt = self.weight, self.x, self.xx, self.t, self.xt
         if self.prior is not None:
@@ -52,6 +63,7 @@ class IdleStepTime:
             t += _PRIOR_WEIGHT * self.prior
         spread = weight * xx - x * x
         if spread <= 1e-9 * max(xx * weight, 1e-9):
-            return self.prior
+            return None
         slope = max(0.0, (weight * xt - x * t) / spread)
-        return min(max((t - slope * x) / weight, _LEAST * mean), _MOST * mean)
+        idle = min(max((t - slope * x) / weight, _LEAST * mean), _MOST * mean)
+        return idle, (mean - idle) * self.weight / self.x

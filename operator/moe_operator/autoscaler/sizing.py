@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from moe_operator.autoscaler.growth import Points
 from moe_operator.autoscaler.lateness import Curve
 
-#: Groups beyond what the highest point would fill at full load: more never pay.
-_SPARE = 1.35
+#: Groups for each group's worth of demand, at most: whoever shall take more than a threefold surge in their stride needs
+#: a higher floor, not an autoscaler.
+_MOST = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def needed(demand: float, points: Points, curve: Curve, worth: float, floor: int
     `worth`: groups that one pays for rather than have all requests of one group late.
     """
     least = max(floor, math.ceil(demand * 0.6))
-    most = max(least, math.ceil(demand * points[-1][0] * _SPARE) + 1)
+    most = max(least, math.ceil(demand * _MOST) + 1)
     least, most = min(least, ceiling), min(most, ceiling)
     best = Sized(least, expected_late(demand, points, curve, least))
     cost = best.groups + worth * demand * best.late
