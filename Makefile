@@ -84,6 +84,13 @@ bench-planner: install ## Measure plans per second, and a plan on the command li
 bench-simulator: install ## Measure the simulator on a day of 1.4 million requests; TRACES=folder for a real one
 	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.simulator $(TRACES)
 
+.PHONY: bench-autoscaler bench-autoscaler-short
+bench-autoscaler: install ## Compare autoscalers on the traces of TRACES=folder, and write docs/benchmarks/autoscaler.md (hours)
+	@[ -n "$(TRACES)" ] || { echo "name a folder with traces: make bench-autoscaler TRACES=folder"; exit 2; }
+	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.autoscaler $(TRACES) --output docs/benchmarks
+bench-autoscaler-short: install ## The same on small made-up traces, in minutes; the summary alone is printed
+	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.autoscaler --short
+
 .PHONY: bench-weights
 bench-weights: install ## Measure a fetch of weights from a hub on this machine, beside a plain copy
 	@$(BIN)/python -m bench.weights

@@ -57,6 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("name")
     parser.add_argument("model")
+    parser.add_argument("--models", nargs="*", default=[], help="catalogue names that the constants hold for")
+    parser.add_argument("--accelerator", default="H200", help="its catalogue name")
+    parser.add_argument("--precision", default="fp8")
     parser.add_argument("--system", default="h200_sxm")
     parser.add_argument("--ranks", type=int, default=8)
     parser.add_argument("--slots", type=int, default=256)
@@ -133,6 +136,9 @@ def main() -> None:
     for key, value in {
         "name": arguments.name,
         "source": json.dumps(source),
+        "models": json.dumps(arguments.models),
+        "accelerator": arguments.accelerator,
+        "precision": arguments.precision,
         "ranks": arguments.ranks,
         "gpus": arguments.ranks,
         "slots": arguments.slots,

@@ -164,3 +164,13 @@ def test_other_loads() -> None:
     waves = on_off_load(day, duration=4000, high=20, low=0, on=500, off=500, seed=3)
     per_wave = np.histogram(waves.arrival, bins=8, range=(0, 4000))[0] / 500
     assert per_wave == pytest.approx([20, 0] * 4, rel=0.1)
+
+
+def test_a_made_load_may_be_longer_than_the_trace_whose_lengths_it_has() -> None:
+    short = make_trace([0.0, 1.0], [5, 6], [7, 8])
+    for load in (
+        step_load(short, duration=600, base=1.0, steps={}, seed=1),
+        on_off_load(short, duration=600, high=2.0, low=0.5, on=60, off=60, seed=1),
+    ):
+        assert load.duration == 600
+        assert load.arrival[-1] > 500

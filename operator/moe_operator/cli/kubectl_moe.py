@@ -9,7 +9,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from moe_operator.cli import accelerators_command, models_command, render_command, rollout_options
+from moe_operator.cli import (
+    accelerators_command,
+    models_command,
+    render_command,
+    rollout_options,
+    simulate_command,
+)
 from moe_operator.cli.errors import UsageError
 from moe_operator.cli.plan_inputs import add_source
 
@@ -22,6 +28,11 @@ def parser() -> argparse.ArgumentParser:
     _add_plan(commands.add_parser("plan", help="how a deployment would be laid out, without applying it"))
     render_command.add_options(
         commands.add_parser("render", help="every object that the operator would make of a deployment")
+    )
+    simulate_command.add_options(
+        commands.add_parser(
+            "simulate", help="what scaling would do with a trace of requests, by several policies"
+        )
     )
     rollout_options.add_status(commands)
     rollout_options.add_rollout(commands)
@@ -86,6 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return rollout_command.run(arguments)
     run = {
         "render": render_command.run,
+        "simulate": simulate_command.run,
         "models": models_command.run,
         "accelerators": accelerators_command.run,
     }[arguments.command]

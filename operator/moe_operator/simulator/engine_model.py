@@ -37,6 +37,10 @@ class EngineModel(BaseModel):
     name: str
     source: str = ""
     """Where the constants are from, with version and residuals."""
+    models: tuple[str, ...] = ()
+    """Catalogue names of the models that they hold for; with the two below and the layout, what a plan is known by."""
+    accelerator: str = ""
+    precision: str = ""
     ranks: _Count
     """Data-parallel ranks of a group, each with its own queue and KV cache."""
     gpus: _Count

@@ -33,13 +33,16 @@ def simulate(
     scrape_delay: float = 15.0,
     faults: Iterable[Fault] = (),
     run_out: float = 900.0,
+    settle: float = 0.0,
 ) -> Result:
     """Serve a trace with groups that a policy scales. Times in seconds.
 
     `start_groups` are ready at the beginning. The policy is asked every `policy.interval`, first one interval in, and
     what it wants is cut off at `floor` and `ceiling`; it is asked no more, and GPU time no longer counted, after the
-    trace's end, from which the requests in flight have `run_out` to finish. What happens at one time: requests and
-    steps, groups that get ready or end, samples, the decision. Raises ValueError for bounds that cannot be kept.
+    trace's end, from which the requests in flight have `run_out` to finish. For the first `settle` there are never
+    fewer than `start_groups`: a trace begins with idle groups, which no fleet that has run before has. What happens at
+    one time: requests and steps, groups that get ready or end, samples, the decision. Raises ValueError for bounds that
+    cannot be kept.
     """
     if not 0 <= floor <= ceiling or not floor <= start_groups <= ceiling:
         raise ValueError(
@@ -80,15 +83,16 @@ def simulate(
             scrapes += 1
         if now == next_decision:
             decisions += 1
+            least = floor if now >= settle else start_groups
             state = FleetState(
                 desired,
                 fleet.count(Life.READY),
                 fleet.count(Life.STARTING),
                 fleet.count(Life.DRAINING),
-                floor,
+                least,
                 ceiling,
             )
-            wanted = min(max(policy.desired(View(scraper, now), state, now), floor), ceiling)
+            wanted = min(max(policy.desired(View(scraper, now), state, now), least), ceiling)
             if wanted != desired:
                 actions.append(Action(now, desired, wanted))
                 desired = wanted

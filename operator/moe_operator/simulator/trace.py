@@ -239,7 +239,7 @@ def scaled(trace: Trace, factor: float, seed: int, *, jitter: float = 5.0) -> Tr
         times[copy] = np.clip(
             times[copy] + rng.uniform(-jitter, jitter, len(parts[copy])), 0.0, trace.duration
         )
-    return _ordered(trace, np.concatenate(parts), np.concatenate(times))
+    return _ordered(trace, np.concatenate(parts), np.concatenate(times), trace.duration)
 
 
 def stretched(trace: Trace, factor: float) -> Trace:
@@ -282,13 +282,12 @@ def _poisson(trace: Trace, duration: float, rates: list[tuple[float, float]], se
         if (span := min(end, duration) - begin) > 0 and rate > 0:
             times.append(begin + span * np.sort(rng.random(rng.poisson(rate * span))))
     arrival = np.concatenate(times) if times else np.empty(0)
-    drawn = _ordered(trace, rng.integers(0, len(trace), len(arrival)), arrival)
-    return replace(drawn, duration=duration)
+    return _ordered(trace, rng.integers(0, len(trace), len(arrival)), arrival, duration)
 
 
-def _ordered(trace: Trace, chosen: NDArray[np.intp] | NDArray[np.int64], times: Seconds) -> Trace:
+def _ordered(
+    trace: Trace, chosen: NDArray[np.intp] | NDArray[np.int64], times: Seconds, duration: float
+) -> Trace:
     order = np.argsort(times, kind="stable")
     chosen = chosen[order]
-    return Trace(
-        times[order], trace.prompt[chosen], trace.output[chosen], trace.cached[chosen], trace.duration
-    )
+    return Trace(times[order], trace.prompt[chosen], trace.output[chosen], trace.cached[chosen], duration)

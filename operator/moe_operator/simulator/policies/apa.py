@@ -28,7 +28,25 @@ TUNABLE = Tunable(
     ("target", "holds_down"),
     tuple(
         (target, repaired)
-        for target in (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8)
+        for target in (
+            0.01,
+            0.02,
+            0.03,
+            0.05,
+            0.07,
+            0.1,
+            0.15,
+            0.2,
+            0.25,
+            0.3,
+            0.35,
+            0.4,
+            0.45,
+            0.5,
+            0.6,
+            0.7,
+            0.8,
+        )
         for repaired in (False, True)
     ),
     "KV cache use of a group, and whether the cooldown down is repaired",

@@ -13,7 +13,9 @@ from moe_operator.simulator.policies.baseline import Tunable, one
 from moe_operator.simulator.policies.readings import total
 from moe_operator.simulator.policy import FleetState, View
 
-TUNABLE = one("waiting", (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), "waiting requests per group")
+TUNABLE = one(
+    "waiting", (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), "waiting requests per group"
+)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,25 @@ TUNABLE = Tunable(
     ("kv", "waiting"),
     tuple(
         (kv, waiting)
-        for kv in (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8)
+        for kv in (
+            0.01,
+            0.02,
+            0.03,
+            0.05,
+            0.07,
+            0.1,
+            0.15,
+            0.2,
+            0.25,
+            0.3,
+            0.35,
+            0.4,
+            0.45,
+            0.5,
+            0.6,
+            0.7,
+            0.8,
+        )
         for waiting in (5.0, 30.0)
     ),
     "KV cache use and waiting requests per group",

@@ -20,6 +20,12 @@ from moe_operator.simulator.policy import FleetState, View
 TUNABLE = one(
     "concurrency",
     (
+        2,
+        3,
+        5,
+        7,
+        10,
+        14,
         20,
         30,
         40,

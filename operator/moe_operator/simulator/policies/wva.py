@@ -26,7 +26,7 @@ TUNABLE = Tunable(
     ("kv_threshold", "kv_trigger"),
     tuple(
         (threshold, trigger)
-        for threshold in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+        for threshold in (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
         for trigger in (0.05, 0.1, 0.2)
     ),
     "KV cache use of a saturated group, and the spare use that asks for one more",

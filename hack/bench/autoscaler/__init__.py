@@ -1,0 +1,1 @@
+"""Compares autoscalers on traces: each tuned on made-up ones, frozen, and scored on others. See `__main__`."""

@@ -1,0 +1,276 @@
+"""The comparison of autoscalers. If it chose settings or counted wrongly, its verdict would be worth nothing."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.autoscaler import scenarios, store
+from bench.autoscaler.__main__ import main
+from bench.autoscaler.cells import BOUND, STATIC, Cell, Figures, run
+from bench.autoscaler.outcome import BY_TRACE, HINDSIGHT, PUBLISHED, TUNED, Outcome
+from bench.autoscaler.pictures import cost_and_misses
+from bench.autoscaler.report import report
+from bench.autoscaler.scenarios import QWEN, R1, Scenario
+from bench.autoscaler.stats import bootstrap
+from bench.autoscaler.store import Store
+from bench.autoscaler.tuning import Tuned, _lines, tune
+from moe_operator.simulator.candidates import Candidate, candidates
+from moe_operator.simulator.policies.baseline import Tunable
+
+SMALL = Scenario("small", R1, "reasoning-day", 8 * 3600, 8.25 * 3600, peak=2.0)
+OTHER = replace(SMALL, name="other")
+
+
+def figures(attainment: float = 0.995, hours: float = 10.0, **fields: Any) -> Figures:
+    """One cell's, of a need of ten GPU-hours."""
+    made = {
+        "attainment": attainment,
+        "token_attainment": attainment,
+        "strict": attainment / 2,
+        "strict_tokens": attainment / 2,
+        "gpu_hours": hours,
+        "starting": 0.0,
+        "draining": 0.0,
+        "cancelled": 0.0,
+        "need_hours": 10.0,
+        "actions": 3,
+        "reversals": 1,
+        "ttft_p99": 1.5,
+        "tpot_p99": 0.06,
+        "missing": 0,
+        "requests": 1000,
+        "seconds": 0.1,
+    }
+    return Figures(**{**made, **fields})
+
+
+class Played:
+    """In place of a bench: answers by a rule, and keeps what it was asked."""
+
+    def __init__(self, rule: Callable[[Cell], Figures]) -> None:
+        self.rule = rule
+        self.asked: list[Cell] = []
+
+    def run(self, cell: Cell) -> Figures:
+        self.asked.append(cell)
+        return self.rule(cell)
+
+
+def _candidate(tunable: Tunable) -> Candidate:
+    return replace(candidates()["kpa-concurrency"], name="played", tunable=tunable)
+
+
+def _tune(rule: Callable[[Cell], Figures], tunable: Tunable) -> tuple[Tuned, Played]:
+    bench = Played(rule)
+    places = [(scenario, cold_start) for scenario in (SMALL, OTHER) for cold_start in (120.0, 600.0)]
+    return tune(bench, _candidate(tunable), places, [1]), bench  # type: ignore[arg-type]
+
+
+LINE = Tunable(("target",), tuple((float(value),) for value in range(10, 170, 10)), "")
+PLANE = Tunable(("target", "other"), tuple((float(t), float(o)) for t in range(1, 9) for o in (0, 1)), "")
+
+
+def test_the_cheapest_that_holds_everywhere_is_found_without_trying_all() -> None:
+    # Holds up to 90, and with a long cold start on one trace up to 70.
+    def rule(cell: Cell) -> Figures:
+        assert cell.choice is not None
+        target = LINE.grid[cell.choice][0]
+        limit = 70 if cell.scenario is OTHER and cell.cold_start == 600 else 90
+        return figures(0.995 if target <= limit else 0.97, 1000 / target)
+
+    found, bench = _tune(rule, LINE)
+    assert (found.label, found.held, found.places) == ("target 70", 4, 4)
+    assert found.cost == pytest.approx(1000 / 70 / 10)
+    assert len({cell.choice for cell in bench.asked}) <= 5, "of sixteen"
+
+
+def test_of_several_lines_the_cheapest_end_wins() -> None:
+    def rule(cell: Cell) -> Figures:
+        assert cell.choice is not None
+        target, other = PLANE.grid[cell.choice]
+        holds = target <= (3 if other == 0 else 6)
+        return figures(0.999 if holds else 0.5, (40 if other == 0 else 100) / target)
+
+    found, _ = _tune(rule, PLANE)
+    # 40 / 3 is less than 100 / 6.
+    assert found.label == "target 3, other 0"
+
+
+def test_where_nothing_holds_the_one_that_does_most_often_is_taken_and_it_is_said_so() -> None:
+    def rule(cell: Cell) -> Figures:
+        assert cell.choice is not None
+        if cell.cold_start == 600:
+            return figures(0.9 - cell.choice / 1000)
+        return figures(0.999 if cell.choice < 3 else 0.9)
+
+    found, _ = _tune(rule, LINE)
+    assert (found.held, found.places, found.choice) == (2, 4, 0)
+    assert found.worst == pytest.approx(0.9)
+
+
+def test_every_policys_sweep_is_divided_into_lines_without_loss() -> None:
+    for candidate in candidates().values():
+        if candidate.tunable is None:
+            continue
+        lines = _lines(candidate.tunable)
+        assert sorted(at for line in lines for at in line if at is not None) == list(
+            range(len(candidate.tunable.grid))
+        )
+        assert len(lines) <= 8, f"{candidate.name}: bisection is along the setting with most values"
+
+
+def test_a_policy_without_settings_is_scored_as_it_comes() -> None:
+    bench = Played(lambda cell: figures())
+    candidate = replace(candidates()["kpa-concurrency"], tunable=None)
+    found = tune(bench, candidate, [(SMALL, 120.0)], [1])  # type: ignore[arg-type]
+    assert (found.choice, found.label, found.held) == (None, "as it comes", 1)
+
+
+def test_an_interval_covers_the_mean_and_is_the_same_each_time() -> None:
+    mean = bootstrap([0.9, 0.92, 0.88, 0.95, 0.91])
+    assert mean == bootstrap([0.9, 0.92, 0.88, 0.95, 0.91])
+    assert mean.value == pytest.approx(0.912)
+    assert 0.88 < mean.low < 0.912 < mean.high < 0.95
+    assert bootstrap([1.5]).text() == "1.500"
+
+
+# --- Cells ---------------------------------------------------------------------------------------
+
+
+def test_a_cell_is_run_once_and_remembered(tmp_path: Path) -> None:
+    kept = Store(str(tmp_path))
+    cell = Cell(SMALL, "kpa-concurrency", 60.0, 1, 8)
+    first = run(cell, kept)
+    assert first.requests > 500
+    assert 0 <= first.attainment <= 1
+    assert first.gpu_hours > 0
+    again = run(cell, kept)
+    assert again == first, "its seconds too, so nothing was run"
+    assert run(replace(cell, choice=9), kept) != first
+
+
+def test_the_bound_is_cheaper_than_a_static_fleet(tmp_path: Path) -> None:
+    kept = Store(str(tmp_path))
+    knows, static = (run(Cell(SMALL, policy, 60.0, 1), kept) for policy in (BOUND, STATIC))
+    assert knows.held
+    assert static.held
+    assert knows.gpu_hours <= static.gpu_hours
+
+
+def test_a_changed_policy_makes_its_results_void_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Store(str(tmp_path))
+    kept.put(("cell", store.code_of("kpa-concurrency")), {"a": 1})
+    assert kept.get(("cell", store.code_of("kpa-concurrency"))) == {"a": 1}
+    assert kept.get(("cell", store.code_of("operator"))) is None
+    assert store.code_of("apa-kv") == store.code_of("kpa-concurrency")
+    real = store.code_of
+    monkeypatch.setattr(store, "code_of", lambda policy: "changed" if policy == "" else real(policy))
+    assert kept.get(("cell", store.code_of("kpa-concurrency"))) is None
+
+
+def test_a_trace_is_scaled_to_the_same_peak_whatever_its_rate_was(tmp_path: Path) -> None:
+    path = tmp_path / "slow.csv"
+    rows = "".join(f"{at},{300 + at % 50},{2000 + at % 40}\n" for at in range(0, 3600, 4))
+    path.write_text("t_seconds,prompt_tokens,output_tokens\n" + rows)
+    scenario = Scenario("slow", QWEN, str(path), peak=2.0)
+    kept = Store(str(tmp_path / "store"))
+    one, two = (scenarios.prepared(scenario, seed, kept) for seed in (1, 2))
+    for found in (one, two):
+        assert scenarios.busiest(found.need) == pytest.approx(2.0, rel=0.1)
+    assert not np.array_equal(one.trace.arrival, two.trace.arrival), "seeds draw other requests"
+
+
+def test_a_folder_gives_each_trace_an_engine_and_stress_loads_apart(tmp_path: Path) -> None:
+    header = "t_seconds,prompt_tokens,output_tokens\n"
+    (tmp_path / "chat.csv").write_text(header + "0,500,100\n3600,500,100\n")
+    (tmp_path / "think.csv").write_text(header + "0,500,2000\n3600,500,2000\n")
+    (tmp_path / "notes.txt").write_text("no trace")
+    found = {scenario.name: scenario for scenario in scenarios.scored(tmp_path)}
+    assert (found["chat"].engine, found["think"].engine) == (QWEN, R1)
+    assert {name for name, scenario in found.items() if scenario.stress} == {
+        "chat, on and off",
+        "think, steps",
+    }
+
+
+def test_what_cannot_be_scored_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 2
+    assert "holds no .csv" in capsys.readouterr().err
+    assert main([]) == 2
+    (tmp_path / "bad.csv").write_text("t,prompt\n1,2\n")
+    assert main([str(tmp_path)]) == 2
+    assert "line 1: no column t_seconds" in capsys.readouterr().err
+
+
+# --- Report --------------------------------------------------------------------------------------
+
+
+def _outcome(ours: float = 9.0, attained: float = 0.995) -> Outcome:
+    stress = replace(SMALL, name="jumps", stress=True)
+    seeds, cold_starts = (1, 2, 3), (120.0, 600.0)
+    hours = {"ours": ours, "theirs": 12.0, STATIC: 14.0, BOUND: 8.0}
+    made = {
+        Cell(scenario, name, cold_start, seed, choice): figures(
+            attained if name == "ours" else 0.995, value + seed / 100
+        )
+        for scenario in (SMALL, OTHER, stress)
+        for cold_start in cold_starts
+        for seed in seeds
+        for name, value in hours.items()
+        for choice in (None, 1, 2)
+    }
+    tuned = {name: Tuned(name, 1, "target 1", 4, 4, 0.995, 1.2, 5) for name in ("ours", "theirs")}
+    hindsight = {"theirs": Tuned("theirs", 2, "target 2", 4, 4, 0.99, 1.1, 6)}
+    return Outcome(
+        subject="ours",
+        scenarios=(SMALL, OTHER, stress),
+        cold_starts=cold_starts,
+        seeds=seeds,
+        training=(SMALL,),
+        tuned=tuned,
+        hindsight=hindsight,
+        by_trace={"theirs": {SMALL: hindsight["theirs"], OTHER: tuned["theirs"]}},
+        figures=made,
+        facts={"Date": "today"},
+    )
+
+
+def test_the_report_compares_pair_by_pair() -> None:
+    outcome = _outcome()
+    ours, theirs = outcome.entry("ours", TUNED), outcome.entry("theirs", TUNED)
+    assert ours is not None
+    assert theirs is not None
+    assert outcome.ratio(ours, theirs).value == pytest.approx(9.02 / 12.02, rel=1e-4)
+    assert outcome.best(TUNED) == theirs
+    text = report(outcome, ["a.svg"])
+    assert "Nowhere: it holds on every trace x cold start" in text
+    assert "**0.750" in text
+    assert "### jumps" in text.partition("## Steps, on and off")[2]
+    assert "### jumps" not in text.partition("## Steps, on and off")[0]
+    assert "![](a.svg)" in text
+    for kind in (PUBLISHED, TUNED, HINDSIGHT, BY_TRACE):
+        assert outcome.entries(kind)
+    own = outcome.entry("theirs", BY_TRACE)
+    assert own is not None
+    assert [own.choice_for(scenario) for scenario in (SMALL, OTHER)] == [2, 1]
+
+
+def test_the_report_says_where_it_loses() -> None:
+    text = report(_outcome(ours=13.0)).partition("## Where it loses")[2].partition("## By trace")[0]
+    assert text.count("of the GPU-hours of `theirs` (tuned on made-up traces)") == 4
+    assert "of `static`" not in text, "14 is more than 13"
+    missed = report(_outcome(attained=0.98)).partition("## Where it loses")[2].partition("## By trace")[0]
+    assert missed.count("98.00 % of the requests in the objective") == 4
+
+
+def test_the_report_draws_everyone() -> None:
+    picture = cost_and_misses(_outcome())
+    ET.fromstring(picture)
+    assert picture.count("<title>") == 4, "ours, theirs twice, and the static fleet"
