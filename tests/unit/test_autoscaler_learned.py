@@ -30,9 +30,13 @@ def test_by_hand() -> None:
 
 
 def test_an_idle_group_has_no_share_and_an_objective_below_the_idle_step_is_left_out() -> None:
-    assert share_of(Gauges(0, 256, 0.0, 0.03), Limits(0.02, step_time=0.08)).value == pytest.approx(0.01 / 0.03 / 0.75)
+    assert share_of(Gauges(0, 256, 0.0, 0.03), Limits(0.02, step_time=0.08)).value == pytest.approx(
+        0.01 / 0.03 / 0.75
+    )
     assert share_of(Gauges(0, 256, 0.0, None), Limits(0.02, step_time=0.08)).value == 0
-    assert share_of(Gauges(64, 256, 0.09, 0.03), Limits(0.02, step_time=0.01)).resource is not Resource.STEP_TIME
+    assert (
+        share_of(Gauges(64, 256, 0.09, 0.03), Limits(0.02, step_time=0.01)).resource is not Resource.STEP_TIME
+    )
 
 
 def test_requests_within_an_objective_that_is_no_bucket_bound() -> None:

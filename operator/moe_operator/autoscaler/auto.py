@@ -21,10 +21,11 @@ from moe_operator.autoscaler.capacity import Limits, Resource, certainty
 from moe_operator.autoscaler.demand import Demand, DemandMeter
 from moe_operator.autoscaler.forecast import Forecaster, Forecasts
 from moe_operator.autoscaler.group_window import GroupLoad, GroupWindow
+from moe_operator.autoscaler.growth import Points
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
 from moe_operator.autoscaler.lateness import Curve, Lateness
 from moe_operator.autoscaler.reading import Reading
-from moe_operator.autoscaler.sizing import Sized, expected_late, needed
+from moe_operator.autoscaler.sizing import Sized, best_room, expected_late, sized
 
 #: Seconds between decisions.
 TICK = 15.0
@@ -42,8 +43,8 @@ _BEHIND = 30.0
 _AFTERMATH = 900.0
 #: Seconds after which a group that serves should have been read.
 _UNREAD = 60.0
-#: Seconds for which a curve is kept before it is made anew.
-_CURVE_KEPT = 60.0
+#: Seconds for which what is learned is kept before it is summed up anew.
+_KEPT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,9 @@ class Want:
     """Fewer would do from then on, if nothing changes."""
 
 
+_Learned = tuple[Curve, float, float]
+
+
 @dataclass
 class Autoscaler:
     """One deployment's: keeps what was seen and learned. `cold_start` in seconds is the caller's to learn."""
@@ -114,7 +118,7 @@ class Autoscaler:
     _lateness: Lateness = field(default_factory=Lateness)
     _budget: Budget = field(default_factory=Budget)
     _downs: deque[tuple[float, int]] = field(default_factory=deque)
-    _curve: tuple[float, Curve] | None = None
+    _kept: tuple[float, _Learned] | None = None
     _looked: float | None = None
     _demand: Demand | None = None
     _resource: Resource | None = None
@@ -197,17 +201,16 @@ class Autoscaler:
         if demand is None or self._forecasts.empty:
             self._downs.clear()
             return Want(current, None, blind)
-        curve = self._learned(now)
         value = self._forecasts.value
         at_end, highest = self._forecasts.points(now)
         worth = self.worth * self._budget.factor(demand.arrivals)
-        up = needed(value, at_end, curve, worth, floor, ceiling)
-        down = needed(value, highest, curve, worth, floor, ceiling)
+        curve, room, most_room = self._learned(now, at_end, highest, worth)
+        up = sized(value, room, at_end, curve, worth, floor, ceiling)
+        down = sized(value, most_room, highest, curve, worth, floor, ceiling)
         if down.groups < up.groups:
             down = up
         losses = tuple(
-            demand.arrivals * expected_late(value, at_end, curve, groups)
-            for groups in range(floor, up.groups + 1)
+            demand.arrivals * _late(value, at_end, curve, groups) for groups in range(floor, up.groups + 1)
         )
         numbers = Numbers(
             level=demand.level,
@@ -223,7 +226,7 @@ class Autoscaler:
             late=self._budget.spent(demand.arrivals),
             worth=worth,
             saturated=demand.saturated,
-            late_as_is=expected_late(value, at_end, curve, current),
+            late_as_is=_late(value, at_end, curve, current),
             losses=losses,
         )
         self._downs.append((now, down.groups))
@@ -244,7 +247,16 @@ class Autoscaler:
         since = max(higher) if higher else self._downs[0][0]
         return Want(current, numbers, held_until=since + window)
 
-    def _learned(self, now: float) -> Curve:
-        if self._curve is None or now - self._curve[0] >= _CURVE_KEPT:
-            self._curve = (now, self._lateness.curve(now))
-        return self._curve[1]
+    def _learned(self, now: float, at_end: Points, highest: Points, worth: float) -> _Learned:
+        """Lateness by load, and the best room for what comes at the lead's end and for the most within it."""
+        if self._kept is None or now - self._kept[0] >= _KEPT:
+            curve = self._lateness.curve(now)
+            rooms = best_room(at_end, curve, worth), best_room(highest, curve, worth)
+            self._kept = (now, (curve, *rooms))
+        return self._kept[1]
+
+
+def _late(demand: float, points: Points, curve: Curve, groups: int) -> float:
+    if groups < 1:
+        return 1.0 if demand > 0 else 0.0
+    return expected_late(points, curve, demand / groups)

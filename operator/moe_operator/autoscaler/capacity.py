@@ -27,7 +27,7 @@ _MOST_BUSY = 0.98
 #: Shares from which on one counts a little, and as it is.
 _DOUBTFUL, _SURE = 0.3, 0.6
 #: What a doubtful share counts for: something has to begin with.
-_LITTLE = 0.02
+_LITTLE = 0.1
 
 
 class Resource(StrEnum):

@@ -9,6 +9,8 @@ from moe_operator.autoscaler.reading import Buckets, Reading
 
 #: Seconds that gauges and the step time are averaged over: long prompts make steps uneven.
 SMOOTHED = 60.0
+#: Seconds that requests may have waited for their tokens, for each second and slot.
+_WAITS = 4.0
 #: A reading older than this (s) says nothing of now.
 STALE_AFTER = 60.0
 
@@ -52,12 +54,20 @@ class GroupWindow:
             last = self._readings[-1]
             if reading.at <= last.at:
                 return
-            if not reading.follows(last):
+            if not reading.follows(last) or self._leaps(last, reading):
                 self._readings.clear()
                 self._looked, self.born = None, None
         self._readings.append(reading)
         while len(self._readings) > 2 and self._readings[1].at <= reading.at - SMOOTHED:
             self._readings.popleft()
+
+    def _leaps(self, last: Reading, reading: Reading) -> bool:
+        """Whether more went on since than the group has slots for: each request at work waits a second per second for
+        its tokens, and some a while longer, as they were preempted."""
+        if not self.slots:
+            return False
+        most = _WAITS * self.ranks * self.slots * (reading.at - last.at)
+        return reading.gap_seconds - last.gap_seconds > most + self.ranks * self.slots
 
     def look(self, now: float, limits: Limits, ttft: float | None, tpot: float | None) -> GroupLoad | None:
         """The load now, against an objective (s; None: none); None without a current reading."""

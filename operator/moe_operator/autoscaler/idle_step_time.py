@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 #: Weight of an observation halves in this time (s): the mix of requests changes over hours.
 HALF_LIFE = 1800.0
 #: What the prior counts for, in observations.
-_PRIOR_WEIGHT = 2.0
+_PRIOR_WEIGHT = 0.1
 #: Of the mean step time: least and most that the idle one can be. The shortest step seen is no bound: with few tokens
 #: not all experts are read, so the line through batches of some size begins above it.
 _LEAST, _MOST = 0.1, 0.95

@@ -1,4 +1,8 @@
-"""How many groups are worth having: what another group costs against the late requests that it avoids. Pure."""
+"""How many groups are worth having: what another group costs against the late requests that it avoids. Pure.
+
+Cost is groups + worth x demand x share of late requests. Per group's worth of demand it depends on the room alone, that
+is groups for each group's worth of demand; so the best room is found once, and serves for any demand.
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,9 +10,11 @@ from dataclasses import dataclass
 from moe_operator.autoscaler.growth import Points
 from moe_operator.autoscaler.lateness import Curve
 
-#: Groups for each group's worth of demand, at most: whoever shall take more than a threefold surge in their stride needs
-#: a higher floor, not an autoscaler.
-_MOST = 3.0
+#: The rooms that are looked at. Whoever shall take more than a threefold surge in their stride needs a higher floor,
+#: not an autoscaler.
+_ROOMS = tuple(0.7 + 0.05 * step for step in range(47))
+#: More room has to save that share of the cost: rare surges are not to make it jump up and down.
+_CLEARLY = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,33 +25,44 @@ class Sized:
     late: float
 
 
-def expected_late(demand: float, points: Points, curve: Curve, groups: int) -> float:
-    """Share of requests that will be late with so many groups, for a demand (in groups) and how it may turn out."""
-    if groups < 1:
-        return 1.0 if demand > 0 else 0.0
-    each = demand / groups
+def expected_late(points: Points, curve: Curve, load: float) -> float:
+    """Share of requests that will be late where the forecast is `load` for each group, and may turn out as in
+    `points`."""
     late = whole = 0.0
     for ratio, weight in points:
         # The more there are, the more of them are late.
-        late += ratio * weight * curve.at(each * ratio)
+        late += ratio * weight * curve.at(load * ratio)
         whole += ratio * weight
     return late / whole
 
 
-def needed(demand: float, points: Points, curve: Curve, worth: float, floor: int, ceiling: int) -> Sized:
-    """The number of groups with the least cost: groups + worth x demand x share of late requests.
+def best_room(points: Points, curve: Curve, worth: float) -> float:
+    """Groups for each group's worth of demand, with the least cost.
 
     `worth`: groups that one pays for rather than have all requests of one group late.
     """
-    least = max(floor, math.ceil(demand * 0.6))
-    most = max(least, math.ceil(demand * _MOST) + 1)
-    least, most = min(least, ceiling), min(most, ceiling)
-    best = Sized(least, expected_late(demand, points, curve, least))
-    cost = best.groups + worth * demand * best.late
-    for groups in range(least + 1, most + 1):
-        if groups >= cost:
+    best, cost = _ROOMS[0], math.inf
+    for room in _ROOMS:
+        if room >= cost:
             break  # even with no late request
-        late = expected_late(demand, points, curve, groups)
-        if groups + worth * demand * late < cost:
-            best, cost = Sized(groups, late), groups + worth * demand * late
+        mine = room + worth * expected_late(points, curve, 1 / room)
+        if mine < cost * (1 - _CLEARLY * (room - best)):
+            best, cost = room, mine
     return best
+
+
+def sized(
+    demand: float, room: float, points: Points, curve: Curve, worth: float, floor: int, ceiling: int
+) -> Sized:
+    """The whole number of groups nearest to that room, below or above by cost."""
+    fewer = max(1, floor, math.floor(demand * room))
+    groups, late = fewer, expected_late(points, curve, demand / fewer)
+    if fewer < demand * room:
+        then = expected_late(points, curve, demand / (fewer + 1))
+        if worth * demand * (late - then) > 1:
+            groups, late = fewer + 1, then
+    if demand <= 0:
+        return Sized(min(floor, ceiling), 0.0)
+    if groups > ceiling:
+        groups, late = ceiling, expected_late(points, curve, demand / ceiling) if ceiling else 1.0
+    return Sized(groups, late)
