@@ -54,7 +54,7 @@ class TestPage:
 
     def test_all_that_scaling_goes_by_is_read(self) -> None:
         told = EngineCounters(
-            ranks=1, running=3, waiting=2, running_worst=3, kv_worst=0.5, prompt_tokens=1e6,
+            ranks=1, running=3, waiting=2, running_worst=3, kv_worst=0.5, kv_sum=0.5, prompt_tokens=1e6,
             cached_prompt_tokens=4e5, output_tokens=3e5, finished=800.0, aborted=7.0, preemptions=2.0,
             inter_token_sum=12.5, inter_token_count=500.0,
             first_token=histogram(0.05, 0.5, 3.0), per_token=histogram(0.02, 0.02),
