@@ -121,7 +121,7 @@ def test_equal_limits_leave_no_choice() -> None:
         (_want(3), 3, "DemandGrows", "3.4 % of requests late as it is, 0.2 % of requests with 3"),
         (_want(3, saturated=True, waiting=7), 3, "RequestsWaiting", "; 7 requests wait"),
         (_want(9), 4, "DemandGrows", "by KV cache"),
-        (_want(1), 1, "LoadFitsInFewer", "with 1 groups 0.4 % of requests would be late at the most"),
+        (_want(1), 1, "LoadFitsInFewer", "with 1 0.4 % of requests would be late at the most"),
         (_want(2), 2, "WithinObjective", "the load is that of 1.4 full groups, by KV cache"),
         (replace(_want(2), held_until=9.0), 2, "Observing", "2 would do, not yet for long"),
         (replace(_want(2), blind=1), 2, "TelemetryMissing", "1 of 2 groups give no current figures"),

@@ -6,7 +6,7 @@ learns how late requests are at which load (`lateness`) and how the budget of la
 
 - up, at once, to the number that is worth having when a group that is ordered now would serve;
 - down to the number that is worth having for the highest demand until a group could be had again, once nothing more
-  was worth having for `window`.
+  was worth having for a part of a cold start.
 
 Numbers are absolute, and groups that start count as there: nothing is ordered twice.
 """
@@ -119,7 +119,6 @@ class Autoscaler:
     _budget: Budget = field(default_factory=Budget)
     _downs: deque[tuple[float, int]] = field(default_factory=deque)
     _kept: tuple[float, _Learned] | None = None
-    _looked: float | None = None
     _demand: Demand | None = None
     _resource: Resource | None = None
     blind: int = 0
@@ -161,7 +160,7 @@ class Autoscaler:
         self.blind, self.serving = sum(load is None for load in loads), len(serving)
         leaving = [load for key in draining if (load := self._load(key, now)) is not None]
         demand = self._meter.look(now, loads, leaving)
-        self._demand, self._looked = demand, now
+        self._demand = demand
         if demand is None:
             return
         for load in loads:

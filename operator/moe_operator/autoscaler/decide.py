@@ -156,7 +156,7 @@ def _more(groups: int, numbers: Numbers) -> str:
 
 def _fewer(groups: int, numbers: Numbers) -> str:
     return (
-        f"{_load(numbers)}; with {groups} groups {_late(numbers.down.late)} would be late at the most that is "
+        f"{_load(numbers)}; with {groups} {_late(numbers.down.late)} would be late at the most that is "
         f"expected within {numbers.lead:.0f} s"
     )
 
