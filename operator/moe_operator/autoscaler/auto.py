@@ -115,6 +115,7 @@ class Autoscaler:
     cold_start: float
     worth: float = WORTH
     _groups: dict[Hashable, GroupWindow] = field(default_factory=dict)
+    _meter: DemandMeter = field(default_factory=DemandMeter)
     _lateness: Lateness = field(default_factory=Lateness)
     _budget: Budget = field(default_factory=Budget)
     _downs: deque[tuple[float, int]] = field(default_factory=deque)
@@ -128,7 +129,6 @@ class Autoscaler:
     """When the last request that was at work while groups were full has ended."""
 
     def __post_init__(self) -> None:
-        self._meter = DemandMeter(self.profile.ranks)
         self._idle = IdleStepTime(prior=self.profile.idle_step_time)
         self._forecasts = Forecasts(self.lead)
 
@@ -143,7 +143,7 @@ class Autoscaler:
         """Take up a reading of a group. `born`: when it began to serve, for one that was not read before."""
         window = self._groups.get(group)
         if window is None:
-            window = self._groups[group] = GroupWindow(self.profile.ranks, self.profile.slots, born)
+            window = self._groups[group] = GroupWindow(self.profile.slots, born)
         window.add(reading)
 
     def look(

@@ -65,8 +65,6 @@ class Demand:
 class DemandMeter:
     """Turns looks at groups into demand. Remembers minutes of arrivals, and the work of a request."""
 
-    ranks: int = 1
-    """Of a group."""
     _arrivals: deque[tuple[float, float, float, float]] = field(default_factory=deque)
     """(time, seconds, requests that came per second, and that ended)."""
     _calm: float = 0.0
@@ -123,7 +121,7 @@ class DemandMeter:
             load=mean,
             saturated=saturated,
             pressure=min(max(arrivals / ended, 1.0), _PRESSURE) if ended > 0 else _PRESSURE,
-            lasts=sum(load.running for load in everyone) * self.ranks / ended if ended > 0 else math.inf,
+            lasts=sum(load.at_work for load in everyone) / ended if ended > 0 else math.inf,
             late=sum(load.late for load in everyone),
             judged=sum(load.judged for load in everyone),
         )

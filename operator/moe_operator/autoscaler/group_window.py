@@ -22,6 +22,8 @@ class GroupLoad:
     share: Share
     running: float
     """Requests at work for each rank, mean."""
+    at_work: float
+    """The same of all ranks together."""
     waiting: float
     step_time: float | None
     arrivals: float
@@ -34,22 +36,23 @@ class GroupLoad:
 
 @dataclass
 class GroupWindow:
-    """Readings of one group, oldest first. `ranks` and `slots` (of a rank; 0: unknown) are the group's own."""
+    """Readings of one group, oldest first."""
 
-    ranks: int
     slots: int
+    """Of a rank; 0: unknown."""
     born: float | None = None
     """When it began to serve, if that was seen: what it has by then came since."""
     _readings: deque[Reading] = field(default_factory=deque)
     _looked: Reading | None = None
     """The newest reading at the last look."""
-    _anew: bool = False
-    """Its engines began anew since."""
+    ranks: int = 0
+    """Most that told at one time."""
 
     def add(self, reading: Reading) -> None:
         """Take one up. What is no number, not newer or lacks a rank is left out; counters that fell begin anew."""
-        if not reading.usable() or reading.ranks < self.ranks:
+        if not reading.usable() or reading.ranks < max(1, self.ranks):
             return
+        self.ranks = reading.ranks
         if self._readings:
             last = self._readings[-1]
             if reading.at <= last.at:
@@ -84,6 +87,7 @@ class GroupWindow:
         return GroupLoad(
             share=share_of(Gauges(running, self.slots, kv, step_time), limits),
             running=running,
+            at_work=running * self.ranks,
             waiting=last.waiting,
             step_time=step_time,
             arrivals=arrivals,

@@ -210,9 +210,9 @@ UNBOUNDED = 1 << 20
 
 
 def _profile(deployment: ModelDeployment, load: Load, before: Profile | None) -> Profile | None:
-    """Of the groups that serve, as before while one of them is like that; None while none tells its slots."""
+    """Of the groups that serve, as before while one of them is like that; None while none does."""
     objective = deployment.spec.objective
-    known = [group for group in load.serving.values() if group.slots]
+    known = list(load.serving.values())
     if not known:
         return None
     if before is not None:

@@ -1,0 +1,68 @@
+"""Mode Auto from the engines' metrics to groups: without it a deployment keeps paying for groups that nobody needs, or
+lets requests wait while GPUs are free."""
+
+from fakecluster.engines import EngineSettings
+from fakecluster.harness import Harness, Witness, manifest, play
+
+AUTO = {"mode": "Auto", "minGroups": 1, "maxGroups": 3}
+#: Requests in flight at every endpoint: the KV cache is nearly full, or as good as empty.
+FULL, CALM = 85, 2
+
+
+def _ask(h: Harness, requests: int) -> None:
+    """From now on every endpoint is kept busy with so many requests."""
+    h.world.engines.settings.requests = requests
+    for engine in h.world.engines.by_pod.values():
+        if engine.running:
+            h.world.engines.count(engine)
+            engine.running = requests
+
+
+def test_groups_come_with_the_load_and_go_with_it() -> None:
+    """Lost: requests while the load grows, GPUs when it has gone; and with each that drains, its requests."""
+
+    async def scenario(h: Harness) -> None:
+        h.apply(manifest(scaling=AUTO))
+        await h.serve(1)
+        witness = Witness(h)
+        _ask(h, FULL)
+        await h.serve(3, within=1200)
+        assert h.status()["scaling"]["reason"] in ("AtMaximum", "DemandGrows", "RequestsWaiting")
+        assert "by KV cache" in h.status()["scaling"]["message"]
+        _ask(h, CALM)
+        await h.serve(1, within=3600)
+        assert h.status()["scaling"]["desired"] == 1
+        assert not witness.lost_requests
+
+    play(scenario, settings=EngineSettings(requests=CALM))
+
+
+def test_a_successor_goes_on_with_the_number_that_there_was() -> None:
+    """Lost: a group at every restart of the operator, as it has learned nothing yet."""
+
+    async def scenario(h: Harness) -> None:
+        h.apply(manifest(scaling=AUTO))
+        await h.serve(1)
+        _ask(h, FULL)
+        await h.serve(3, within=1200)
+        uids = {group["metadata"]["uid"] for group in h.groups()}
+        h.operator.kill()
+        await h.rest(900)
+        assert {group["metadata"]["uid"] for group in h.groups()} == uids
+
+    play(scenario, settings=EngineSettings(requests=CALM))
+
+
+def test_advice_changes_nothing_but_the_status() -> None:
+    """Lost: trust, if what only advises acts."""
+
+    async def scenario(h: Harness) -> None:
+        h.apply(manifest(scaling={**AUTO, "mode": "Advisory"}))
+        await h.serve(1)
+        _ask(h, FULL)
+        await h.until(lambda: (h.status()["scaling"].get("advised") or 0) > 1, 600, "advice")
+        await h.rest(600)
+        assert len(h.groups()) == 1
+        assert h.status()["scaling"]["desired"] == 1
+
+    play(scenario, settings=EngineSettings(requests=CALM))
