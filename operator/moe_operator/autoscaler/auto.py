@@ -44,7 +44,7 @@ _AFTERMATH = 900.0
 #: Seconds after which a group that serves should have been read.
 _UNREAD = 60.0
 #: Seconds for which what is learned is kept before it is summed up anew.
-_KEPT = 60.0
+_KEPT = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ _SLOW, _TREND = 180.0, 600.0
 #: Demand below which ratios say nothing, in groups.
 _NOTHING = 0.05
 #: Seconds for which points are kept before they are made anew.
-_KEPT = 60.0
+_KEPT = 120.0
 
 
 @dataclass

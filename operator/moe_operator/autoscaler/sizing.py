@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from moe_operator.autoscaler.growth import Points
 from moe_operator.autoscaler.lateness import Curve
 
-#: The rooms that are looked at. Whoever shall take more than a threefold surge in their stride needs a higher floor,
-#: not an autoscaler.
-_ROOMS = tuple(0.7 + 0.05 * step for step in range(47))
+#: The rooms that are looked at first, and steps around the best of them. Whoever shall take more than a threefold surge
+#: in their stride needs a higher floor, not an autoscaler.
+_ROOMS = tuple(0.7 + 0.15 * step for step in range(16))
+_STEPS = (-0.1, -0.05, 0.05, 0.1)
 #: More room has to save that share of the cost: rare surges are not to make it jump up and down.
 _CLEARLY = 0.05
 
@@ -47,6 +48,10 @@ def best_room(points: Points, curve: Curve, worth: float) -> float:
             break  # even with no late request
         mine = room + worth * expected_late(points, curve, 1 / room)
         if mine < cost * (1 - _CLEARLY * (room - best)):
+            best, cost = room, mine
+    for room in [best + step for step in _STEPS]:
+        mine = room + worth * expected_late(points, curve, 1 / room)
+        if mine < cost:
             best, cost = room, mine
     return best
 
