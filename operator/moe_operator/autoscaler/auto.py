@@ -187,7 +187,6 @@ class Autoscaler:
             return None
         limits = Limits(
             idle_step_time=self._idle.value,
-            per_request=self._idle.per_request,
             step_time=self.profile.tpot,
         )
         return window.look(now, limits, self.profile.ttft, self.profile.tpot)

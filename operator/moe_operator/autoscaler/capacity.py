@@ -11,8 +11,8 @@ F, grows as s * t(s), so it reaches its limit at 1/s = (F/limit) * (1 - y) + y, 
 at 1/s = y / (1 - a/objective). These are the shares below. They add up over groups, and do not change with how many
 there are: half the load of a group is half its share.
 
-Where the line's slope over requests at work is known, y is slope * requests / t: the same on the line, and right to
-some per cent below it, where few tokens do not reach all experts and steps are shorter than `a`.
+The step time is a share's best witness: it is what the objective is about, whatever makes it long. `a` is taken from
+the shortest steps, so far below full load shares are too large, never too small (`certainty`).
 """
 
 from dataclasses import dataclass
@@ -66,8 +66,6 @@ class Limits:
 
     idle_step_time: float | None = None
     """Step time without load, in seconds: `a` above; None: unknown, then gauges count as proportional to the load."""
-    per_request: float | None = None
-    """Seconds that each request at work adds to a step; None: unknown."""
     step_time: float | None = None
     """The longest that the objective allows, in seconds; None: no objective."""
     kv: float = KV_LIMIT
@@ -77,7 +75,7 @@ def certainty(share: float) -> float:
     """What a share counts for, from _LITTLE to 1.
 
     The straight line is good near the load that it was learned at. Far below, steps are shorter than it says (few
-    tokens do not reach all experts) or longer (one prompt on one of many ranks lengthens the step of all), by a half.
+    tokens do not reach all experts) or longer (one prompt on one of many ranks lengthens the step of all).
     """
     return _LITTLE + (1 - _LITTLE) * min(max((share - _DOUBTFUL) / (_SURE - _DOUBTFUL), 0.0), 1.0)
 
@@ -103,8 +101,6 @@ def busy_share(gauges: Gauges, limits: Limits) -> float:
     step_time, idle = gauges.step_time, limits.idle_step_time
     if step_time is None or idle is None:
         return 0.0
-    if limits.per_request is not None:
-        return min(limits.per_request * gauges.running / step_time, _MOST_BUSY)
     return min(max(0.0, 1 - idle / step_time), _MOST_BUSY)
 
 

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-#: Weight of an observation halves in this time (s): the mix of requests changes over hours.
-HALF_LIFE = 1800.0
+#: Weight of an observation halves in this time (s): shares are to mean the same all day. What lateness they come with
+#: is learned faster.
+HALF_LIFE = 12 * 3600.0
 #: What the prior counts for, in observations.
 _PRIOR_WEIGHT = 0.1
-#: Of the mean step time: least and most that the idle one can be. The shortest step seen is no bound: with few tokens
-#: not all experts are read, so the line through batches of some size begins above it.
-_LEAST, _MOST = 0.1, 0.95
+#: Of the mean step time: the least that the idle one can be.
+_LEAST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class IdleStepTime:
     xx: float = 0.0
     t: float = 0.0
     xt: float = 0.0
+    least: float = float("inf")
+    """The shortest step time seen."""
 
     def observed(self, now: float, running: float, step_time: float, worth: float = 1.0) -> "IdleStepTime":
         """With one more observation of one group: requests at work and the mean step time over the same seconds.
@@ -39,23 +41,15 @@ class IdleStepTime:
             xx=self.xx * kept + worth * running * running,
             t=self.t * kept + worth * step_time,
             xt=self.xt * kept + worth * running * step_time,
+            least=min(self.least, step_time),
         )
 
     @property
     def value(self) -> float | None:
-        """The line's value at no load; the prior while nothing was observed, None without one."""
-        line = self._line()
-        return self.prior if line is None else line[0]
-
-    @property
-    def per_request(self) -> float | None:
-        """The line's slope: seconds for each request at work; None while it is not known."""
-        line = self._line()
-        return None if line is None else line[1]
-
-    def _line(self) -> tuple[float, float] | None:
+        """The line's value at no load, or the shortest step seen if that is less; the prior while nothing was observed,
+        None without one."""
         if self.weight <= 0:
-            return None
+            return self.prior
         mean = self.t / self.weight
         weight, x, xx, t, xt = self.weight, self.x, self.xx, self.t, self.xt
         if self.prior is not None:
@@ -63,7 +57,6 @@ class IdleStepTime:
             t += _PRIOR_WEIGHT * self.prior
         spread = weight * xx - x * x
         if spread <= 1e-9 * max(xx * weight, 1e-9):
-            return None
+            return self.prior
         slope = max(0.0, (weight * xt - x * t) / spread)
-        idle = min(max((t - slope * x) / weight, _LEAST * mean), _MOST * mean)
-        return idle, (mean - idle) * self.weight / self.x
+        return min(max((t - slope * x) / weight, _LEAST * mean), self.least)
