@@ -15,7 +15,7 @@ from moe_operator.simulator.policies.baseline import Served, Tunable, one
 from moe_operator.simulator.policy import FleetState
 from moe_operator.simulator.scrape import BOUNDS, View
 
-TUNABLE = one("worth", (3.0, 6.0, 12.0, 24.0), "groups that one group's load on time is worth")
+TUNABLE = one("worth", (6.0, 12.0, 18.0, 24.0, 36.0, 54.0), "groups that one group's load on time is worth")
 _BOUNDS = {name: (*map(float, BOUNDS[name]), math.inf) for name in ("ttft", "tpot")}
 
 
