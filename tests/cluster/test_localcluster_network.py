@@ -144,12 +144,15 @@ async def ask(address: str) -> str:
 
 
 async def refused(address: str) -> bool:
+    """Whether nothing takes a new connection. It is closed again unasked: not every server here speaks first."""
     try:
-        await ask(address)
+        async with asyncio.timeout(10):
+            _, writer = await asyncio.open_connection(address, 80)
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:
         return False
+    writer.close()
     return False
 
 
