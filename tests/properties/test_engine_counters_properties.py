@@ -22,6 +22,8 @@ ENTRIES = st.lists(st.sampled_from([0.0, 1.0, 5.0]), max_size=5)
 @st.composite
 def readings(draw: st.DrawFn, bounds: tuple[float, ...] = BOUNDS) -> EngineCounters:
     running = draw(st.integers(0, 1000))
+    # Of 64ths, so that sums are the same in any order.
+    kv = draw(st.integers(0, 64)) / 64
     return EngineCounters(
         at=float(draw(st.integers(0, 9))),
         since=float(draw(st.integers(0, 9))),
@@ -30,7 +32,8 @@ def readings(draw: st.DrawFn, bounds: tuple[float, ...] = BOUNDS) -> EngineCount
         running=running,
         waiting=draw(st.integers(0, 1000)),
         running_worst=running,
-        kv_worst=draw(st.floats(0, 1)),
+        kv_worst=kv,
+        kv_sum=kv,
         prompt_tokens=draw(COUNTS),
         cached_prompt_tokens=draw(COUNTS),
         output_tokens=draw(COUNTS),
