@@ -152,13 +152,14 @@ class Autoscaler:
         """Measure and learn, of the groups that serve (and since when, if known) and of those that drain."""
         for gone in [key for key in self._groups if key not in serving and key not in draining]:
             del self._groups[gone]
+        limits = Limits(idle_step_time=self._idle.value, step_time=self.profile.tpot)
         loads = [
             load
             for key, born in serving.items()
-            if (load := self._load(key, now)) is not None or born is None or born <= now - _UNREAD
+            if (load := self._load(key, now, limits)) is not None or born is None or born <= now - _UNREAD
         ]
         self.blind, self.serving = sum(load is None for load in loads), len(serving)
-        leaving = [load for key in draining if (load := self._load(key, now)) is not None]
+        leaving = [load for key in draining if (load := self._load(key, now, limits)) is not None]
         demand = self._meter.look(now, loads, leaving)
         self._demand = demand
         if demand is None:
@@ -181,14 +182,10 @@ class Autoscaler:
             if demand.saturated or now >= self._full_until:
                 self._lateness.observed(demand.load, demand.late, demand.judged, now)
 
-    def _load(self, key: Hashable, now: float) -> GroupLoad | None:
+    def _load(self, key: Hashable, now: float, limits: Limits) -> GroupLoad | None:
         window = self._groups.get(key)
         if window is None:
             return None
-        limits = Limits(
-            idle_step_time=self._idle.value,
-            step_time=self.profile.tpot,
-        )
         return window.look(now, limits, self.profile.ttft, self.profile.tpot)
 
     # --- What is wanted --------------------------------------------------------------------------

@@ -60,14 +60,14 @@ def sized(
     demand: float, room: float, points: Points, curve: Curve, worth: float, floor: int, ceiling: int
 ) -> Sized:
     """The whole number of groups nearest to that room, below or above by cost."""
+    if demand <= 0:
+        return Sized(min(floor, ceiling), 0.0)
     fewer = max(1, floor, math.floor(demand * room))
     groups, late = fewer, expected_late(points, curve, demand / fewer)
     if fewer < demand * room:
         then = expected_late(points, curve, demand / (fewer + 1))
         if worth * demand * (late - then) > 1:
             groups, late = fewer + 1, then
-    if demand <= 0:
-        return Sized(min(floor, ceiling), 0.0)
     if groups > ceiling:
         groups, late = ceiling, expected_late(points, curve, demand / ceiling) if ceiling else 1.0
     return Sized(groups, late)

@@ -20,35 +20,13 @@ Values that are no numbers are left out; with none left the pass fails and nothi
 import math
 from dataclasses import dataclass
 
-from moe_operator.simulator.policies.baseline import Tunable
+from moe_operator.simulator.policies.baseline import KV_SHARES, Tunable
 from moe_operator.simulator.policies.projector import Projector
 from moe_operator.simulator.policy import FleetState, View
 
 TUNABLE = Tunable(
     ("target", "holds_down"),
-    tuple(
-        (target, repaired)
-        for target in (
-            0.01,
-            0.02,
-            0.03,
-            0.05,
-            0.07,
-            0.1,
-            0.15,
-            0.2,
-            0.25,
-            0.3,
-            0.35,
-            0.4,
-            0.45,
-            0.5,
-            0.6,
-            0.7,
-            0.8,
-        )
-        for repaired in (False, True)
-    ),
+    tuple((target, repaired) for target in KV_SHARES for repaired in (False, True)),
     "KV cache use of a group, and whether the cooldown down is repaired",
 )
 

@@ -23,6 +23,13 @@ class Served:
     """Tokens that fit into the KV cache."""
 
 
+#: Shares of a KV cache that sweeps of policies on it try.
+KV_SHARES = (
+    *(0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25),
+    *(0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8),
+)
+
+
 @dataclass(frozen=True)
 class Tunable:
     """The settings that a sweep changes, together, and the combinations that it tries."""

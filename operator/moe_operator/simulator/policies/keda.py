@@ -14,35 +14,13 @@ import math
 from dataclasses import dataclass, field
 
 from moe_operator.simulator.policies import hpa
-from moe_operator.simulator.policies.baseline import Tunable
+from moe_operator.simulator.policies.baseline import KV_SHARES, Tunable
 from moe_operator.simulator.policies.readings import total
 from moe_operator.simulator.policy import FleetState, View
 
 TUNABLE = Tunable(
     ("kv", "waiting"),
-    tuple(
-        (kv, waiting)
-        for kv in (
-            0.01,
-            0.02,
-            0.03,
-            0.05,
-            0.07,
-            0.1,
-            0.15,
-            0.2,
-            0.25,
-            0.3,
-            0.35,
-            0.4,
-            0.45,
-            0.5,
-            0.6,
-            0.7,
-            0.8,
-        )
-        for waiting in (5.0, 30.0)
-    ),
+    tuple((kv, waiting) for kv in KV_SHARES for waiting in (5.0, 30.0)),
     "KV cache use and waiting requests per group",
 )
 
