@@ -1,5 +1,6 @@
 """Telemetry: what the autoscaler, the stall watchdog and the drain rely on. Wrong figures drop or waste groups."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -393,14 +394,43 @@ class TestCollector:
         seen = collector.snapshot().pods["uid"]
         assert (seen.running, seen.failures) == (5, 1)
 
-    async def test_an_urgent_target_makes_the_next_round_come_soon_and_is_always_news(self, engine) -> None:
+    async def test_an_urgent_target_is_looked_at_between_rounds_and_always_news(self, engine) -> None:
         _, port, session = engine
         news: list[tuple[str, str]] = []
-        targets = [Target(("ns", "d"), "uid", "127.0.0.1", port, urgent=True)]
+        calm, urgent = (Target(("ns", name), name, "127.0.0.1", port) for name in ("calm", "urgent"))
+        targets = [calm, replace(urgent, urgent=True)]
         collector = Collector(session, lambda: targets, news.append, lambda: 100.0)
-        assert await collector.round()
-        assert await collector.round()
-        assert news == [("ns", "d")] * 2
+        await collector.urgent_round()
+        await collector.urgent_round()
+        assert news == [urgent.key] * 2
+        assert list(collector.snapshot().pods) == ["urgent"]
+
+    async def test_pods_of_a_deployment_are_one_piece_of_news(self, engine) -> None:
+        """Lost: reconciles, of which busy deployments would have one for each of their pods in every round."""
+        _, port, session = engine
+        news: list[tuple[str, str]] = []
+        targets = [Target(("ns", "d"), f"uid-{i}", "127.0.0.1", port) for i in range(3)]
+        collector = Collector(session, lambda: targets, news.append, lambda: 100.0)
+        await collector.round()
+        assert news == [("ns", "d")]
+        assert len(collector.snapshot().pods) == 3
+
+    async def test_a_rounds_deployments_are_spread_over_it(self) -> None:
+        """Lost: seconds in which a lost group waits until the pages of all others were read."""
+        asked: list[tuple[str, float]] = []
+        clock = asyncio.get_running_loop().time
+
+        class Recorded(Collector):
+            async def _get(self, target: Target, path: str) -> bytes | None:
+                asked.append((target.pod_uid, clock()))
+                return None
+
+        targets = [Target(("ns", f"d{i}"), f"uid-{i}", "10.0.0.1", 1) for i in range(4)]
+        collector = Recorded(None, lambda: targets, lambda _: None, clock)
+        began = clock()
+        await collector.round(0.2)
+        assert [uid for uid, _ in asked] == [t.pod_uid for t in targets]
+        assert [at - began >= 0.05 * place for place, (_, at) in enumerate(asked)] == [True] * 4
 
     async def test_a_settled_idle_pod_is_no_news(self, engine) -> None:
         server, port, session = engine

@@ -4,6 +4,8 @@ Pods of other owners, ResourceSlices and ResourceClaims are not watched: most cl
 matter only while a plan is made or a group finds no room.
 """
 
+import asyncio
+import math
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 
@@ -21,10 +23,13 @@ from moe_operator.controller.kube import (
 )
 from moe_operator.controller.store import Store
 from moe_operator.planner.facts import SiteNames
-from moe_operator.planner.inventory import Inventory, inventory_from
+from moe_operator.planner.inventory import Inventory, held_from, inventory_from
 
 #: Seconds for which a census is taken to hold: a pass over many deployments takes one.
 _HOLDS = 15.0
+#: Seconds for which one will do for what cannot wait, while the next is taken: nodes and the operator's own pods are
+#: watched, and all pods of a large cluster take seconds to list.
+_WILL_DO = 60.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,10 @@ class Holders:
         """The cluster of these nodes."""
         site = SiteNames.of(config)
         return inventory_from(nodes, self.pods, self.slices, self.claims, catalog=config.catalog, site=site)
+
+    def held(self, of: Inventory) -> dict[str, dict[str, int]] | None:
+        """What is in use of an inventory's nodes, by node and resource; None where it is not known."""
+        return held_from(of, self.pods, self.slices, self.claims)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ class Census:
         self._own: frozenset[str] = frozenset()
         """Uids of the pods that were in the cache when the last look began."""
         self._known: dict[bool, tuple[object, Inventory]] = {}
+        self._taking: asyncio.Task[None] | None = None
 
     async def inventory(self) -> Inventory:
         """The cluster as it is now; nothing is said of nodes, or of what is in use, where that may not be listed."""
@@ -99,7 +109,7 @@ class Census:
         """
         if NODE in self._store.forbidden:
             return Present(Inventory(nodes=None), frozenset())
-        await self._take()
+        await self._take(_WILL_DO)
         seen = self._holders.pods
         if seen is None:
             return Present(self._made(self._holders, in_use=True), frozenset())
@@ -107,8 +117,9 @@ class Census:
         others = [pod for pod in seen if pod["metadata"]["uid"] not in self._own | own.keys()]
         kept = [pod for uid, pod in own.items() if uid not in without]
         holders = replace(self._holders, pods=[*others, *kept])
+        facts = self.nodes()
         bound = frozenset(pod["metadata"]["uid"] for pod in seen if (pod.get("spec") or {}).get("nodeName"))
-        return Present(holders.inventory(self._store.all(NODE), self._config), bound)
+        return Present(replace(facts, held=holders.held(facts)), bound)
 
     def nodes(self) -> Inventory:
         """The cluster's nodes alone: nothing is said of what is in use."""
@@ -126,10 +137,32 @@ class Census:
             known = self._known[in_use] = (stamp, holders.inventory(nodes, self._config))
         return known[1]
 
-    async def _take(self) -> None:
-        """List what is not watched, unless that was done just now."""
+    async def _take(self, will_do: float = _HOLDS) -> None:
+        """List what is not watched, unless that was done just now; nobody waits for it while the last list is not older
+        than `will_do` seconds. Raises KubeError where it was waited for."""
+        age = math.inf if self._taken_at is None else self._clock() - self._taken_at
+        if age <= _HOLDS:
+            return
+        if self._taking is None or self._taking.done():
+            self._taking = asyncio.create_task(self._list())
+            self._taking.add_done_callback(_seen)
+        if age > will_do:
+            await asyncio.shield(self._taking)
+
+    async def _list(self) -> None:
         now = self._clock()
-        if self._taken_at is None or now - self._taken_at > _HOLDS:
-            own = frozenset(pod["metadata"]["uid"] for pod in self._store.all(POD))
-            self._holders = await list_holders(self._client)
-            self._own, self._taken_at = own, now
+        own = frozenset(pod["metadata"]["uid"] for pod in self._store.all(POD))
+        self._holders = await list_holders(self._client)
+        self._own, self._taken_at = own, now
+
+    async def close(self) -> None:
+        """Stop what runs beside the reconciles."""
+        if self._taking is not None:
+            self._taking.cancel()
+            await asyncio.wait([self._taking])
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """A failure is the next caller's: it finds the census too old."""
+    if not task.cancelled():
+        task.exception()

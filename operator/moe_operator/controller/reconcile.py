@@ -84,7 +84,7 @@ class Reconciler:
         self._clock = clock
         self._losses = losses
         self._tokens = tokens or AgentTokens()
-        census = Census(client, store, config, clock)
+        self._census = census = Census(client, store, config, clock)
         domains = ComputeDomains(client, store)
         placing = Placing(store, census, config.catalog, domains, config.unhealthy_conditions)
         asker = Asker(engine, own or OwnRequests())
@@ -126,6 +126,7 @@ class Reconciler:
         """Stop what runs beside the reconciles."""
         await self._canaries.close()
         await self._idle.close()
+        await self._census.close()
 
     async def reconcile(self, key: Key) -> Result:
         """One pass. Raises KubeError where a retry with back-off is right."""

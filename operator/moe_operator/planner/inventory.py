@@ -40,13 +40,30 @@ def inventory_from(
         (read_node(node, by_node.get(node["metadata"]["name"]), site) for node in nodes),
         key=lambda node: node.name,
     )
-    held = None
-    if pods is not None:
-        held = held_by_pods(pods)
-        claimed = slices.held(resource_claims)
-        _add_claims(held, {n: (by_node[n].resource, count) for n, count in claimed.items()}, facts)
+    held = None if pods is None else _held(facts, pods, slices, resource_claims)
     problems = [p for node in facts for p in problems_of(node, by_node.get(node.name), catalog)]
     return Inventory(tuple(facts), held, tuple(problems))
+
+
+def held_from(
+    inventory: Inventory,
+    pods: _Objects | None,
+    resource_slices: _Objects = (),
+    resource_claims: _Objects = (),
+) -> dict[str, dict[str, int]] | None:
+    """What pods hold of an inventory's nodes, by node and resource; None without `pods`, or where nodes are unknown."""
+    if pods is None or inventory.nodes is None:
+        return None
+    return _held(inventory.nodes, pods, SliceIndex(resource_slices), resource_claims)
+
+
+def _held(
+    nodes: Iterable[NodeFacts], pods: _Objects, slices: SliceIndex, resource_claims: _Objects
+) -> dict[str, dict[str, int]]:
+    held, by_node = held_by_pods(pods), slices.by_node()
+    claimed = slices.held(resource_claims)
+    _add_claims(held, {n: (by_node[n].resource, count) for n, count in claimed.items()}, nodes)
+    return held
 
 
 def inventory_from_nodes(nodes: _Objects) -> Inventory:

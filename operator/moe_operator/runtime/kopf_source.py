@@ -19,6 +19,7 @@ from kubernetes.aio.client import Configuration
 
 from moe_operator.api import names
 from moe_operator.controller.kube import Kind, Obj
+from moe_operator.runtime.kopf_storage import NoDiffs, NoProgress
 from moe_operator.runtime.source import Deliver, EventType, selector
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,8 @@ def _settings(kinds: Iterable[Kind]) -> kopf.OperatorSettings:
     # No watch of CRDs and namespaces, nor the rights for it; the resync notices kinds that come and go.
     settings.scanning.disabled = True
     settings.persistence.finalizer = f"{names.GROUP}/unused"
+    settings.persistence.diffbase_storage = NoDiffs()
+    settings.persistence.progress_storage = NoProgress()
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
     settings.watching.server_timeout = 300

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -15,9 +15,11 @@ from moe_operator.telemetry.window import PodWindow
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two rounds, and between two rounds while a group drains.
+#: Seconds between two rounds, and between two looks at groups that drain.
 INTERVAL = 5.0
 FAST_INTERVAL = 1.0
+#: Seconds of a round over which deployments are spread.
+SPREAD = 4.0
 _TIMEOUT = 2.0
 _AT_ONCE = 32
 #: Bytes of a page that are read; vLLM's has some 50 KB per rank.
@@ -74,24 +76,54 @@ class Collector:
 
     async def run(self) -> None:
         """Scrape for ever; ends only by cancellation."""
-        while True:
-            urgent = await self.round()
-            await asyncio.sleep(FAST_INTERVAL if urgent else INTERVAL)
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._all())
+            loops.create_task(self._urgent())
 
-    async def round(self) -> bool:
-        """Scrape every target once. True if one of them is urgent."""
+    async def _all(self) -> None:
+        time = asyncio.get_running_loop().time
+        while True:
+            begun = time()
+            await self.round(SPREAD)
+            await asyncio.sleep(max(FAST_INTERVAL, begun + INTERVAL - time()))
+
+    async def _urgent(self) -> None:
+        while True:
+            await asyncio.sleep(FAST_INTERVAL)
+            await self.urgent_round()
+
+    async def round(self, spread: float = 0.0) -> None:
+        """Scrape every target once. Deployments follow each other evenly over `spread` seconds: pages that come all at
+        once would keep reconciles waiting until the last was read."""
         targets = list(self._targets())
         wanted = {t.pod_uid for t in targets}
         for uid in [u for u in self._windows if u not in wanted]:
             del self._windows[uid]
         self._own.forget(wanted)
-        before = self.snapshot().pods
-        await asyncio.gather(*(self._scrape(t) for t in targets))
-        after = self.snapshot().pods
-        for key in {t.key for t in targets if t.urgent or _news(before.get(t.pod_uid), after.get(t.pod_uid))}:
-            self._on_news(key)
+        groups = _by_deployment(t for t in targets if not (spread and t.urgent))
+        pause = spread / len(groups) if groups else 0.0
+        await asyncio.gather(*(self._deployment(each, at * pause) for at, each in enumerate(groups)))
         self.last_round = self._clock()
-        return any(t.urgent for t in targets)
+
+    async def urgent_round(self) -> None:
+        """Scrape those that are urgent."""
+        groups = _by_deployment(t for t in self._targets() if t.urgent)
+        await asyncio.gather(*(self._deployment(each, 0.0) for each in groups))
+
+    async def _deployment(self, targets: Sequence[Target], delay: float) -> None:
+        """Its pods at one time, so that their news are one."""
+        if delay > 0:
+            await asyncio.sleep(delay)
+        uids = [t.pod_uid for t in targets]
+        before = [self._observation(uid) for uid in uids]
+        await asyncio.gather(*(self._scrape(t) for t in targets))
+        after = [self._observation(uid) for uid in uids]
+        if any(t.urgent for t in targets) or any(map(_news, before, after)):
+            self._on_news(targets[0].key)
+
+    def _observation(self, uid: str) -> PodObservation | None:
+        window = self._windows.get(uid)
+        return window.observation() if window is not None else None
 
     async def _scrape(self, target: Target) -> None:
         window = self._windows.setdefault(target.pod_uid, PodWindow(target.pod_uid))
@@ -138,6 +170,13 @@ class Collector:
                 return page
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None
+
+
+def _by_deployment(targets: Iterable[Target]) -> list[list[Target]]:
+    found: dict[Key, list[Target]] = {}
+    for target in targets:
+        found.setdefault(target.key, []).append(target)
+    return list(found.values())
 
 
 def _host(address: str) -> str:

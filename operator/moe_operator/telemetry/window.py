@@ -39,10 +39,13 @@ class PodWindow:
     _failures: int = 0
     _in_flight: int | None = None
     _idle_connections: int = 0
+    _observation: PodObservation | None = None
+    """Made when it is asked for first after a scrape."""
 
     def failed(self) -> None:
         """A scrape got no answer."""
         self._failures += 1
+        self._observation = None
 
     def add(
         self,
@@ -55,6 +58,7 @@ class PodWindow:
         """Take up a scrape, without what the operator itself asked for. Counters that fell were reset, and those of
         other ranks are others: what came before them does not count."""
         own = own or Own()
+        self._observation = None
         raw, self._raw = self._raw, metrics
         if raw is None or metrics.ranks != raw.ranks or metrics.counters.fell_from(raw.counters):
             self._scrapes.clear()
@@ -83,7 +87,12 @@ class PodWindow:
             self._scrapes.popleft()
 
     def observation(self) -> PodObservation | None:
-        """What is known now; None before the first scrape."""
+        """What is known since the last scrape; None before the first."""
+        if self._observation is None:
+            self._observation = self._observed()
+        return self._observation
+
+    def _observed(self) -> PodObservation | None:
         if not self._scrapes or self._progress_at is None:
             return None
         first, last = self._scrapes[0], self._scrapes[-1]
