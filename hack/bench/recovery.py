@@ -151,6 +151,8 @@ class Bench:
         (successor,) = after()
         await seen.until(lambda: self._serves(name), f"the successor of {name} serves")
         fresh = _uids(seen.of_group(successor["metadata"]["name"]))
+        # Endpoints come by another watch than pods, and may come before.
+        await seen.until(lambda: fresh <= seen.labelled.keys(), f"the pods of {name} carry the label")
         at = {
             OFF: max(seen.unlabelled[uid] for uid in old),
             UNROUTED: max(seen.unrouted[uid] for uid in old),
