@@ -111,8 +111,14 @@ def test_another_secret_in_the_spec_is_tried_at_once() -> None:
         h.apply(cached())
         await h.until(lambda: weights_ready(h)[1] == "WeightsUnauthorized", 60, "it says so")
         hub.failure = None
+        (refused,) = jobs(h)
         h.edit(weights={"credentialsSecret": "hub"})
-        await h.until(lambda: weights_ready(h)[1] == "WeightsDownloading", 10, "it is tried")
+        await h.until(
+            lambda: [j["metadata"]["uid"] != refused["metadata"]["uid"] for j in jobs(h)] == [True],
+            2,
+            "it is tried",
+        )
+        await h.until(lambda: weights_ready(h)[1] == "WeightsDownloading", 15, "the next look says so")
         await h.serve()
         assert len(jobs(h)) == 1, "the Job of the wrong Secret stays"
 
