@@ -44,8 +44,21 @@ def test_a_rise_is_answered_at_once_and_once() -> None:
     after = [groups for at, groups in made.history if at > begun]
     assert after[8] > before, "two minutes after"
     made.run(3600, lambda _: 4 * made.capacity)
-    assert max(groups for _, groups in made.history) <= 14
+    assert max(groups for _, groups in made.history) <= 16
     assert 5 <= made.desired <= 12
+
+
+def test_a_group_that_starts_is_given_up_sooner_than_one_that_serves() -> None:
+    """Lost: the cost of groups that come long after the surge that they were ordered for."""
+    made = plant(4 * plant().capacity, cold_start=900.0)
+    made.run(3600, lambda _: 4 * made.capacity)
+    serving = made.desired
+    made.run(150, lambda _: 8 * made.capacity)
+    assert made.desired > serving + 1
+    begun = made.now
+    made.run(600, lambda _: 4 * made.capacity)
+    back = next(at - begun for at, groups in made.history if at > begun and groups <= serving + 1)
+    assert back < 450, "half a cold start"
 
 
 def test_a_fall_gives_groups_up_after_the_window_and_down_to_the_floor() -> None:

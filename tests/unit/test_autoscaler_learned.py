@@ -5,9 +5,14 @@ import math
 import pytest
 
 from moe_operator.autoscaler.attainment import Within, within
+from moe_operator.autoscaler.budget import AIMED, Budget
 from moe_operator.autoscaler.capacity import Gauges, Limits, Resource, share_of
 from moe_operator.autoscaler.cold_start import KEPT, ColdStart
+from moe_operator.autoscaler.demand import Demand
+from moe_operator.autoscaler.forecast import Forecasts
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
+from moe_operator.autoscaler.lateness import Lateness, prior
+from moe_operator.autoscaler.sizing import steady_room
 
 BOUNDS = (1.0, 2.5, 5.0, math.inf)
 
@@ -67,3 +72,62 @@ def test_a_single_batch_size_says_nothing_of_the_idle_step() -> None:
     assert 0.019 <= learned.value <= 0.021
     assert IdleStepTime().value is None
     assert IdleStepTime().observed(0, 100, 0.05).value is None
+
+
+def test_requests_that_are_late_far_below_full_load_are_so_in_proportion_above() -> None:
+    """Lost: groups of a load whose long prompts delay others, given up until twice as many requests are late."""
+    seen = Lateness()
+    for at in range(100):
+        seen.observed(0.22, 0.5, 50.0, 15.0 * at)
+    curve = seen.curve(1500.0)
+    assert prior(0.22) < 1e-6
+    assert curve.at(0.22) == pytest.approx(0.01, rel=0.3)
+    assert curve.at(0.44) == pytest.approx(2 * curve.at(0.22), rel=0.1)
+    assert curve.at(0.1) < 0.001, "of less load nothing is known"
+    assert steady_room(curve, 300.0) > 1.5 * steady_room(Lateness().curve(0.0), 300.0)
+
+
+def test_what_is_bought_against_requests_that_are_always_late_is_forgotten_within_hours() -> None:
+    """Lost: a fleet of many times the need, for the rest of the day after one surge."""
+    budget = Budget()
+    assert budget.factor(10) == pytest.approx(1)
+    budget.observed(0.05 * 36_000, 36_000, 0.0)
+    assert budget.spent(10) > AIMED
+    assert budget.factor(10) == pytest.approx(1.2)
+    assert budget.steady_factor(10) == pytest.approx(12)
+    for hour in range(1, 9):
+        budget.observed(0.0, 36_000, 3600.0 * hour)
+    assert budget.steady_factor(10) < 0.1
+    assert budget.spent(10) > 0.003, "while the budget knows of it all day"
+
+
+def _demand(level: float) -> Demand:
+    return Demand(
+        level=level,
+        arrivals=level,
+        arriving=level,
+        waiting=0,
+        load=0.5,
+        saturated=False,
+        pressure=1,
+        lasts=30,
+        late=0,
+        judged=0,
+    )
+
+
+def _expected_growth(first: float, begun: float) -> float:
+    """The mean ratio of what may come, where demand went from `first` to four groups in ten minutes."""
+    forecasts = Forecasts(300.0)
+    for at in range(0, 7200, 15):
+        grown = min(max((at - begun) / 600, 0.0), 1.0)
+        forecasts.observed(_demand(first + (4 - first) * grown), float(at))
+    points = forecasts.points(7200.0)[0]
+    return sum(ratio * weight for ratio, weight in points)
+
+
+def test_that_empty_groups_fill_is_no_growth() -> None:
+    """Lost: groups against a surge that is only the first morning's first requests."""
+    steady = _expected_growth(4.0, 0.0)
+    assert _expected_growth(0.0, 0.0) == pytest.approx(steady, rel=0.01)
+    assert _expected_growth(2.0, 3600.0) > 1.01 * steady

@@ -31,8 +31,12 @@ from moe_operator.autoscaler.sizing import Sized, best_room, expected_late, size
 TICK = 15.0
 #: Groups that one pays for rather than have all requests of one group late, while the budget is spent as aimed at.
 WORTH = 36.0
-#: Of a cold start: how long fewer groups must have done before one goes; and the least, in seconds.
-_WINDOW_SHARE, _WINDOW_LEAST = 0.6, 120.0
+#: How long fewer groups must have done before one goes, in cold starts: the first while the budget of late requests is
+#: there to be spent, the sum of both while it is spent as aimed at. Within these limits, in seconds.
+_WINDOW_SHARE, _WINDOW_CAUTION = 0.6, 1.4
+_WINDOW_LEAST, _WINDOW_MOST = 120.0, 600.0
+#: Seconds for which fewer must have done before a group that starts is given up: it has cost little yet.
+_GIVES_UP = 120.0
 #: Groups that go at one time.
 _AT_ONCE = 2
 #: Groups that there may be for each that serves, and besides: what is seen of few says little of many.
@@ -198,8 +202,10 @@ class Autoscaler:
             return Want(current, None, blind)
         value = self._forecasts.value
         at_end, highest = self._forecasts.points(now)
-        worth = self.worth * self._budget.factor(demand.arrivals)
-        curve, room, most_room = self._learned(now, at_end, highest, worth)
+        caution = self._budget.factor(demand.arrivals)
+        worth = self.worth * caution
+        steady = self.worth * self._budget.steady_factor(demand.arrivals)
+        curve, room, most_room = self._learned(now, at_end, highest, worth, steady)
         up = sized(value, room, at_end, curve, worth, floor, ceiling)
         down = sized(value, most_room, highest, curve, worth, floor, ceiling)
         if down.groups < up.groups:
@@ -225,7 +231,8 @@ class Autoscaler:
             losses=losses,
         )
         self._downs.append((now, down.groups))
-        window = max(_WINDOW_LEAST, _WINDOW_SHARE * self.cold_start)
+        window = (_WINDOW_SHARE + _WINDOW_CAUTION * min(1.0, caution)) * self.cold_start
+        window = max(_WINDOW_LEAST, min(window, _WINDOW_MOST))
         while self._downs[0][0] < now - window:
             self._downs.popleft()
         most = max(current, _TIMES * self.serving + _BESIDES)
@@ -236,17 +243,21 @@ class Autoscaler:
                 self._downs.clear()
             return Want(current, numbers, blind)
         kept = max(groups for _, groups in self._downs)
+        if current > self.serving and self._downs[0][0] <= now - _GIVES_UP + TICK:
+            lately = max(groups for at, groups in self._downs if at >= now - _GIVES_UP)
+            if lately < current:
+                return Want(max(lately, self.serving), numbers)
         if kept < current and self._downs[0][0] <= now - window + TICK:
             return Want(max(kept, current - _AT_ONCE), numbers)
         higher = [at for at, groups in self._downs if groups >= current]
         since = max(higher) if higher else self._downs[0][0]
         return Want(current, numbers, held_until=since + window)
 
-    def _learned(self, now: float, at_end: Points, highest: Points, worth: float) -> _Learned:
+    def _learned(self, now: float, at_end: Points, highest: Points, worth: float, steady: float) -> _Learned:
         """Lateness by load, and the best room for what comes at the lead's end and for the most within it."""
         if self._kept is None or now - self._kept[0] >= _KEPT:
             curve = self._lateness.curve(now)
-            rooms = best_room(at_end, curve, worth), best_room(highest, curve, worth)
+            rooms = best_room(at_end, curve, worth, steady), best_room(highest, curve, worth, steady)
             self._kept = (now, (curve, *rooms))
         return self._kept[1]
 

@@ -35,6 +35,8 @@ MEMORY = 7200.0
 _SLOW, _TREND = 180.0, 600.0
 #: Demand below which ratios say nothing, in groups.
 _NOTHING = 0.05
+#: Seconds from the first request on in which empty groups fill: that demand grows then says nothing of later.
+_FILLING = 600.0
 #: Seconds for which points are kept before they are made anew.
 _KEPT = 120.0
 
@@ -59,6 +61,8 @@ class Forecasts:
     _growth: list[tuple[Growth, Growth]] = field(default_factory=list)
     _at: float | None = None
     _points: tuple[float, int, Points, Points] | None = None
+    _filled: float = math.inf
+    """When empty groups had filled."""
 
     def __post_init__(self) -> None:
         self._growth = [
@@ -67,6 +71,10 @@ class Forecasts:
 
     def observed(self, demand: Demand, now: float) -> None:
         """Compare with what was forecast for now, and forecast anew."""
+        if demand.level < _NOTHING:
+            self._filled = math.inf
+        elif self._filled == math.inf:
+            self._filled = now + _FILLING
         passed = 0.0 if self._at is None else now - self._at
         self._at = now
         value = demand.value
@@ -87,7 +95,7 @@ class Forecasts:
         self._pending.append(_Pending(now, self._forecast(demand), demand.saturated))
 
     def _judge(self, pending: _Pending, mean: float, passed: float, kept: float, now: float) -> None:
-        if pending.saturated:
+        if pending.saturated or pending.at < self._filled:
             # How much was asked for was not to be seen: that is no growth.
             return
         for which, forecast in enumerate(pending.values):

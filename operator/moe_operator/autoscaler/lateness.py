@@ -15,6 +15,10 @@ _WIDTH, _BINS = 0.05, 32
 _OWN = 0.05
 #: Observations that the prior counts for in each bin.
 _PRIOR_WEIGHT = 40.0
+#: What a bin weighs beside others before anything was seen in it: it gives way to what was seen at lower loads.
+_PULL = 1.0
+#: Observations in a bin from which on it is known.
+_KNOWN = 10.0
 #: The prior: 2 % of requests are late at this load, and half of them `_STEEPNESS`/4 further on.
 _KNEE, _KNEE_SHARE, _STEEPNESS = 0.86, 0.02, 22.0
 HALF_LIFE = 2 * 3600.0
@@ -47,14 +51,19 @@ class Lateness:
         for late, judged, before in zip(
             self._late.present(now), self._judged.present(now), _PRIOR, strict=True
         ):
-            weight = judged + _PRIOR_WEIGHT
-            block = ((late + before * _PRIOR_WEIGHT) / weight, weight, 1)
+            block = ((late + before * _PRIOR_WEIGHT) / (judged + _PRIOR_WEIGHT), judged + _PULL, 1)
             while blocks and blocks[-1][0] > block[0]:
                 value, other, count = blocks.pop()
                 whole = other + block[1]
                 block = ((value * other + block[0] * block[1]) / whole, whole, count + block[2])
             blocks.append(block)
-        return Curve([value for value, _, count in blocks for _ in range(count)])
+        values = [value for value, _, count in blocks for _ in range(count)]
+        known = [at for at, judged in enumerate(self._judged.present(now)) if judged >= _KNOWN]
+        # Beyond what is known at least in proportion to the load: so often a request meets what delays it, as a long
+        # prompt of another.
+        for at in range(known[-1] + 1, _BINS) if known else ():
+            values[at] = max(values[at], min(1.0, values[known[-1]] * (at + 0.5) / (known[-1] + 0.5)))
+        return Curve(values)
 
 
 class Curve:

@@ -14,6 +14,8 @@ from moe_operator.autoscaler.lateness import Curve
 #: in their stride needs a higher floor, not an autoscaler.
 _ROOMS = tuple(0.7 + 0.15 * step for step in range(16))
 _STEPS = (-0.1, -0.05, 0.05, 0.1)
+#: Rooms for demand that does not change: long prompts make requests late far below full load.
+_STEADY_ROOMS = tuple(1 / (0.025 * step) for step in range(44, 6, -1))
 #: More room has to save that share of the cost: rare surges are not to make it jump up and down.
 _CLEARLY = 0.05
 
@@ -37,19 +39,29 @@ def expected_late(points: Points, curve: Curve, load: float) -> float:
     return late / whole
 
 
-def best_room(points: Points, curve: Curve, worth: float) -> float:
-    """Groups for each group's worth of demand, with the least cost.
+def steady_room(curve: Curve, worth: float) -> float:
+    """Groups for each group's worth of demand, with the least cost if demand stays as it is."""
+    return min(_STEADY_ROOMS, key=lambda room: room + worth * curve.at(1 / room))
 
-    `worth`: groups that one pays for rather than have all requests of one group late.
+
+def best_room(points: Points, curve: Curve, worth: float, steady: float) -> float:
+    """Groups for each group's worth of demand, with the least cost where it may turn out as in `points`; no fewer than
+    are worth having where it does not change.
+
+    `worth`: groups that one pays for rather than have all requests of one group late; `steady`: the same where demand
+    does not change.
     """
     best, cost = _ROOMS[0], math.inf
+    least = steady_room(curve, steady)
     for room in _ROOMS:
+        if room < least:
+            continue
         if room >= cost:
             break  # even with no late request
         mine = room + worth * expected_late(points, curve, 1 / room)
         if mine < cost * (1 - _CLEARLY * (room - best)):
             best, cost = room, mine
-    for room in [best + step for step in _STEPS]:
+    for room in [max(least, best + step) for step in _STEPS]:
         mine = room + worth * expected_late(points, curve, 1 / room)
         if mine < cost:
             best, cost = room, mine
