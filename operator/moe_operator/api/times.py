@@ -1,6 +1,7 @@
 """Times as Kubernetes writes them (RFC 3339, UTC) and as the operator computes (seconds since the epoch)."""
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
@@ -21,8 +22,7 @@ def format_time(seconds: float) -> str:
 def read_rfc3339(text: str) -> float:
     """Seconds since the epoch of a time that people wrote. Raises ValueError for any that RFC 3339 does not know: one
     without its offset would be another moment in each place where it is read."""
-    if not _RFC_3339.fullmatch(text):
-        raise ValueError(
-            f"{text[:64]!r} is no time: write it as 2027-01-15T18:00:00Z, or +01:00 in place of Z"
-        )
-    return datetime.fromisoformat(text.upper().replace("Z", "+00:00")).timestamp()
+    if _RFC_3339.fullmatch(text):
+        with suppress(ValueError):  # the 31st of February
+            return datetime.fromisoformat(text.upper().replace("Z", "+00:00")).timestamp()
+    raise ValueError(f"{text[:64]!r} is no time: write it as 2027-01-15T18:00:00Z, or +01:00 in place of Z")

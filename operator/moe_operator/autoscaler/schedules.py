@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from moe_operator.api.spec import ScheduleSpec, Weekday
@@ -61,32 +62,33 @@ def floor_at(schedules: Sequence[ScheduleSpec], now: float, lead: float) -> Sche
 
 
 def _windows(schedule: ScheduleSpec, now: float) -> Iterator[_Window]:
-    """Those around now, in order; such as follow each other without a gap are one."""
+    """Those around now, in order."""
     zone = time_zone(schedule.time_zone)
     if zone is None:
         return
+    days = tuple(_WEEK.index(day) for day in schedule.days) if schedule.days is not None else tuple(range(7))
     today = datetime.fromtimestamp(now, zone).date()
-    days = [today + timedelta(days=offset) for offset in range(-_AROUND, _AROUND + 1)]
-    held: _Window | None = None
-    for day in days:
-        if schedule.days is not None and _WEEK[day.weekday()] not in schedule.days:
+    for begins, ends in _spans(days, schedule.begins, schedule.ends, zone, today):
+        yield _Window(schedule, zone, begins, ends)
+
+
+@lru_cache(maxsize=4096)
+def _spans(
+    days: tuple[int, ...], begins: str, ends: str, zone: ZoneInfo, today: date
+) -> tuple[tuple[float, float], ...]:
+    """Beginning and end of the windows around a day; such as follow each other without a gap are one."""
+    found: list[tuple[float, float]] = []
+    next_day = timedelta(days=ends <= begins)
+    for offset in range(-_AROUND, _AROUND + 1):
+        day = today + timedelta(days=offset)
+        if day.weekday() not in days:
             continue
-        over_midnight = schedule.ends <= schedule.begins
-        window = _Window(
-            schedule,
-            zone,
-            min(_moments(day, schedule.begins, zone)),
-            max(_moments(day + timedelta(days=over_midnight), schedule.ends, zone)),
-        )
-        if held is not None and window.begins <= held.ends:
-            held = _Window(schedule, zone, held.begins, window.ends)
-            continue
-        if held is not None:
-            yield held
-        held = window
-    if held is not None:
-        endless = held.ends - held.begins > _AROUND * 86400
-        yield _Window(schedule, zone, held.begins, math.inf) if endless else held
+        begin, end = min(_moments(day, begins, zone)), max(_moments(day + next_day, ends, zone))
+        if found and begin <= found[-1][1]:
+            begin = found.pop()[0]
+        found.append((begin, end))
+    endless = bool(found) and found[0][1] - found[0][0] > _AROUND * 86400
+    return ((found[0][0], math.inf),) if endless else tuple(found)
 
 
 def _moments(day: date, clock: str, zone: ZoneInfo) -> tuple[float, float]:

@@ -130,6 +130,10 @@ def _header(picture: Picture, when: _When) -> Iterator[str]:
         scaling = status.scaling
         granted = "" if scaling.granted is None else f", {scaling.granted} granted"
         yield _field("scaling", f"{scaling.desired} wanted{granted}: {scaling.reason}: {scaling.message}")
+        if floor := scaling.floor:
+            yield _field("floor", floor.message)
+        if scaling.ignored:
+            yield _field("ignored", scaling.ignored)
         if waiting := scaling.waiting:
             at = parse_time(waiting.since)
             since = (
