@@ -287,9 +287,15 @@ _OWN = {
 }
 
 
+#: Decisions that change nothing: which of them it is hangs on what was learned, which a restart forgets.
+_HELD = {"NoGroupServes", "Observing", "WithinObjective"}
+
+
 def _normal(value: Any) -> Any:
     if isinstance(value, dict):
         out: dict[str, Any] = {}
+        if value.get("reason") in _HELD:
+            value = {**value, "reason": "held", "message": ""}
         for key, inner in value.items():
             if key in _TIMES or key in _OWN:
                 continue

@@ -351,10 +351,12 @@ def _profile(deployment: ModelDeployment, load: Load, before: Profile | None) ->
 def _status(old: ScalingStatus | None, decision: ScalingDecision, now: float) -> ScalingStatus:
     """A decision with the same outcome for the same reason is no news: its numbers are in the metrics.
 
-    Nor is one that is still being made: under load it comes and goes with every look.
+    Nor is one that is still being made: under load it comes and goes with every look. But that a group serves is news.
     """
     same = old is not None and old.desired == decision.desired
-    making = decision.reason is ScalingReason.OBSERVING
+    making = decision.reason is ScalingReason.OBSERVING and (
+        old is None or old.reason != ScalingReason.NO_GROUP_SERVES.value
+    )
     if old and same and old.advised == decision.advised and (making or old.reason == decision.reason.value):
         return old
     return ScalingStatus(
