@@ -34,7 +34,7 @@ class Idle:
     quiet: float | None = None
     """Seconds for which no request came; None: not known."""
     recent: bool = False
-    """Whether a request was seen within `after`."""
+    """Whether a group is there that was seen to have a request within `after`."""
 
     @property
     def over(self) -> bool:

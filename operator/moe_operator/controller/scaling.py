@@ -220,7 +220,7 @@ class Scaler:
                 after,
                 spec.scale_to_zero_after,
                 kept.idleness.quiet(load.clock),
-                recent=seen is not None and load.clock - seen < after,
+                recent=bool(load.activity) and seen is not None and load.clock - seen < after,
             )
         inputs = ScalingInputs(
             mode=spec.mode,
@@ -264,6 +264,13 @@ class Scaler:
             kept.autoscaler.cold_start = kept.starts.expected
         kept.born = {name: kept.born.get(name, load.clock) for name in (*load.serving, *load.draining)}
         return kept
+
+
+def held(deployment: ModelDeployment) -> Scale:
+    """What was decided last, for a deployment whose spec says nothing."""
+    old = deployment.status.scaling
+    desired = old.desired if old is not None else deployment.status.groups.desired
+    return Scale(desired, desired, old, None, floor=desired, standing=desired)
 
 
 def was_at_zero(deployment: ModelDeployment) -> bool:
