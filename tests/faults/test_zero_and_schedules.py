@@ -368,3 +368,24 @@ def test_an_unknown_zone_stops_the_spec_and_nothing_that_runs() -> None:
         await h.serve(2)
 
     play(scenario, settings=EngineSettings(requests=2))
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_where_gpus_are_scarce_a_schedule_is_a_floor(scheduled: bool) -> None:
+    """Three nodes, all of them held by a model of lower priority."""
+
+    def wanted(name: str, replicas: int, **scaling: Any) -> Any:
+        hardware = {"accelerator": "B200", "gpusPerGroup": 8}
+        limits = {"mode": "External", "maxGroups": 6, **scaling}
+        return manifest(replicas, name, hardware=hardware, scaling=limits)
+
+    async def scenario(h: Harness) -> None:
+        always = {"schedules": [_office("00:00", "00:00", 3)]} if scheduled else {}
+        h.apply(wanted("tiny", 3, **always))
+        await h.serve(3)
+        h.apply(wanted("urgent", 1, priority=100))
+        await h.rest(300)
+        assert len(h.serving()) == (3 if scheduled else 2)
+        assert len(h.serving("urgent")) == (0 if scheduled else 1)
+
+    play(scenario, nodes=3)

@@ -199,7 +199,7 @@ class ScheduleSpec(ApiModel):
     days: Annotated[list[Weekday], Field(min_length=1, max_length=7), WHOLE_LIST] | None = None
     """Days on which it begins; default: every day."""
     begins: Annotated[TimeOfDay, Field(alias="from")]
-    """When the groups are to serve. They are made earlier, by as much as a start takes."""
+    """When the groups are to serve, as `"07:30"`. They are made earlier, by as much as a start takes."""
     ends: Annotated[TimeOfDay, Field(alias="to")]
     """Until when; at or before `from`: on the next day. `from: "00:00"` and `to: "00:00"` are a whole day."""
     time_zone: Annotated[str, Field(min_length=1, max_length=64, pattern=_ZONE)] = "UTC"
