@@ -95,3 +95,12 @@ def test_without_a_known_start_it_says_what_is_usual(
     _put(asleep, {"minGroups": 0, "scaleToZeroAfter": "30m"})
     assert kubectl_moe.main(["wake", "tiny"]) == 0
     assert "no start was seen yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", ["0s", "9999999h"])
+def test_a_length_that_makes_no_sense_is_refused(
+    asleep: Answers, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kubectl_moe.main(["wake", "tiny", "--for", given]) == 2
+    assert asleep.patches == []
+    assert "between 1m and 8760h" in capsys.readouterr().err

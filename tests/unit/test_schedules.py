@@ -264,7 +264,17 @@ def test_times_of_people_are_read_as_the_rfc_has_them(text: str, seconds: float)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "soon", "2h", "2027-01-15", "2027-01-15T12:00:00", "1800000000", "2027-13-15T12:00:00Z"]
+    "text",
+    [
+        "",
+        "soon",
+        "2h",
+        "2027-01-15",
+        "2027-01-15T12:00:00",
+        "1800000000",
+        "2027-13-15T12:00:00Z",
+        "9999-12-31T23:59:59-01:00",
+    ],
 )
 def test_what_is_no_moment_is_refused(text: str) -> None:
     """One without its offset would be another moment wherever the operator runs."""

@@ -23,6 +23,6 @@ def read_rfc3339(text: str) -> float:
     """Seconds since the epoch of a time that people wrote. Raises ValueError for any that RFC 3339 does not know: one
     without its offset would be another moment in each place where it is read."""
     if _RFC_3339.fullmatch(text):
-        with suppress(ValueError):  # the 31st of February
-            return datetime.fromisoformat(text.upper().replace("Z", "+00:00")).timestamp()
+        with suppress(ValueError, OverflowError):  # the 31st of February; a year that UTC does not have
+            return datetime.fromisoformat(text.upper().replace("Z", "+00:00")).astimezone(UTC).timestamp()
     raise ValueError(f"{text[:64]!r} is no time: write it as 2027-01-15T18:00:00Z, or +01:00 in place of Z")

@@ -10,10 +10,13 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.times import format_time, read_rfc3339
 from moe_operator.autoscaler.cold_start import PRIOR
 from moe_operator.cli.cluster import read_status, send_patch
-from moe_operator.cli.errors import ClusterError
+from moe_operator.cli.errors import ClusterError, UsageError
 from moe_operator.cli.manifest import deployment_of
 from moe_operator.cli.undo import MANAGER
 from moe_operator.cli.units import span
+
+#: Seconds for which one may be woken.
+_LEAST, _MOST = 60.0, 365 * 86400.0
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -26,6 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _wake(arguments: argparse.Namespace) -> int:
+    if not _LEAST <= arguments.seconds <= _MOST:
+        raise UsageError("--for must be between 1m and 8760h; for good, set scaling.minGroups")
     obj = read_status(arguments.kubeconfig, arguments.namespace, arguments.name).obj
     deployment, now = deployment_of(obj), time.time()
     if deployment.spec.scaling.max_groups == 0:
