@@ -280,3 +280,15 @@ def test_names_are_escaped_in_pictures() -> None:
 
 def test_an_empty_chart_is_a_chart() -> None:
     ET.fromstring(charts.svg(Chart("Nothing", "s", [])))
+
+
+@pytest.mark.parametrize(("window", "last"), [("0s", 1), ("1h", 4)])
+def test_the_window_of_the_manifest_is_simulated(
+    tmp_path: Path, trace: str, capsys: pytest.CaptureFixture[str], window: str, last: int
+) -> None:
+    """Lost: the answer to what a shorter window would cost, which nobody wants to find out in production."""
+    manifest = _manifest(tmp_path, scaling={"maxGroups": 4, "scaleDown": {"window": window}})
+    asked = ("-f", manifest, "--trace", trace, "--start-groups", "4", "--policy", "operator", "-o", "json")
+    assert kubectl_moe.main(["simulate", *asked]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["policies"]
+    assert found["byMinute"]["ready"][-1] == last

@@ -279,6 +279,16 @@ def test_a_loss_that_an_event_tells_is_told_once() -> None:
     assert [e.step for e in picture(seen, NOW).timeline].count("lost") == 1
 
 
+def test_a_decision_that_an_event_tells_is_told_once_with_its_numbers_of_then() -> None:
+    """The status has only those of now."""
+    without = [one for one in picture(story(), NOW).timeline if one.step == "scaling"]
+    assert len(without) == 1
+    note = "1 → 2 groups: the load is that of 0.9 full groups"
+    event = event_object(note, "DemandGrows", "Scale", round(NOW - without[0].at) + 1)
+    (told,) = [one for one in picture(story(events=[event]), NOW).timeline if one.step == "scaling"]
+    assert (told.reason, told.text) == ("DemandGrows", note)
+
+
 def test_a_group_that_drained_and_stays_is_told() -> None:
     """Else it was about to go, and then it serves, and nobody says why."""
     events = [

@@ -21,6 +21,7 @@ _STEPS = {
     "Replace": "lost",
     "Delete": "deleted",
     "Plan": "stalled",
+    "Scale": "scaling",
 }
 #: Seconds around an Event within which the status speaks of the same thing.
 _SAME = 60.0
@@ -113,6 +114,8 @@ def _of_status(deployment: ModelDeployment) -> Iterator[Entry]:
 def _known(entry: Entry, others: Sequence[Entry]) -> bool:
     """Whether an Event says the same as the status."""
     return any(
-        one.step == entry.step == "lost" and one.reason == entry.reason and abs(one.at - entry.at) <= _SAME
+        one.step == entry.step
+        and (one.step == "scaling" or (one.step == "lost" and one.reason == entry.reason))
+        and abs(one.at - entry.at) <= _SAME
         for one in others
     )

@@ -6,7 +6,7 @@ writes, `status_writer` says what came of it, `requeue` when to look again. A de
 pass of its own: `leaving`.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from moe_operator.api import names, reasons
@@ -37,7 +37,7 @@ from moe_operator.controller.pass_state import Decision, PassState
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.requeue import LEAST, soonest, waits
-from moe_operator.controller.scaling import Scaler
+from moe_operator.controller.scaling import Advice, Scaler
 from moe_operator.controller.sharing import Sharing
 from moe_operator.controller.status_writer import StatusWriter
 from moe_operator.controller.store import Key, Store
@@ -81,6 +81,7 @@ class Reconciler:
         `provisions` what the cluster lacks for a plan, or None; `own`: where what the operator asks of engines is
         counted, for telemetry to leave out; `faults`: of GPUs, as telemetry saw them come."""
         self._store = store
+        self._snapshot = snapshot
         self._clock = clock
         self._losses = losses
         self._tokens = tokens or AgentTokens()
@@ -122,6 +123,10 @@ class Reconciler:
             self._observer, self._actor, self._status, self._weights.removal, finalizer, self._parent, events
         )
 
+    def advice(self) -> Iterator[Advice]:
+        """How many groups Auto has, or would have, of each deployment."""
+        return self._scaler.advice(self._snapshot().taken_at)
+
     async def close(self) -> None:
         """Stop what runs beside the reconciles."""
         await self._canaries.close()
@@ -137,6 +142,8 @@ class Reconciler:
             # Owner references let the garbage collector take the children.
             self._forget(key)
             return Result()
+        if ending:
+            self._scaler.forget(key)
         trouble = None
         try:
             deployment = parse(obj)

@@ -1,6 +1,6 @@
 """Brings what was measured of the groups before the autoscaler, and its decision into the status."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moe_operator.api.base import parse_duration
@@ -9,7 +9,7 @@ from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.spec import ScalingMode
 from moe_operator.api.status import ScalingStatus, ThroughputStatus
 from moe_operator.api.times import format_time
-from moe_operator.autoscaler.auto import TICK, Autoscaler, Profile, Want
+from moe_operator.autoscaler.auto import AT_ONCE, TICK, Autoscaler, Numbers, Profile, Want
 from moe_operator.autoscaler.cold_start import ColdStart
 from moe_operator.autoscaler.decide import ScalingDecision, ScalingInputs, base, decide, limits
 from moe_operator.autoscaler.reading import Buckets, Reading
@@ -19,6 +19,8 @@ from moe_operator.planner.wants import TIME_PER_OUTPUT_TOKEN, TIME_TO_FIRST_TOKE
 from moe_operator.telemetry.engine_counters import EngineCounters
 from moe_operator.telemetry.observation import Snapshot
 
+#: Seconds after which a look that was due is overdue: what the last one found is not told any longer.
+_OVERDUE = 60.0
 #: A pod's figures are current while no more scrapes than this failed in a row.
 _TOLERATED_FAILURES = 1
 _STARTING = (GroupState.STARTING, GroupState.ADMITTABLE, GroupState.SUSPECT)
@@ -65,6 +67,21 @@ class Scale:
     """Whether a rollout may make more than these meanwhile."""
     given_up: frozenset[str] = frozenset()
     """Groups that go for other deployments, by name; those that drain already do not come back."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What Auto has, or would have in the other modes, and of what that was made."""
+
+    key: Key
+    groups: int
+    """Within the limits. While a group gives no current figures never fewer than there are."""
+    silent: int
+    """Groups that serve and give no current figures."""
+    numbers: Numbers | None
+    """None where nothing was measured, or there is nothing to decide."""
+    until: float | None
+    """When it is to be renewed, by telemetry's clock; None: when something changes."""
 
 
 def load_of(views: Sequence[GroupView], snapshot: Snapshot) -> Load:
@@ -134,10 +151,12 @@ class Scaler:
     """Keeps an autoscaler for every deployment: what it learned is in memory, the last decision in the status."""
 
     _kept: dict[Key, _Deployment] = field(default_factory=dict)
+    _advice: dict[Key, Advice] = field(default_factory=dict)
 
     def forget(self, key: Key) -> None:
         """The deployment is gone."""
         self._kept.pop(key, None)
+        self._advice.pop(key, None)
 
     def scale(self, deployment: ModelDeployment, load: Load, now: float) -> Scale:
         """Decide. The last decision is read from the status, so that it survives the operator."""
@@ -152,23 +171,37 @@ class Scaler:
             starting=load.starting,
         )
         floor, ceiling = limits(inputs)
-        decides = inputs.mode is not ScalingMode.EXTERNAL and floor < ceiling
-        number = base(inputs)
-        want = self._want(deployment, load, number, floor) if decides else Want(number, None)
+        number, auto = base(inputs), inputs.mode is ScalingMode.AUTO
+        decides = floor < ceiling
+        # Whoever else decides has its own pace.
+        at_once = AT_ONCE if auto else number
+        want = self._want(deployment, load, number, floor, at_once) if decides else Want(number, None)
         decision = decide(inputs, want)
-        minimum = min(floor, decision.desired) if inputs.mode is ScalingMode.AUTO else decision.desired
+        numbers, minimum = decision.numbers, min(floor, decision.desired) if auto else decision.desired
         # While nothing is asked of the fewest groups, telemetry's news bring the next look.
-        busy = decision.desired > floor or want.blind or (want.numbers is not None and want.numbers.level > 0)
+        asked = numbers.level > 0 if numbers is not None else bool(load.serving)
+        busy = asked or want.blind or decision.recommended > max(floor, 1)
+        again = TICK if decides and busy else None
+        until = None if again is None else load.clock + again
+        self._advice[deployment.key] = Advice(
+            deployment.key, decision.recommended, want.blind, numbers, until
+        )
         return Scale(
             decision.desired,
             minimum,
             _status(old, decision, now),
-            TICK if decides and busy else None,
+            again,
             floor=floor,
             losses=_losses(decision, floor),
         )
 
-    def _want(self, deployment: ModelDeployment, load: Load, number: int, floor: int) -> Want:
+    def advice(self, clock: float) -> Iterator[Advice]:
+        """Of all deployments, but where a look is overdue. `clock`: telemetry's."""
+        for one in self._advice.values():
+            if one.until is None or clock < one.until + _OVERDUE:
+                yield one
+
+    def _want(self, deployment: ModelDeployment, load: Load, number: int, floor: int, at_once: int) -> Want:
         kept = self._of(deployment, load)
         autoscaler = kept.autoscaler
         for name, group in (*load.serving.items(), *load.draining.items()):
@@ -178,7 +211,7 @@ class Scaler:
             kept.looked, kept.want = load.clock, None
             autoscaler.look(load.clock, {name: kept.born.get(name) for name in load.serving}, load.draining)
         if kept.want is None or kept.want[0] != number:
-            kept.want = (number, autoscaler.want(load.clock, number, floor, UNBOUNDED))
+            kept.want = (number, autoscaler.want(load.clock, number, floor, UNBOUNDED, at_once))
         return kept.want[1]
 
     def _of(self, deployment: ModelDeployment, load: Load) -> _Deployment:
@@ -193,6 +226,8 @@ class Scaler:
         if newest is not None and newest.group != kept.started:
             kept.started, kept.starts = newest.group, kept.starts.observed(newest.total)
             kept.autoscaler.cold_start = kept.starts.expected
+        window = deployment.spec.scaling.scale_down.window
+        kept.autoscaler.window = None if window is None else parse_duration(window)
         kept.born = {name: kept.born.get(name, load.clock) for name in (*load.serving, *load.draining)}
         return kept
 

@@ -55,6 +55,10 @@ class StatusWriter:
         self._store.upsert(MODEL_DEPLOYMENT, fresh)
         # The version that was written to was this very object's: it is there.
         state.parent_seen = state.parent_seen or not fresh["metadata"].get("deletionTimestamp")
+        before, after = deployment.status.scaling, status.scaling
+        if before and after and before.desired != after.desired:
+            note = f"{before.desired} → {after.desired} groups: {after.message}"
+            await self._events.emit(deployment, "Normal", after.reason, "Scale", note)
         for condition in status.conditions:
             if condition.type == reasons.STALLED and not _said(condition, deployment.status.conditions):
                 await self._events.emit(deployment, "Warning", condition.reason, "Plan", condition.message)

@@ -40,6 +40,7 @@ from moe_operator.runtime.reporting import (
     group_counts,
     oldest,
     readiness,
+    scaling,
     scraped,
     stalled,
     weights_bytes,
@@ -195,6 +196,7 @@ class Process:
             stalled=lambda: stalled(self.store) if self._leads else (),
             weights=lambda: weights_bytes(self.store) if self._leads else (),
             starts=lambda: cold_starts(self.store) if self._leads else (),
+            scaling=lambda figure: scaling(self._reconciler.advice(), figure) if self._leads else (),
         )
 
     # --- life -----------------------------------------------------------------------------------------
