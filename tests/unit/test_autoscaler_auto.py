@@ -82,7 +82,7 @@ def test_a_window_of_the_users_holds_instead_of_a_part_of_the_cold_start() -> No
 
     learned = first_fall(None)
     assert first_fall(0.0) <= learned - 150
-    assert first_fall(1200.0) >= learned + 900
+    assert first_fall(1800.0) >= learned + 900
 
 
 @pytest.mark.parametrize("busy", [240.0, 3600.0])
