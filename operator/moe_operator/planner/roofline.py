@@ -134,6 +134,11 @@ class Step:
         return max(memory, sequences * self._compute) + sequences * self._per_sequence + self._launches
 
 
+def idle_step(architecture: Architecture, load: Load) -> float:
+    """Seconds of a step of a group with next to nothing to do: one sequence on each rank."""
+    return Step(architecture, load).seconds(1)
+
+
 def prefill_rate(architecture: Architecture, load: Load, prompt: int) -> float:
     """Tokens per second that one GPU reads of prompts of this length, other work aside."""
     attention = prompt_flops(architecture, prompt) / (load.speeds.attention * ATTENTION_EFFICIENCY)
