@@ -52,6 +52,9 @@ class Forecasts:
     """The forecasters of a deployment, for a `lead` (s) that may change as cold starts are learned."""
 
     lead: float
+    sure_from: float = -math.inf
+    """Until then a look says something of itself, and nothing of what comes of it: what gauges are averaged over has
+    only begun."""
     _levels: deque[tuple[float, float]] = field(default_factory=deque)
     _pending: deque[_Pending] = field(default_factory=deque)
     _recent: deque[tuple[float, float]] = field(default_factory=deque)
@@ -70,6 +73,9 @@ class Forecasts:
         passed = 0.0 if self._at is None else now - self._at
         self._at = now
         value = demand.value
+        if now < self.sure_from:
+            for begun in (self._levels, self._recent, self._pending):
+                begun.clear()
         self._levels.append((now, value))
         while self._levels[0][0] < now - _TREND:
             self._levels.popleft()

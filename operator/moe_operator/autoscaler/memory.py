@@ -18,6 +18,7 @@ from moe_operator.autoscaler.cold_start import ColdStart
 from moe_operator.autoscaler.decayed import Decayed
 from moe_operator.autoscaler.demand import WORK, DemandMeter
 from moe_operator.autoscaler.forecast import MEMORY, Forecaster, Forecasts
+from moe_operator.autoscaler.group_window import SMOOTHED
 from moe_operator.autoscaler.growth import Growth
 from moe_operator.autoscaler.idle_step_time import HALF_LIFE as IDLE_HALF_LIFE
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
@@ -181,6 +182,7 @@ def restored(memory: Memory, profile: Profile, now: float, age: float) -> tuple[
     made._lateness._judged = _decayed(old.judged, lateness.HALF_LIFE, now)
     made._forecasts = Forecasts(old.lead)
     made._forecasts.lead = made.lead
+    made._forecasts.sure_from = now + SMOOTHED
     made._forecasts._errors = list(old.errors)
     for (end, most), seen in zip(made._forecasts._growth, old.growth, strict=True):
         end._seen = _decayed(seen[0], growth.HALF_LIFE, now)

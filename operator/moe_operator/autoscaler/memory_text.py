@@ -122,7 +122,7 @@ def read(text: str, of_version: str) -> Memory:
         raise UnusableError(Unusable.DAMAGED, "its text is not as it was written")
     try:
         memory = _memory(dict(part.split("=", 1) for part in body.split(";")))
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, OverflowError) as error:
         raise UnusableError(Unusable.DAMAGED, f"its text cannot be read: {error!r}") from error
     if wrong := next(_impossible(memory), None):
         raise UnusableError(Unusable.OUT_OF_BOUNDS, f"{wrong} is none that groups can have")
@@ -130,7 +130,7 @@ def read(text: str, of_version: str) -> Memory:
 
 
 def _memory(parts: dict[str, str]) -> Memory:
-    """Raises KeyError, ValueError, IndexError."""
+    """Raises KeyError, ValueError, IndexError, OverflowError."""
     ranks, slots, ttft, tpot, planned = _numbers(parts["of"], 5)
     profile = Profile(int(_known(ranks)), int(_known(slots)), ttft, tpot, planned)
     sums = _floats(parts["idle"], 6) if parts["idle"] else ()

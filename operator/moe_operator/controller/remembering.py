@@ -65,7 +65,7 @@ def _age(learned: LearnedStatus, now: float) -> float:
     """Seconds. Raises UnusableError."""
     try:
         at = parse_time(learned.time)
-    except ValueError:
+    except (ValueError, OverflowError):
         at = None
     if at is None:
         raise UnusableError(Unusable.DAMAGED, f"{str(learned.time)[:32]!r} is no time")
