@@ -26,7 +26,9 @@ def learned(hours: float = 3.0, **overrides: Any) -> tuple[Plant, Memory]:
     made = plant(groups=5, **overrides)
     made.run(
         hours * 3600,
-        lambda now: made.capacity * (3 + math.sin(now / 900) + 0.3 * math.sin(now * 7.1) + (now % 4000 > 3000)),
+        lambda now: (
+            made.capacity * (3 + math.sin(now / 900) + 0.3 * math.sin(now * 7.1) + (now % 4000 > 3000))
+        ),
     )
     memory = snapshot(made.autoscaler, STARTS, made.now)
     assert memory is not None

@@ -174,7 +174,9 @@ def test_what_another_version_wrote_hides_nothing_of_the_rest() -> None:
 
 @pytest.mark.parametrize("absolute", [False, True])
 def test_lines_fit_a_terminal(absolute: bool) -> None:
-    long = found(message="word " * 300, history=[change(3e6 - at, 100, 256, "LoadFitsInFewer") for at in range(9)])
+    long = found(
+        message="word " * 300, history=[change(3e6 - at, 100, 256, "LoadFitsInFewer") for at in range(9)]
+    )
     text = explanation_text(long, absolute=absolute)
     assert max(map(len, text.splitlines())) <= WIDTH
 

@@ -16,7 +16,7 @@ from factories.plans import plan_manifest, report
 from moe_operator.cli import charts, kubectl_moe
 from moe_operator.cli.charts import Chart, Line
 from moe_operator.simulator.candidates import candidates
-from moe_operator.simulator.engine_model import engines
+from moe_operator.simulator.engine_model import EngineModel, engines
 from moe_operator.simulator.planned_engine import planned_engine
 from moe_operator.simulator.result import Objective
 
@@ -280,3 +280,22 @@ def test_names_are_escaped_in_pictures() -> None:
 
 def test_an_empty_chart_is_a_chart() -> None:
     ET.fromstring(charts.svg(Chart("Nothing", "s", [])))
+
+
+@pytest.mark.parametrize(
+    "engine", sorted(engines().values(), key=lambda one: one.name), ids=lambda one: one.name
+)
+def test_the_step_without_load_that_is_planned_is_near_the_measured_one(engine: EngineModel) -> None:
+    """What autoscalers begin with at a first start: twice off, and an idle fleet looks half full."""
+    found = report(
+        plan_manifest(
+            engine.models[0],
+            engine.accelerator,
+            model={"precision": engine.precision},
+            hardware={"gpusPerGroup": engine.gpus},
+            parallelism={"tensor": engine.gpus // engine.ranks},
+        )
+    )
+    assert found.plan.sizing is not None
+    planned = found.plan.sizing.idle_step_microseconds * 1e-6
+    assert planned == pytest.approx(engine.step_seconds(1, 0, 2000), rel=0.3)

@@ -158,8 +158,7 @@ def snapshot(autoscaler: Autoscaler, starts: ColdStart, now: float) -> Memory | 
         late=tuple(autoscaler._lateness._late.present(now)),
         judged=tuple(autoscaler._lateness._judged.present(now)),
         growth=tuple(
-            (tuple(end._seen.present(now)), tuple(most._seen.present(now)))
-            for end, most in forecasts._growth
+            (tuple(end._seen.present(now)), tuple(most._seen.present(now))) for end, most in forecasts._growth
         ),
     )
 

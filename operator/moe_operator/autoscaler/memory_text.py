@@ -228,4 +228,3 @@ def _impossible(memory: Memory) -> Iterator[str]:
         yield "the lateness by load"
     if any(sum(bins) > _MOST_SECONDS for both in memory.growth for bins in both):
         yield "the growth of demand"
-

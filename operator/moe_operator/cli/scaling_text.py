@@ -27,7 +27,9 @@ def explanation_text(found: Explanation, *, absolute: bool = False) -> str:
         parts.append(section("HELD BACK", [field(hold.by, hold.text) for hold in found.holds]))
         if scaling.learned is not None:
             since = when.since(scaling.learned.time).strip(" ()")
-            parts.append(section(f"LEARNED ({since})" if since else "LEARNED", list(_learned(scaling.learned))))
+            parts.append(
+                section(f"LEARNED ({since})" if since else "LEARNED", list(_learned(scaling.learned)))
+            )
         parts.append(_changes(scaling.history, when))
     return "\n\n".join(part for part in parts if part)
 
@@ -44,17 +46,27 @@ def _header(found: Explanation, when: When) -> Iterator[str]:
         f" {later * 1000:g} ms per output token",
     )
     if scaling is None:
-        yield field("wanted", "not known: the operator has not decided yet; does it run, and serve this namespace?")
+        yield field(
+            "wanted", "not known: the operator has not decided yet; does it run, and serve this namespace?"
+        )
         return
     changed = parse_time(scaling.last_change_time)
-    since = "" if changed is None else f" since {when.age(changed)}" if when.absolute else f" for {when.age(changed)}"
+    since = (
+        ""
+        if changed is None
+        else f" since {when.age(changed)}"
+        if when.absolute
+        else f" for {when.age(changed)}"
+    )
     yield field("wanted", f"{count(scaling.desired, 'group')}{since}: {scaling.reason}: {scaling.message}")
     if scaling.advised is not None:
         yield field("advised", f"{count(scaling.advised, 'group')}, by what Auto would do")
     reason = reasons.describe(scaling.reason)
     if reason is not None and reason.remedy:
         yield field("to do", reason.remedy.replace("`", ""))
-    yield field("there", f"{groups.ready} serve, {groups.current - groups.ready} more start, {groups.draining} drain")
+    yield field(
+        "there", f"{groups.ready} serve, {groups.current - groups.ready} more start, {groups.draining} drain"
+    )
 
 
 def _unmeasured(found: Explanation) -> str:
@@ -82,20 +94,30 @@ def _now(figures: ScalingFigures, desired: int) -> Iterator[str]:
         f"{figures.late_percent} % of requests with {count(desired, 'group')}, {figures.late_percent_then} % with"
         f" {figures.worth_having}, which {'is' if figures.worth_having == 1 else 'are'} worth having",
     )
-    yield field("enough", f"{count(figures.enough, 'group')}, even for the most that is expected until another could be had")
+    yield field(
+        "enough",
+        f"{count(figures.enough, 'group')}, even for the most that is expected until another could be had",
+    )
     yield field("worth", f"{figures.worth} groups are paid for rather than have all requests of one late")
 
 
 def _learned(learned: LearnedStatus) -> Iterator[str]:
     if learned.idle_step_microseconds is not None:
-        yield field("idle step", f"{learned.idle_step_microseconds / 1000:.1f} ms for a step of an engine without load")
+        yield field(
+            "idle step",
+            f"{learned.idle_step_microseconds / 1000:.1f} ms for a step of an engine without load",
+        )
     if learned.request_milliseconds is not None:
         yield field("a request", f"takes a whole group for {learned.request_milliseconds / 1000:.3g} s")
     if learned.cold_start_seconds is not None:
-        seen = f"of {count(learned.cold_starts, 'start')} seen" if learned.cold_starts else "none was seen yet"
+        seen = (
+            f"of {count(learned.cold_starts, 'start')} seen" if learned.cold_starts else "none was seen yet"
+        )
         yield field("cold start", f"{learned.cold_start_seconds} s to count with, {seen}")
     if learned.late_percent is not None:
-        yield field("late", f"{learned.late_percent} % of requests over the last hours; {ALLOWED * 100:g} % may be")
+        yield field(
+            "late", f"{learned.late_percent} % of requests over the last hours; {ALLOWED * 100:g} % may be"
+        )
 
 
 def _changes(history: list[ScalingChange], when: When) -> str:
@@ -120,6 +142,8 @@ def _changes(history: list[ScalingChange], when: When) -> str:
         rows.append(row)
     lines = [cut(line, WIDTH) for line in table(header, rows).splitlines()]
     said = [
-        wrapped(f"  {change.before} -> {change.after}: ", change.message) for change in history if change.message
+        wrapped(f"  {change.before} -> {change.after}: ", change.message)
+        for change in history
+        if change.message
     ]
     return "\n".join(["CHANGES", *lines, *said])

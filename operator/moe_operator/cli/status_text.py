@@ -267,9 +267,7 @@ def _events(picture: Picture, last: int, when: When) -> str:
         for stamp, entry in zip(stamps, shown, strict=True)
     ]
     left = len(picture.timeline) - len(shown)
-    return section(
-        "EVENTS" + (f" (the last {len(shown)} of {len(picture.timeline)})" if left else ""), lines
-    )
+    return section("EVENTS" + (f" (the last {len(shown)} of {len(picture.timeline)})" if left else ""), lines)
 
 
 def _told(entry: Entry, when: When) -> str:

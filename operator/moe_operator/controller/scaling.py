@@ -75,7 +75,9 @@ class Scale:
 
 
 def load_of(
-    views: Sequence[GroupView], snapshot: Snapshot, idle_step_times: Mapping[str, float] = MappingProxyType({})
+    views: Sequence[GroupView],
+    snapshot: Snapshot,
+    idle_step_times: Mapping[str, float] = MappingProxyType({}),
 ) -> Load:
     """Sum up the observations of the groups' pods. `idle_step_times`: in seconds, by revision, as planned."""
     prompt = output = 0.0
@@ -86,9 +88,7 @@ def load_of(
         output += sum(s.output_tokens_per_second for s in current)
     return Load(
         clock=snapshot.taken_at,
-        serving={
-            v.name: _read(v, snapshot, idle_step_times) for v in views if v.state is GroupState.SERVING
-        },
+        serving={v.name: _read(v, snapshot, idle_step_times) for v in views if v.state is GroupState.SERVING},
         draining={
             v.name: _read(v, snapshot, idle_step_times) for v in views if v.state is GroupState.DRAINING
         },
@@ -259,7 +259,9 @@ class Scaler:
             autoscaler, starts = recalled(learned, profile, clock, now)
         except UnusableError as error:
             log.warning(
-                "%s/%s: what its autoscaler had learned is not used, it learns anew: %s", *deployment.key, error
+                "%s/%s: what its autoscaler had learned is not used, it learns anew: %s",
+                *deployment.key,
+                error,
             )
             self.learning_anew(error.reason.value)
             return None
