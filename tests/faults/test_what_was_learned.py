@@ -171,7 +171,7 @@ def test_who_ends_cleanly_hands_over_what_it_learned_since_the_last_write() -> N
 
 
 def test_what_cannot_be_used_is_counted_and_learned_anew() -> None:
-    """Lost: scaling, and with it every pass of the reconcile, to a status that somebody edited or another version wrote."""
+    """Lost: scaling, and every pass of the reconcile, to a status that somebody edited or another version wrote."""
 
     async def scenario(h: Harness) -> None:
         h.apply(manifest(**SPEC))

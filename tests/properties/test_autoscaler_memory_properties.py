@@ -1,5 +1,5 @@
-"""An autoscaler that was restored wants what one wants that was never interrupted, and one that was told a wrong step time
-recovers. A breach is a fleet of the wrong size after every restart, or at every first start."""
+"""An autoscaler that was restored wants what one wants that was never interrupted, and one that was told a wrong step
+time recovers. A breach is a fleet of the wrong size after every restart, or at every first start."""
 
 import math
 import random

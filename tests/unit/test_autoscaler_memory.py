@@ -1,5 +1,5 @@
-"""What an autoscaler remembers beyond its process. Lost otherwise: hours of learning, or, to figures that nobody measured,
-a fleet of the wrong size for as long."""
+"""What an autoscaler remembers beyond its process. Lost otherwise: hours of learning; or, to figures that nobody
+measured, a fleet of the right size."""
 
 import math
 import zlib

@@ -1,5 +1,5 @@
-"""`kubectl moe autoscaler explain`: what whoever is on call reads when groups are too many or too few. Lost otherwise: the
-numbers behind a decision, and so the choice between waiting and acting."""
+"""`kubectl moe autoscaler explain`: what whoever is on call reads when groups are too many or too few. Lost otherwise:
+the numbers behind a decision, and so the choice between waiting and acting."""
 
 import json
 from typing import Any
@@ -108,7 +108,7 @@ serving/tiny: org/tiny-moe
   there       3 serve, 1 more start, 0 drain
 
 NOW
-  load        3.40 full groups, by time per output token; 9.4 requests/s come; 3 requests wait
+  load        3.40 full groups, by time per output token; 9.4 requests/s come; 3 wait
   forecast    4.12 full groups (Arrivals) in 345 s, when a group that is ordered now would serve
   late then   4.10 % of requests with 5 groups, 0.31 % with 6, which are worth having
   enough      5 groups, even for the most that is expected until another could be had

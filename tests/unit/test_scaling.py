@@ -1,5 +1,5 @@
-"""From telemetry to a decision in the status, over restarts of the operator. Lost otherwise: GPUs to a surge that never was,
-the reasons of the last decisions, or etcd to figures that say the same."""
+"""From telemetry to a decision in the status, over restarts of the operator. Lost otherwise: GPUs to a surge that never
+was, the reasons of the last decisions, or etcd to figures that say the same."""
 
 from dataclasses import replace
 from typing import Any

@@ -240,10 +240,10 @@ def _shifted(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _lateness_apart(before: Memory, now: Memory) -> float:
-    curves = []
+    curves: list[Sequence[float]] = []
     for memory in (before, now):
         seen = Lateness()
         seen._late = _decayed(memory.late, lateness.HALF_LIFE, 0.0)
         seen._judged = _decayed(memory.judged, lateness.HALF_LIFE, 0.0)
         curves.append(seen.curve(0.0).values)
-    return max(abs(one - other) for one, other in zip(*curves, strict=True))
+    return max(abs(one - other) for one, other in zip(curves[0], curves[1], strict=True))

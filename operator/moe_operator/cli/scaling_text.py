@@ -79,15 +79,15 @@ def _unmeasured(found: Explanation) -> str:
 
 def _now(figures: ScalingFigures, desired: int) -> Iterator[str]:
     by = SCARCE.get(Resource(figures.resource)) if figures.resource in set(Resource) else None
-    waits = f"; {count(figures.waiting, 'request')} wait" if figures.waiting else ""
+    waits = f"; {figures.waiting} wait" if figures.waiting else ""
     yield field(
         "load",
         f"{figures.load} full groups{f', by {by}' if by else ''}; {figures.arrivals} requests/s come{waits}",
     )
     yield field(
         "forecast",
-        f"{figures.forecast} full groups ({figures.forecaster}) in {figures.lead_seconds} s, when a group that is ordered"
-        " now would serve",
+        f"{figures.forecast} full groups ({figures.forecaster}) in {figures.lead_seconds} s, when a group that is"
+        " ordered now would serve",
     )
     yield field(
         "late then",

@@ -139,8 +139,8 @@ class Reconciler:
         await self._census.close()
 
     async def hand_over(self, patience: float) -> None:
-        """Write what autoscalers have learned lately, for the next leader; what takes longer than `patience` (s) is left.
-        Call it when no reconcile runs any more. Raises nothing."""
+        """Write what autoscalers have learned lately, for the next leader, as far as `patience` (s) allows. For when no
+        reconcile runs any more. Raises nothing."""
         keys = iter(self._scaler.keys)
 
         async def write() -> None:

@@ -153,7 +153,7 @@ class _Deployment:
 
 @dataclass
 class Scaler:
-    """Keeps an autoscaler for every deployment. The last decision, and what was learned, are in the status, so that they
+    """Keeps an autoscaler for every deployment. The last decision, and what was learned, are in the status too: they
     survive the operator."""
 
     learning_anew: Callable[[str], None] = lambda reason: None

@@ -58,8 +58,8 @@ from moe_operator.telemetry.own_requests import OwnRequests
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a running reconcile gets when the process is asked to end, and then what is to be remembered. With giving
-#: back the lease, which is bounded too, the whole takes a few seconds at most.
+#: Seconds that a running reconcile gets when the process is asked to end, and then what is to be remembered. With
+#: giving back the lease, which is bounded too, the whole takes a few seconds at most.
 _GRACE, _HAND_OVER = 0.8, 0.7
 #: A cache that was listed within this many seconds is good enough to begin to lead with.
 _FRESH = 5.0
