@@ -1,6 +1,6 @@
 """What a deployment's autoscaler has learned, between its process and the status. Pure.
 
-It is in the status for the reasons of decision 18, and written as seldom as it is worth it: at most every INTERVAL, and
+It is in the status for the reasons of decision 19, and written as seldom as it is worth it: at most every INTERVAL, and
 only when what is there would decide otherwise by now, were it brought back.
 """
 
