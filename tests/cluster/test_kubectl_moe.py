@@ -126,7 +126,7 @@ async def test_people_look_with_the_rights_they_have_and_go_back_to_what_ran(
         parent = await person(place, tmp_path, f"{place}-parent")
         code, out, _ = await moe(parent, "autoscaler", "explain", "tiny")
         assert code == 0
-        assert "spec.replicas says how many groups there are" in " ".join(out.split())
+        assert "the limits leave 1 as the only number" in " ".join(out.split())
         assert out.endswith("CHANGES\n  none yet\n")
         code, out, _ = await moe(parent, "status", "tiny")
         assert code == 0

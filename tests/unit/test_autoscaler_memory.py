@@ -225,6 +225,9 @@ def test_what_moved_by_little_is_not_worth_a_write_and_what_changes_decisions_is
     other = next(at for at, name in enumerate(Forecaster) if name is not MEMORY.forecaster)
     errors = [1.0 if at != other else 0.0 for at in range(len(Forecaster))]
     assert with_(errors=tuple(errors)) == math.inf
+    best = min(MEMORY.errors)
+    close = [best * 1.05 if at != other else best for at in range(len(Forecaster))]
+    assert with_(errors=tuple(close)) < 1, "two that are as good"
     chosen = tuple(Forecaster).index(MEMORY.forecaster)
     surge = list(MEMORY.growth[chosen][0])
     surge[70] += 1800

@@ -157,8 +157,9 @@ def test_a_successor_with_another_clock_goes_on_from_it() -> None:
     learned = course.scaling.learned
     assert learned is not None
     course.restart()
+    course.look({"g0": GroupRead(8, 0, None), "g1": GroupRead(8, 0, None)})
     course.run(60)
-    assert course.anew == []
+    assert course.anew == [], "of groups that nobody has read yet nothing is known to be otherwise"
     kept = course.scaler._kept[deployment().key]
     assert kept.autoscaler._meter.work == pytest.approx((learned.request_milliseconds or 0) / 1000, rel=0.1)
     assert kept.starts.seen == ()

@@ -31,8 +31,8 @@ _SKEW = 600.0
 
 #: Differences of two memories that are worth a write, each about a twentieth of what it does to a decision: of the idle
 #: step time, of work and of cold starts (logarithms); of the budget's share spent; of growth (mean difference of the
-#: ratio's logarithm); of lateness (share at any load).
-_IDLE, _WORK, _START, _SPENT, _GROWTH, _LATE = 0.03, 0.15, 0.05, 0.1 * AIMED, 0.01, 0.02
+#: ratio's logarithm); of lateness (share at any load); of the errors of two forecasters (logarithm).
+_IDLE, _WORK, _START, _SPENT, _GROWTH, _LATE, _ERROR = 0.03, 0.15, 0.05, 0.1 * AIMED, 0.01, 0.02, 0.1
 
 
 class Unusable(StrEnum):
@@ -202,16 +202,18 @@ def _times(weights: Bins, factor: float) -> Bins:
 
 def moved(before: Memory, now: Memory) -> float:
     """How far two memories are apart: from 1 on they would decide differently enough to be worth a write."""
-    if not before.profile.like(now.profile) or before.forecaster is not now.forecaster:
+    if not before.profile.like(now.profile):
         return math.inf
+    which, was = tuple(Forecaster).index(now.forecaster), tuple(Forecaster).index(before.forecaster)
     found = [
+        # Of two that are as good it does not matter which.
+        _apart(now.errors[was], now.errors[which]) / _ERROR if was != which else 0.0,
         _apart(before.idle_step_time, now.idle_step_time) / _IDLE,
         _apart(before.work, now.work) / _WORK,
         _apart(ColdStart(before.starts).expected, ColdStart(now.starts).expected) / _START,
         abs(before.spent - now.spent) / _SPENT,
         _lateness_apart(before, now) / _LATE,
     ]
-    which = tuple(Forecaster).index(now.forecaster)
     for part, highest in enumerate((False, True)):
         prior = Growth(now.lead, highest=highest)._prior
         one, other = _mixed(before.growth[which][part], prior), _mixed(now.growth[which][part], prior)

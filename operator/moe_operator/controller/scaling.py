@@ -288,7 +288,8 @@ UNBOUNDED = 1 << 20
 
 
 def _profile(deployment: ModelDeployment, load: Load, before: Profile | None) -> Profile | None:
-    """Of the groups that serve, as before while one of them is like that; None while none does."""
+    """Of the groups that serve, as before while one of them is like that; None while none has been read: how many
+    requests it works on at once is in the same page."""
     objective = deployment.spec.objective
     first, later = objective.time_to_first_token, objective.time_per_output_token
     known = [
@@ -300,6 +301,7 @@ def _profile(deployment: ModelDeployment, load: Load, before: Profile | None) ->
             idle_step_time=group.idle_step_time,
         )
         for group in load.serving.values()
+        if group.reading is not None
     ]
     like = (one for one in known if before is not None and one.like(before))
     return next(like, known[0] if known else None)
