@@ -254,6 +254,8 @@ _TIMES = {
     "lastFailureTime",
     "nextAttemptTime",
     "lastChangeTime",
+    # Of a change of the number of groups.
+    "time",
     "readySince",
     "since",
     "startedAt",
