@@ -17,9 +17,10 @@ from factories.cluster_objects import (
 )
 from moe_operator.api.deployment import parse
 from moe_operator.api.times import format_time
+from moe_operator.cli.lines import WIDTH
 from moe_operator.cli.status_data import status_data
 from moe_operator.cli.status_picture import Seen, picture
-from moe_operator.cli.status_text import WIDTH, status_text
+from moe_operator.cli.status_text import status_text
 from moe_operator.cli.units import span
 from moe_operator.controller.incarnation import incarnation
 from moe_operator.controller.observed import pod_facts

@@ -47,6 +47,8 @@ _BEHIND = 30.0
 _AFTERMATH = 900.0
 #: Seconds after which a group that serves should have been read.
 _UNREAD = 60.0
+#: Of the idle step times that two plans expect, the largest difference (logarithm) at which they are of one engine.
+_LIKE = 0.25
 #: Seconds for which what is learned is kept before it is summed up anew.
 _KEPT = 120.0
 
@@ -64,6 +66,18 @@ class Profile:
     """Seconds per output token."""
     idle_step_time: float | None = None
     """What the plan expects, in seconds."""
+
+    def like(self, other: "Profile") -> bool:
+        """Whether what was learned of the one holds for the other. Plans of one engine differ a little, and those of
+        earlier versions expect nothing."""
+        same = (self.ranks, self.slots, self.ttft, self.tpot) == (
+            other.ranks,
+            other.slots,
+            other.ttft,
+            other.tpot,
+        )
+        planned, expected = self.idle_step_time, other.idle_step_time
+        return same and (not planned or not expected or abs(math.log(planned / expected)) <= _LIKE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,12 @@ class Spent:
         self.late = self.late * kept + late
         self.judged = self.judged * kept + judged
 
+    def present(self, now: float) -> "Spent":
+        """The sums as they count now."""
+        spent = Spent(self.half_life, self.late, self.judged, self.at)
+        spent.observed(0.0, 0.0, now)
+        return spent
+
     def share(self, rate: float) -> float:
         """Of requests that was late; `rate`: requests per second now, for the prior's weight."""
         before = max(rate, 1e-3) * PRIOR_SECONDS

@@ -14,7 +14,8 @@ from moe_operator.autoscaler.capacity import Resource
 #: Ceiling in modes External and Advisory where `maxGroups` is not set.
 UNLIMITED = 256
 
-_SCARCE = {
+#: What a group runs out of, for people.
+SCARCE = {
     Resource.KV_CACHE: "KV cache",
     Resource.REQUEST_SLOTS: "request slots",
     Resource.STEP_TIME: "time per output token",
@@ -169,7 +170,7 @@ def _fewer(groups: int, numbers: Numbers) -> str:
 def _load(numbers: Numbers) -> str:
     text = f"the load is that of {_groups(numbers.level)}"
     if numbers.resource is not None and numbers.level > 0:
-        text += f", by {_SCARCE[numbers.resource]}"
+        text += f", by {SCARCE[numbers.resource]}"
     return text
 
 

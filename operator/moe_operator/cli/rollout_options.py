@@ -1,4 +1,4 @@
-"""The options of `kubectl moe status` and `kubectl moe rollout`, apart from what carries them out."""
+"""The options of `kubectl moe status`, `rollout` and `autoscaler`, apart from what carries them out."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -47,6 +47,17 @@ def add_rollout(commands: "Commands") -> None:
         " refused",
     )
     undo.add_argument("--apply", action="store_true", help="send the patch instead of printing it")
+
+
+def add_autoscaler(commands: "Commands") -> None:
+    """`autoscaler` and what is below it."""
+    autoscaler = commands.add_parser("autoscaler", help="how a deployment is scaled: explain")
+    below = autoscaler.add_subparsers(dest="autoscaler", required=True, metavar="COMMAND")
+    explain = below.add_parser(
+        "explain", help="why it has as many groups as it has: the last decisions, and the numbers behind each"
+    )
+    _add_deployment(explain)
+    _add_times(explain)
 
 
 def _add_deployment(parser: argparse.ArgumentParser) -> None:

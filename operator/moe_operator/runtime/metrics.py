@@ -102,6 +102,12 @@ class Metrics:
             "name",
             "reason",
         )
+        self._learning_anew = self._counter(
+            "autoscalers_learning_anew",
+            "Autoscalers that do not go on from what the status remembers, by reason: OtherVersion, Damaged,"
+            " OutOfBounds, OtherGroups (another layout or objective), FromTheFuture.",
+            "reason",
+        )
         self._events = self._counter(
             "events_posted",
             "Kubernetes Events by outcome: posted, counted (added to a series), dropped, error.",
@@ -221,6 +227,9 @@ class Metrics:
 
     def forget_losses(self, namespace: str, name: str) -> None:
         self._groups_lost.remove_by_labels({"namespace": namespace, "name": name})
+
+    def learning_anew(self, reason: str) -> None:
+        self._learning_anew.labels(reason).inc()
 
     def event(self, outcome: str) -> None:
         self._events.labels(outcome).inc()
