@@ -76,9 +76,7 @@ def compare(load: Load, real: Course, made: Course) -> list[Figure]:
     tpot = [((course.last - course.first) / gaps)[several] for course in (real, made)]
     busy = [_while_loaded(course, load.duration) for course in (real, made)]
     figures = [
-        both(
-            "output tokens per second", "tokens/s", 0.0, tokens / real.last.max(), tokens / made.last.max()
-        ),
+        both("output tokens per second", "tokens/s", 0.0, tokens / real.last.max(), tokens / made.last.max()),
         _course("the same, every 5 s", "tokens/s", 0.0, *(_rate(course) for course in busy)),
         both("first token, mean", "s", 0.05, ttft[0].mean(), ttft[1].mean()),
         both("first token, P90", "s", 0.05, np.quantile(ttft[0], 0.9), np.quantile(ttft[1], 0.9)),

@@ -2,7 +2,7 @@
 
 Reads a job as JSON from the file that is named, writes an answer to the second one. See `verify.simulator`.
 
-The clock is this process's processor time, with one thread of computation: what else the machine does neither
+The clock is this process's processor time, with one thread of computation (`Clock`): what else the machine does neither
 stretches a step nor lets a queue grow. Waiting for the next arrival takes none of it: the clock is put forward.
 """
 
@@ -14,28 +14,54 @@ from __future__ import annotations
 import json
 import os
 import random
+import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 _WORDS = 256
 """Token ids are drawn below."""
+_BANK, _PIECES = 200, 12
+"""Matrices (26 MB), and how many of them are the work beside a step: half a millisecond or so."""
+_FIRST, _LATELY = 400, 25
+"""Times that it is done at first, to know what is usual; and how many count as lately."""
 
 
 class Clock:
-    """Seconds of processor time, and of waiting that was skipped."""
+    """Seconds of this process's work, as long as they would be on a machine that always is as fast.
+
+    What else a machine does slows even processor time, by caches and memory that are shared. So beside each step some
+    work is done that is always the same, and steps are told in its terms.
+    """
 
     def __init__(self) -> None:
-        self._offset = -time.process_time()
+        import torch
 
-    def now(self) -> float:
-        """Since the beginning."""
-        return time.process_time() + self._offset
+        self._bank = torch.randn(_BANK, 256, 128)
+        self._tokens = torch.randn(16, 256)
+        self._at = 0
+        self._usual = statistics.median(self._same_work() for _ in range(_FIRST))
+        self._lately = self._usual
+        self.now = 0.0
 
-    def skip_to(self, moment: float) -> None:
-        """Forward, never back."""
-        self._offset += max(0.0, moment - self.now())
+    def measure(self, work: Callable[[], Any]) -> Any:
+        """Do some work, and put the clock forward by it."""
+        begin = time.process_time()
+        found = work()
+        spent = time.process_time() - begin
+        self._lately += (self._same_work() - self._lately) / _LATELY
+        self.now += spent * self._usual / self._lately
+        return found
+
+    def _same_work(self) -> float:
+        begin = time.process_time()
+        for _ in range(_PIECES):
+            # Other weights each time, as a step reads others in each layer.
+            self._at = (self._at + 1) % _BANK
+            self._tokens @ self._bank[self._at]
+        return time.process_time() - begin
 
 
 class Recorder:
@@ -112,11 +138,12 @@ def main() -> None:
         # One block is the pool's own, for what needs none.
         "blocks": scheduler.kv_cache_manager.block_pool.num_gpu_blocks - 1,
     }
-    loads = {name: serve(engine, recorder, load) for name, load in job["loads"].items()}
+    clock = Clock()
+    loads = {name: serve(engine, recorder, clock, load) for name, load in job["loads"].items()}
     Path(sys.argv[2]).write_text(json.dumps({"limits": limits, "loads": loads}))
 
 
-def serve(engine: Any, recorder: Recorder, load: dict[str, Any]) -> dict[str, Any]:
+def serve(engine: Any, recorder: Recorder, clock: Clock, load: dict[str, Any]) -> dict[str, Any]:
     """One load: rows of (arrival s, prompt tokens, output tokens, family, tokens shared with its family)."""
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
@@ -134,13 +161,11 @@ def serve(engine: Any, recorder: Recorder, load: dict[str, Any]) -> dict[str, An
     made = [0] * len(rows)
     steps: list[tuple[float, ...]] = []
     following = 0
-    clock = Clock()
-    before = 0.0
-    while following < len(rows) or engine.has_unfinished_requests():
-        if not engine.has_unfinished_requests():
-            clock.skip_to(rows[following][0])
-            before = clock.now()
-        while following < len(rows) and rows[following][0] <= clock.now():
+    clock.now = 0.0
+
+    def turn() -> Any:
+        nonlocal following
+        while following < len(rows) and rows[following][0] <= clock.now:
             output = rows[following][2]
             engine.add_request(
                 str(following),
@@ -148,10 +173,15 @@ def serve(engine: Any, recorder: Recorder, load: dict[str, Any]) -> dict[str, An
                 SamplingParams(max_tokens=output, min_tokens=output, ignore_eos=True, detokenize=False),
             )
             following += 1
+        return engine.step()
+
+    while following < len(rows) or engine.has_unfinished_requests():
+        if not engine.has_unfinished_requests():
+            clock.now = max(clock.now, rows[following][0])
         recorder.begun.clear()
-        begin = clock.now()
-        answers = engine.step()
-        end = clock.now()
+        begin = clock.now
+        answers = clock.measure(turn)
+        end = clock.now
         for name in recorder.begun:
             # An engine's own name of a request begins with what it was called.
             number = int(name.split("-")[0])
@@ -167,8 +197,7 @@ def serve(engine: Any, recorder: Recorder, load: dict[str, Any]) -> dict[str, An
             made[number] = tokens
             if answer.finished:
                 last[number] = end
-        steps.append((before, end, *recorder.row, *recorder.gauges, recorder.preempted, new))
-        before = end
+        steps.append((begin, end, *recorder.row, *recorder.gauges, recorder.preempted, new))
     return {
         "steps": steps,
         "admitted": admitted,

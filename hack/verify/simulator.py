@@ -48,16 +48,16 @@ MODEL: dict[str, Any] = {
     "eos_token_id": 258,
     "head_dim": 64,
     "hidden_act": "silu",
-    "hidden_size": 512,
+    "hidden_size": 256,
     "intermediate_size": 1024,
     "max_position_embeddings": 4096,
     "mlp_only_layers": [],
-    "moe_intermediate_size": 256,
+    "moe_intermediate_size": 128,
     "norm_topk_prob": True,
-    "num_attention_heads": 8,
-    "num_experts": 32,
+    "num_attention_heads": 4,
+    "num_experts": 16,
     "num_experts_per_tok": 4,
-    "num_hidden_layers": 8,
+    "num_hidden_layers": 4,
     "num_key_value_heads": 2,
     "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
@@ -83,8 +83,8 @@ class Plan:
     again: bool = True
 
 
-FULL = Plan((1, 2, 4, 8, 12, 16), (16, 64, 150, 400), 75.0, (0.5, 0.9, 1.3))
-SHORT = Plan((1, 4, 16), (16, 200), 12.0, (0.9, 1.3), again=False)
+FULL = Plan((1, 2, 4, 8, 12, 16), (16, 64, 150, 400), 40.0, (0.5, 0.9, 1.3))
+SHORT = Plan((1, 4, 16), (16, 200), 10.0, (0.9, 1.3), again=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,7 +136,7 @@ def measured(plan: Plan, seed: int) -> Outcome:
     say("measuring steps")
     calibration = [
         batches(seed, plan.sizes, plan.prompts, 24),
-        poisson("mixed", seed + 100, 12.0, min(10.0, plan.seconds / 2)),
+        poisson("mixed", seed + 100, 30.0, min(6.0, plan.seconds / 2)),
     ]
     answer = run_engine(calibration, BLOCKS)
     if answer["limits"]["block"] != BLOCK:
