@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ class Figure:
     floor: float = 0.0
     apart: float | None = None
     """Of a course: the mean distance, in the figure's unit; the figures then are its means."""
+    known: bool = False
+    """It is known to be off, as what makes it is not modelled: shown, and not counted."""
 
     @property
     def distance(self) -> float:
@@ -43,14 +45,19 @@ class Figure:
     @property
     def held(self) -> bool:
         """Whether it is near enough."""
-        return self.distance <= max(self.floor, WITHIN * abs(self.real))
+        return self.known or self.distance <= max(self.floor, WITHIN * abs(self.real))
+
+    def verdict(self) -> str:
+        """Of one that is further off than WITHIN, or of any other: nothing."""
+        if self.deviation <= WITHIN:
+            return ""
+        if self.distance <= self.floor:
+            return f"less than {self.floor:g} {self.unit}".rstrip()
+        return "not modelled" if self.known else "OFF"
 
     def text(self) -> str:
         """One line."""
-        verdict = (
-            "" if self.deviation <= WITHIN else " within the floor of" if self.held else " OFF, more than"
-        )
-        limit = f"{verdict} {self.floor:g}" if verdict else ""
+        limit = "" if self.deviation <= WITHIN else f" {self.verdict()}"
         return (
             f"{self.name:<34}{self.real:>10.3f} real {self.simulated:>10.3f} simulated {self.unit:<9}"
             f"{self.deviation:>7.1%}{limit}"
@@ -61,7 +68,7 @@ def compare(load: Load, real: Course, made: Course) -> list[Figure]:
     """All figures.
 
     Floors: an arrival meets a step under way, so times to the first token differ by up to a step or two (50 ms);
-    half a request in a queue, a tenth of one slot's share of the cache, five preemptions, one block's tokens.
+    half a request in a queue, one hundredth of the cache, five preemptions, one block's tokens.
     """
     arrival = np.array([request.arrival for request in load.requests])
     outputs = np.array([request.output for request in load.requests])
@@ -80,6 +87,7 @@ def compare(load: Load, real: Course, made: Course) -> list[Figure]:
         _course("the same, every 5 s", "tokens/s", 0.0, *(_rate(course) for course in busy)),
         both("first token, mean", "s", 0.05, ttft[0].mean(), ttft[1].mean()),
         both("first token, P90", "s", 0.05, np.quantile(ttft[0], 0.9), np.quantile(ttft[1], 0.9)),
+        both("in the queue, mean", "s", 0.05, *(_queued(course, len(arrival)) for course in (real, made))),
         both("per further token, mean", "ms", 0.0, tpot[0].mean() * 1e3, tpot[1].mean() * 1e3),
         both(
             "per further token, P90",
@@ -97,7 +105,12 @@ def compare(load: Load, real: Course, made: Course) -> list[Figure]:
         figures.append(
             both("prompt tokens found in the cache", "tokens", 32.0, real.prefix_hits, made.prefix_hits)
         )
-    return figures
+    return [replace(figure, known=figure.name in load.unmodelled) for figure in figures]
+
+
+def _queued(course: Course, requests: int) -> float:
+    """Seconds of a request, by Little's law."""
+    return float(course.waiting.sum() * (course.at[1] - course.at[0])) / requests
 
 
 def _course(name: str, unit: str, floor: float, real: Floats, made: Floats) -> Figure:
@@ -111,17 +124,18 @@ def _course(name: str, unit: str, floor: float, real: Floats, made: Floats) -> F
 def _while_loaded(course: Course, duration: float) -> Course:
     """Up to the last arrival: after it the two empty their queues."""
     size = int(np.searchsorted(course.at, duration, side="right"))
-    return Course(
-        course.first,
-        course.last,
-        *(values[:size] for values in (course.at, course.running, course.waiting, course.kv, course.tokens)),
-        course.preemptions,
-        course.prefix_hits,
+    return replace(
+        course,
+        at=course.at[:size],
+        running=course.running[:size],
+        waiting=course.waiting[:size],
+        kv=course.kv[:size],
+        tokens=course.tokens[:size],
     )
 
 
 def _spans(course: Course) -> int:
-    return round(SPAN / (course.at[1] - course.at[0]))
+    return round(SPAN / float(course.at[1] - course.at[0]))
 
 
 def _mean(course: Course, values: Floats) -> Floats:

@@ -17,16 +17,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from engine.install import VLLM_VERSION, environment, vllm_command
 from verify import simulated_engine
-from verify.engine_figures import Figure, compare
+from verify.engine_figures import compare
 from verify.simulated_engine import Course
-from verify.simulator_loads import OUTPUTS, PROMPTS, Load, batches, poisson, with_prefixes
+from verify.simulator_loads import OUTPUTS, PROMPTS, Load, batches, by_chance, in_turn, poisson, with_prefixes
 from verify.simulator_page import Outcome, Served, page, picture
 from verify.step_times import StepTimes, fit
 
@@ -71,20 +71,27 @@ INTERVAL = 0.25
 
 @dataclass(frozen=True)
 class Plan:
-    """What is served."""
+    """What is served: `sizes` of batches and `prompts` to fit to; loads of so many `seconds`, at shares of what the
+    engine sustains; `chance`: one of them once more."""
 
     sizes: tuple[int, ...]
     prompts: tuple[int, ...]
     seconds: float
-    loads: tuple[float, ...]
-    """Of what the engine sustains."""
-    scarce: bool = True
-    prefixes: bool = True
-    again: bool = True
+    shares: tuple[float, ...]
+    chance: bool = True
 
 
 FULL = Plan((1, 2, 4, 8, 12, 16), (16, 64, 150, 400), 40.0, (0.5, 0.9, 1.3))
-SHORT = Plan((1, 4, 16), (16, 200), 10.0, (0.9, 1.3), again=False)
+SHORT = Plan((1, 4, 16), (16, 200), 10.0, (0.9, 1.3), chance=False)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Loads that one engine serves."""
+
+    loads: tuple[Load, ...]
+    blocks: int = BLOCKS
+    prefixes: bool = True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,11 +100,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="fewer and shorter loads, a minute or so")
     parser.add_argument("--output", type=Path, help="folder of the page; without it figures are printed only")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="file of what vLLM did: written, or read instead of running it if it is there",
+    )
     arguments = parser.parse_args(argv)
     began = time.monotonic()
-    outcome = measured(SHORT if arguments.short else FULL, arguments.seed)
+    outcome = measured(SHORT if arguments.short else FULL, arguments.seed, _Engine(arguments.keep))
     for served in outcome.served:
-        print(f"{served.load.name}: {served.load.about}")
+        print(
+            f"{served.load.name}: {served.load.about}; steps as they were put together {served.bias:+.1%} off"
+        )
         for figure in served.figures:
             print(f"  {figure.text()}")
     off = [figure for served in outcome.served for figure in served.figures if not figure.held]
@@ -112,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if off else 0
 
 
-def measured(plan: Plan, seed: int) -> Outcome:
+def measured(plan: Plan, seed: int, vllm: _Engine) -> Outcome:
     """Calibrate, serve, simulate, compare."""
     simulated_engine.with_blocks(BLOCK)
     from moe_operator.simulator.engine_model import EngineModel
@@ -134,64 +148,70 @@ def measured(plan: Plan, seed: int) -> Outcome:
         )
 
     say("measuring steps")
-    calibration = [
-        batches(seed, plan.sizes, plan.prompts, 24),
-        poisson("mixed", seed + 100, 30.0, min(6.0, plan.seconds / 2)),
-    ]
-    answer = run_engine(calibration, BLOCKS)
-    if answer["limits"]["block"] != BLOCK:
-        raise RuntimeError(f"vLLM has blocks of {answer['limits']['block']} tokens, not {BLOCK}")
-    steps = [
-        (row[1] - row[0], *row[2:5]) for load in answer["loads"].values() for row in load["steps"] if row[2:4]
-    ]
-    times = fit(steps, SHARE)
-    engine = model(answer["limits"], times)
-    most = sustained(engine, seed)
-    say(f"{times.steps} steps, mean error {times.error:.1%}, sustains {most:.2f} requests/s: {times}")
-
-    ample = [
-        poisson(
-            f"load {share:g}", seed + 1 + at, share * most, plan.seconds, f"{share:.0%} of what is sustained"
-        )
-        for at, share in enumerate(plan.loads)
-    ]
-    if plan.again:
-        ample.append(
-            Load(
-                "load 0.9 again",
-                ample[1].seed,
-                ample[1].requests,
-                ample[1].duration,
-                "the same once more: what chance does",
+    answer = vllm.run(
+        Job(
+            (
+                batches(seed, plan.sizes, plan.prompts, 24),
+                poisson("mixed", seed + 100, 24.0, plan.seconds / 4),
             )
         )
-    if plan.prefixes:
-        shared = poisson(
-            "shared beginnings",
-            seed + 20,
-            0.7 * most,
-            plan.seconds,
-            "twelve beginnings of 320 tokens, 70 % of what is sustained without them",
-        )
-        ample.append(with_prefixes(shared, families=12, length=320, block=BLOCK))
-    say(f"serving {', '.join(load.name for load in ample)}")
-    answers = [(load, run) for load, run in pairs(ample, run_engine(ample, BLOCKS))]
-    if plan.scarce:
-        scarce = poisson(
-            "scarce cache", seed + 30, 0.7 * most, plan.seconds, f"a cache of {SCARCE_BLOCKS} blocks"
-        )
-        say("serving with a scarce cache")
-        answers += pairs([scarce], run_engine([scarce], SCARCE_BLOCKS))
+    )
+    if answer["limits"]["block"] != BLOCK:
+        raise RuntimeError(f"vLLM has blocks of {answer['limits']['block']} tokens, not {BLOCK}")
+    times = fit([row for load in answer["loads"].values() for row in _rows(load)], SHARE)
+    limits = answer["limits"]
+    most = sustained(model(limits, times), seed)
+    say(f"{times.steps} steps, mean error {times.error:.1%}; {most:.2f} requests/s sustained")
     served = []
-    for load, (limits, run) in answers:
-        real = simulated_engine.real_course(load, run, INTERVAL)
-        made = simulated_engine.course(load, model(limits, times), INTERVAL)
-        served.append(Served(load, real, made, compare(load, real, made)))
-    return Outcome(served, times, most, answer["limits"], facts(plan, seed))
+    for job in jobs(plan, seed, most):
+        say(f"serving {', '.join(load.name for load in job.loads)}")
+        answer = vllm.run(job)
+        for load in job.loads:
+            run = answer["loads"][load.name]
+            real = simulated_engine.real_course(load, run, INTERVAL)
+            made = simulated_engine.course(load, model(answer["limits"], times), INTERVAL)
+            served.append(
+                Served(load, real, made, compare(load, real, made), times.bias_on(_rows(run), SHARE))
+            )
+    return Outcome(served, times, most, limits, facts(plan, seed))
 
 
-def pairs(loads: list[Load], answer: dict[str, Any]) -> list[tuple[Load, tuple[dict[str, int], Any]]]:
-    return [(load, (answer["limits"], answer["loads"][load.name])) for load in loads]
+def _rows(run: dict[str, Any]) -> list[tuple[float, float, float, float]]:
+    return [(row[1] - row[0], row[2], row[3], row[4]) for row in run["steps"]]
+
+
+def jobs(plan: Plan, seed: int, most: float) -> list[Job]:
+    """The loads, by engine that serves them, of one that sustains `most` requests per second."""
+
+    def load(name: str, number: int, share: float, about: str) -> Load:
+        return poisson(name, seed + number, share * most, plan.seconds, about)
+
+    ample = [
+        load(f"load {share:g}", 1 + at, share, f"{share:.0%} of what the engine sustains")
+        for at, share in enumerate(plan.shares)
+    ]
+    if plan.chance:
+        ample.append(
+            replace(ample[1], name=f"{ample[1].name} again", about="the same once more: what chance does")
+        )
+    turns = load("conversations", 20, 0.7, "40 beginnings of 320 tokens in turn, found in the cache")
+    turns = with_prefixes(turns, in_turn(turns, 40), length=320, block=BLOCK)
+    common = load(
+        "instructions", 21, 0.7, "12 beginnings of 320 tokens by chance: requests that run share blocks"
+    )
+    common = with_prefixes(common, by_chance(common, 12), length=320, block=BLOCK)
+    common = replace(common, unmodelled=("KV cache in use, every 5 s",))
+    scarce = load("scarce cache", 30, 0.7, f"a cache of {SCARCE_BLOCKS} blocks, without prefix caching")
+    found = replace(
+        scarce,
+        name="scarce cache, prefixes",
+        about="the same with prefix caching: what was preempted is found again",
+    )
+    return [
+        Job((*ample, turns, common)),
+        Job((scarce,), SCARCE_BLOCKS, prefixes=False),
+        Job((found,), SCARCE_BLOCKS),
+    ]
 
 
 def sustained(engine: Any, seed: int) -> float:
@@ -205,14 +225,34 @@ def sustained(engine: Any, seed: int) -> float:
     return float(tokens / 2 / half / mean)
 
 
-def run_engine(loads: list[Load], blocks: int) -> dict[str, Any]:
-    """What vLLM does with the loads, one after another, in a process of the engine's environment."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder, "model")
-        model.mkdir()
-        (model / "config.json").write_text(json.dumps(MODEL))
-        job = {
-            "arguments": {
+class _Engine:
+    """vLLM in a process of its environment, one for each job; or what it did then."""
+
+    def __init__(self, keep: Path | None) -> None:
+        self._keep = keep
+        self._kept: dict[str, Any] = {}
+        if keep is not None and keep.exists():
+            self._kept = json.loads(keep.read_text())
+        self._usual: float | None = None
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """What it does with the loads, one after another."""
+        name = " ".join(load.name for load in job.loads)
+        if name not in self._kept:
+            self._kept[name] = self._run(job)
+            if self._keep is not None:
+                self._keep.write_text(json.dumps(self._kept))
+        answer: dict[str, Any] = self._kept[name]
+        # All count in the seconds of the first.
+        self._usual = self._usual or answer["usual"]
+        return answer
+
+    def _run(self, job: Job) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            model, told, heard = (Path(folder, name) for name in ("model", "job.json", "answer.json"))
+            model.mkdir()
+            (model / "config.json").write_text(json.dumps(MODEL))
+            arguments = {
                 "model": str(model),
                 "skip_tokenizer_init": True,
                 "load_format": "dummy",
@@ -223,30 +263,24 @@ def run_engine(loads: list[Load], blocks: int) -> dict[str, Any]:
                 "max_num_seqs": SLOTS,
                 "max_num_batched_tokens": BATCH_TOKENS,
                 "block_size": BLOCK,
-                "num_gpu_blocks_override": blocks + 1,
-                "enable_prefix_caching": True,
+                "num_gpu_blocks_override": job.blocks + 1,
+                "enable_prefix_caching": job.prefixes,
                 "disable_log_stats": False,
-            },
-            "loads": {load.name: load.job() for load in loads},
-        }
-        Path(folder, "job.json").write_text(json.dumps(job))
-        done = subprocess.run(
-            [
-                str(vllm_command().parent / "python"),
-                "-m",
-                "verify.engine_run",
-                f"{folder}/job.json",
-                f"{folder}/answer.json",
-            ],
-            env={**os.environ, "PYTHONPATH": str(HACK), "VLLM_CPU_KVCACHE_SPACE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"vLLM ended with {done.returncode}:\n{done.stderr[-3000:]}")
-        answer: dict[str, Any] = json.loads(Path(folder, "answer.json").read_text())
-        return answer
+            }
+            loads = {load.name: load.job() for load in job.loads}
+            told.write_text(json.dumps({"arguments": arguments, "usual": self._usual, "loads": loads}))
+            python = vllm_command().parent / "python"
+            done = subprocess.run(
+                [str(python), "-m", "verify.engine_run", str(told), str(heard)],
+                env={**os.environ, "PYTHONPATH": str(HACK), "VLLM_CPU_KVCACHE_SPACE": "1"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise RuntimeError(f"vLLM ended with {done.returncode}:\n{done.stderr[-3000:]}")
+            answer: dict[str, Any] = json.loads(heard.read_text())
+            return answer
 
 
 def facts(plan: Plan, seed: int) -> dict[str, str]:
@@ -264,8 +298,8 @@ def facts(plan: Plan, seed: int) -> dict[str, str]:
         "Engine": f"vLLM {VLLM_VERSION} for CPUs, one thread, {environment().name}",
         "Model": f"Qwen3-MoE of random weights: {MODEL['num_hidden_layers']} layers of {MODEL['hidden_size']}, "
         f"{MODEL['num_experts']} experts of which {MODEL['num_experts_per_tok']} a token, float32",
-        "Loads": f"{plan.seconds:g} s of Poisson arrivals (seed {seed}); prompts of {PROMPTS.median:g} tokens and outputs "
-        f"of {OUTPUTS.median:g} in the median",
+        "Loads": f"{plan.seconds:g} s of Poisson arrivals (seed {seed}); prompts of {PROMPTS.median:g} tokens and "
+        f"outputs of {OUTPUTS.median:g} in the median",
     }
 
 
@@ -273,8 +307,6 @@ def say(text: str) -> None:
     """Progress."""
     print(f"verify.simulator: {text}", file=sys.stderr, flush=True)
 
-
-__all__ = ["Figure", "main", "measured"]
 
 if __name__ == "__main__":
     sys.exit(main())

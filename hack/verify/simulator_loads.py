@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,7 +34,8 @@ class Load:
     duration: float
     """Seconds over which they arrive."""
     about: str = ""
-    extra: dict[str, float] = field(default_factory=dict)
+    unmodelled: tuple[str, ...] = ()
+    """Figures that the simulator is known to miss, as it does not model what makes them."""
 
     def job(self) -> dict[str, object]:
         """As `verify.engine_run` reads it."""
@@ -84,16 +85,25 @@ def poisson(name: str, seed: int, rate: float, duration: float, about: str = "")
     return Load(name, seed, requests, duration, about)
 
 
-def with_prefixes(load: Load, *, families: int, length: int, block: int) -> Load:
-    """The same arrivals, each prompt behind one of so many beginnings of `length` tokens."""
-    rng = np.random.default_rng(load.seed + 1)
-    chosen = rng.integers(0, families, len(load.requests))
+def with_prefixes(load: Load, families: list[int], *, length: int, block: int) -> Load:
+    """The same arrivals, each prompt behind its family's beginning of `length` tokens."""
     seen: set[int] = set()
     requests = []
-    for request, family in zip(load.requests, chosen.tolist(), strict=True):
+    for request, family in zip(load.requests, families, strict=True):
         known = length // block * block if family in seen else 0
         seen.add(family)
         requests.append(
-            Request(request.arrival, request.prompt + length, request.output, family, length, known)
+            replace(request, prompt=request.prompt + length, family=family, shared=length, known=known)
         )
-    return Load(load.name, load.seed, tuple(requests), load.duration, load.about)
+    return replace(load, requests=tuple(requests))
+
+
+def in_turn(load: Load, families: int) -> list[int]:
+    """One family after the other: when one comes again, its last request has long ended. Conversations are so."""
+    return [number % families for number in range(len(load.requests))]
+
+
+def by_chance(load: Load, families: int) -> list[int]:
+    """Any: those that run share beginnings, as with instructions that all requests have."""
+    drawn: list[int] = np.random.default_rng(load.seed + 1).integers(0, families, len(load.requests)).tolist()
+    return drawn

@@ -16,6 +16,7 @@ class Served:
     real: Course
     made: Course
     figures: list[Figure]
+    bias: float
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,16 @@ class StepTimes:
     """Of the sum of all steps."""
     steps: int
 
+    def bias_on(self, steps: Sequence[tuple[float, float, float, float]], share: float) -> float:
+        """By how much the sum of other steps, each with what was in it, is missed: by how much the machine's speed has
+        changed. Rows as of `fit`."""
+        times, decode, prefill, kv = np.array(steps).T
+        touched = 1 - (1 - share) ** (decode + prefill)
+        fitted = (
+            self.base + self.experts * touched + self.decode * decode + self.prefill * prefill + self.kv * kv
+        )
+        return float(fitted.sum() / times.sum() - 1)
+
 
 def fit(steps: Sequence[tuple[float, float, float, float]], share: float) -> StepTimes:
     """Least squares of (seconds, requests that decode, prompt tokens, tokens in the cache); nothing below 0.
@@ -42,12 +52,9 @@ def fit(steps: Sequence[tuple[float, float, float, float]], share: float) -> Ste
         found = _not_negative(matrix * weights[:, None], times * weights)
         weights = 1 / (matrix @ found)
     fitted = matrix @ found
-    return StepTimes(
-        *map(float, found),
-        error=float(np.mean(np.abs(times / fitted - 1))),
-        bias=float(fitted.sum() / times.sum() - 1),
-        steps=len(times),
-    )
+    base, experts, each, prompt, held = map(float, found)
+    error, bias = float(np.mean(np.abs(times / fitted - 1))), float(fitted.sum() / times.sum() - 1)
+    return StepTimes(base, experts, each, prompt, held, error, bias, len(times))
 
 
 def _not_negative(matrix: Floats, times: Floats) -> Floats:
