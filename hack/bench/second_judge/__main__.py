@@ -44,7 +44,7 @@ from moe_operator.simulator.run import simulate
 COLD_START, SETTLE, SEED = 300.0, 600.0, 11
 _HOUR = 3600.0
 #: Nothing of it is cached, as the other judge would find other prefixes than the trace says.
-TRACE = Scenario("documents, a morning", QWEN, "documents-day", 6 * _HOUR, 8.5 * _HOUR, peak=5.0)
+TRACE = Scenario("documents, a morning", QWEN, "documents-day", 6.5 * _HOUR, 8 * _HOUR, peak=3.5)
 SHORT = Scenario("documents, an hour", QWEN, "documents-day", 6.5 * _HOUR, 7.5 * _HOUR, peak=3.0)
 STATIC, BOUND = "static", "clairvoyant"
 _HERE = Path(__file__).parent
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.second_judge", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--short", action="store_true", help="an hour of three groups' load instead")
+    parser.add_argument("--short", action="store_true", help="an hour instead")
     parser.add_argument("--settings", type=int, default=4, help="of each policy's sweep, beside its defaults")
     parser.add_argument("--policy", nargs="+", help="only these; default: all")
     parser.add_argument("--cache", type=Path, default=cache_root() / "second-judge" / "results")

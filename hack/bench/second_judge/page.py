@@ -147,8 +147,8 @@ def page(outcome: Outcome) -> str:
         "",
         "## What is the same and what is not",
         "",
-        "- The same: arrivals and lengths, slots, token budget and KV blocks of a rank, ranks in lockstep, constants of "
-        "step times, cold start, the interval and delay of samples.",
+        "- The same: arrivals and lengths, slots, token budget and KV blocks of a rank, ranks in lockstep, constants "
+        "of step times, cold start, the interval and delay of samples.",
         "- The other's own: how a step is put together, preemption, the router (its load- and cache-aware one), which "
         "group drains. It has no deadline for draining, and a draining group does not come back.",
         "- Step times enter as two tables that are added, of prompts and of decoding; ours counts the tokens of all "
