@@ -25,7 +25,6 @@ from typing import Any
 from engine.install import VLLM_VERSION, environment, vllm_command
 from verify import simulated_engine
 from verify.engine_figures import compare
-from verify.simulated_engine import Course
 from verify.simulator_loads import OUTPUTS, PROMPTS, Load, batches, by_chance, in_turn, poisson, with_prefixes
 from verify.simulator_page import Outcome, Served, page, picture
 from verify.step_times import StepTimes, fit
@@ -72,17 +71,17 @@ INTERVAL = 0.25
 @dataclass(frozen=True)
 class Plan:
     """What is served: `sizes` of batches and `prompts` to fit to; loads of so many `seconds`, at shares of what the
-    engine sustains; `chance`: one of them once more."""
+    engine sustains; `everything`: one of them once more, and prefix caches."""
 
     sizes: tuple[int, ...]
     prompts: tuple[int, ...]
     seconds: float
     shares: tuple[float, ...]
-    chance: bool = True
+    everything: bool = True
 
 
 FULL = Plan((1, 2, 4, 8, 12, 16), (16, 64, 150, 400), 40.0, (0.5, 0.9, 1.3))
-SHORT = Plan((1, 4, 16), (16, 200), 10.0, (0.9, 1.3), chance=False)
+SHORT = Plan((1, 4, 16), (16, 200), 10.0, (0.9, 1.3), everything=False)
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def measured(plan: Plan, seed: int, vllm: _Engine) -> Outcome:
     simulated_engine.with_blocks(BLOCK)
     from moe_operator.simulator.engine_model import EngineModel
 
-    def model(limits: dict[str, int], times: StepTimes) -> EngineModel:
+    def model(limits: dict[str, int], times: StepTimes, prefixes: bool = True) -> EngineModel:
         return EngineModel(
             name="cpu",
             ranks=1,
@@ -145,6 +144,7 @@ def measured(plan: Plan, seed: int, vllm: _Engine) -> Outcome:
             decode=times.decode,
             prefill=times.prefill,
             kv=times.kv,
+            prefix_cache_share=1.0 if prefixes else 0.0,
         )
 
     say("measuring steps")
@@ -169,7 +169,7 @@ def measured(plan: Plan, seed: int, vllm: _Engine) -> Outcome:
         for load in job.loads:
             run = answer["loads"][load.name]
             real = simulated_engine.real_course(load, run, INTERVAL)
-            made = simulated_engine.course(load, model(answer["limits"], times), INTERVAL)
+            made = simulated_engine.course(load, model(answer["limits"], times, job.prefixes), INTERVAL)
             served.append(
                 Served(load, real, made, compare(load, real, made), times.bias_on(_rows(run), SHARE))
             )
@@ -190,10 +190,10 @@ def jobs(plan: Plan, seed: int, most: float) -> list[Job]:
         load(f"load {share:g}", 1 + at, share, f"{share:.0%} of what the engine sustains")
         for at, share in enumerate(plan.shares)
     ]
-    if plan.chance:
-        ample.append(
-            replace(ample[1], name=f"{ample[1].name} again", about="the same once more: what chance does")
-        )
+    scarce = load("scarce cache", 30, 0.7, f"a cache of {SCARCE_BLOCKS} blocks, without prefix caching")
+    if not plan.everything:
+        return [Job(tuple(ample)), Job((scarce,), SCARCE_BLOCKS, prefixes=False)]
+    again = replace(ample[1], name=f"{ample[1].name} again", about="the same once more: what chance does")
     turns = load("conversations", 20, 0.7, "40 beginnings of 320 tokens in turn, found in the cache")
     turns = with_prefixes(turns, in_turn(turns, 40), length=320, block=BLOCK)
     common = load(
@@ -201,14 +201,13 @@ def jobs(plan: Plan, seed: int, most: float) -> list[Job]:
     )
     common = with_prefixes(common, by_chance(common, 12), length=320, block=BLOCK)
     common = replace(common, unmodelled=("KV cache in use, every 5 s",))
-    scarce = load("scarce cache", 30, 0.7, f"a cache of {SCARCE_BLOCKS} blocks, without prefix caching")
     found = replace(
         scarce,
         name="scarce cache, prefixes",
         about="the same with prefix caching: what was preempted is found again",
     )
     return [
-        Job((*ample, turns, common)),
+        Job((*ample, again, turns, common)),
         Job((scarce,), SCARCE_BLOCKS, prefixes=False),
         Job((found,), SCARCE_BLOCKS),
     ]
@@ -219,10 +218,9 @@ def sustained(engine: Any, seed: int) -> float:
     load = poisson("full", seed + 50, 1000.0, 1.0)
     course: Course = simulated_engine.course(load, engine, 1.0)
     tokens = sum(request.output for request in load.requests)
-    mean = tokens / len(load.requests)
     # Not to the last one: towards the end slots are empty.
-    half = next(at for at, done in zip(course.at, course.tokens, strict=True) if done >= tokens / 2)
-    return float(tokens / 2 / half / mean)
+    half = next(at for at, made in zip(course.at, course.tokens, strict=True) if made >= tokens / 2)
+    return float(tokens / 2 / half * len(load.requests) / tokens)
 
 
 class _Engine:

@@ -54,9 +54,9 @@ def page(outcome: Outcome) -> str:
     lines = [
         "# The engine model against vLLM",
         "",
-        "`make verify-simulator` writes this page. A model of random weights is served by vLLM's own scheduler, KV cache "
-        "and kernels on a CPU, and the [simulator](../contributing/simulator.md)'s engine is given the same arrivals. The "
-        "constants of its step times are fitted beforehand, to steps of other loads on the same machine.",
+        "`make verify-simulator` writes this page. A model of random weights is served by vLLM's own scheduler, KV "
+        "cache and kernels on a CPU, and the [simulator](../contributing/simulator.md)'s engine is given the same "
+        "arrivals. The constants of its step times are fitted beforehand, to steps of other loads on the same machine.",
         "",
         *(f"- {name}: {text}" for name, text in outcome.facts.items()),
         f"- Limits, read from the engine: {limits['slots']} requests, {limits['batch_tokens']} tokens a step, "
@@ -90,9 +90,9 @@ def page(outcome: Outcome) -> str:
         ]
     lines += [
         f"Courses are compared every {SPAN:g} s: the means of both, and the mean distance as a share of the real one's "
-        "mean. Where figures are next to nothing a share says nothing: two values count as the same within 50 ms to the "
-        "first token and in the queue (an arrival meets a step under way), half a request, one hundredth of the cache, "
-        "five preemptions.",
+        "mean. Where figures are next to nothing a share says nothing: two values count as the same within 50 ms to "
+        "the first token and in the queue (an arrival meets a step under way), half a request, one hundredth of the "
+        "cache, five preemptions.",
         "",
     ]
     return "\n".join(lines)
