@@ -216,7 +216,7 @@ def jobs(plan: Plan, seed: int, most: float) -> list[Job]:
 def sustained(engine: Any, seed: int) -> float:
     """Requests per second of the mix that a full engine serves, by the simulator."""
     load = poisson("full", seed + 50, 1000.0, 1.0)
-    course: Course = simulated_engine.course(load, engine, 1.0)
+    course = simulated_engine.course(load, engine, 1.0)
     tokens = sum(request.output for request in load.requests)
     # Not to the last one: towards the end slots are empty.
     half = next(at for at, made in zip(course.at, course.tokens, strict=True) if made >= tokens / 2)
