@@ -5,7 +5,7 @@ A step of it lasts as long as the slowest rank's:
     prefill(prompt tokens of the rank in the step) + decode(tokens in the caches of its decoding requests, their mean)
 
 Ours also counts the other ranks' tokens. They enter here as if all ranks decoded for as many requests, which a balanced
-group's do; of prompt tokens, each costs what it costs its own rank and the group, once.
+group's do, and as if of prompts so many ranks computed as many tokens at once as `AT_ONCE` says.
 """
 
 from pathlib import Path
@@ -19,7 +19,12 @@ from moe_operator.simulator.engine_model import EngineModel
 _PROMPTS, _POINTS = 65, 121
 
 
-def write(engine: EngineModel, path: Path) -> None:
+#: Ranks that compute prompts in one step: set so that a static fleet of both simulators serves the benchmark's trace
+#: alike. One, and steps are too short as soon as prompts come to several ranks; all of them, and they are too long.
+AT_ONCE = 1.0
+
+
+def write(engine: EngineModel, path: Path, at_once: float = AT_ONCE) -> None:
     """The tables, in milliseconds."""
     prompts = np.linspace(0, engine.batch_tokens, _PROMPTS)
     held = _spread(engine.kv_tokens)
@@ -37,7 +42,7 @@ def write(engine: EngineModel, path: Path) -> None:
     np.savez(
         path,
         prefill_isl=prompts,
-        prefill_ttft_ms=(engine.prefill + engine.shared) * prompts * 1e3,
+        prefill_ttft_ms=(engine.prefill + at_once * engine.shared) * prompts * 1e3,
         decode_active_kv_tokens=held,
         decode_context_length=context,
         decode_itl=decode * 1e3,
