@@ -128,6 +128,7 @@ def run(monkeypatch: pytest.MonkeyPatch):
     def _run(wanted: dict[float, int], **more: Any) -> tuple[Watching, Played, replayed.Judged]:
         played, policy = Played(), Watching(wanted)
         monkeypatch.setattr(replayed, "core", lambda: played)
+        monkeypatch.setattr(replayed, "_TICK", 1.0)
         arguments = {"start_groups": 1, "floor": 1, "ceiling": 4, "settle": 0.0, **more}
         judged = replayed.serve(
             TRACE, ENGINE, policy, cold_start=30.0, objective=Objective(1.0, 0.06), **arguments

@@ -96,15 +96,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _runs(names: list[str] | None, settings: int, found: Prepared) -> list[Run]:
-    runs = []
-    for name, candidate in candidates().items():
-        if name in (STATIC, BOUND) or (names and name not in names):
-            continue
-        size = len(candidate.tunable.grid) if candidate.tunable else 0
-        chosen = {round((at + 0.5) / settings * (size - 1)) for at in range(settings)} if size else set()
-        runs += [Run(name, None), *(Run(name, choice) for choice in sorted(chosen))]
+    """Defaults first."""
+    chosen = [name for name in candidates() if name not in (STATIC, BOUND) and name in (names or [name])]
     peak = round(busiest(found.need))
-    return runs + [Run(STATIC, peak + more) for more in (0, 1, 2, 3)]
+    runs = [Run(name, None) for name in chosen] + [Run(STATIC, peak + more) for more in (-1, 0, 1)]
+    for name in chosen:
+        tunable = candidates()[name].tunable
+        size = len(tunable.grid) if tunable else 0
+        numbers = {round((at + 0.5) / settings * (size - 1)) for at in range(settings)} if size else set()
+        runs += [Run(name, number) for number in sorted(numbers)]
+    return runs
 
 
 def _label(run: Run) -> str:

@@ -152,8 +152,9 @@ def page(outcome: Outcome) -> str:
         "- The other's own: how a step is put together, preemption, the router (its load- and cache-aware one), which "
         "group drains. It has no deadline for draining, and a draining group does not come back.",
         "- Step times enter as two tables that are added, of prompts and of decoding; ours counts the tokens of all "
-        "ranks together.",
-        "- It tells times to the first token when a request ends, and of a second's steps each group's last: what "
+        "ranks together. How many ranks compute prompts at once is therefore a number: set so that two static groups "
+        "have the same share of this trace in the objective by both judges.",
+        "- It tells times to the first token when a request ends, and of 2.5 s of steps each group's last: what "
         "policies see of latencies is coarser than in our simulator, and later by a request's length.",
         "",
     ]

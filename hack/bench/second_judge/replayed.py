@@ -1,14 +1,15 @@
 """One run under the other judge: its engines serve, its fleet starts and drains groups, our policies decide.
 
-It calls us once a second of the trace with what its groups do; from that a Prometheus' samples are made up every 15 s,
-and policies see them as they do in our own simulator (`scrape.View`), as late.
+It calls us every 2.5 s of the trace with what its groups do; from that a Prometheus' samples are made up every 15 s, and
+policies see them as they do in our own simulator (`scrape.View`), as late.
 
 What it does not tell and how it is filled in:
 
 - Times to the first token and per further token come with a request's end, over all groups: each is counted then, at
   groups in proportion to what they run. Ours come with the first token. Requests that last long make this late.
-- Of a second's steps it tells each group's last one: it stands for the second.
-- Gauges are looked at twice a second, and requests that ended in one half are told by their means.
+- Of the steps in between it tells each group's last one: it stands for them all.
+- Gauges are looked at once a second, and requests that ended in one second are told by their means.
+- Policies are asked at multiples of 2.5 s: Knative's, every 2 s of its own, a little less often.
 """
 
 import json
@@ -35,7 +36,7 @@ from moe_operator.simulator.trace import Trace
 Floats = NDArray[np.float64]
 
 #: Seconds of the trace between calls, samples, and looks at what ended.
-_TICK, _SCRAPE, _TELEMETRY = 1.0, 15.0, 0.5
+_TICK, _SCRAPE, _TELEMETRY = 2.5, 15.0, 1.0
 _COUNTER = {name: len(GAUGES) + at for at, name in enumerate(COUNTERS)}
 _HISTOGRAM = {name: len(GAUGES) + len(COUNTERS) + at * kernel.WIDEST for at, name in enumerate(HISTOGRAMS)}
 _WIDTH = len(GAUGES) + len(COUNTERS) + len(HISTOGRAMS) * kernel.WIDEST
@@ -167,7 +168,7 @@ class _Fleet(Scraper):
         self._lives: dict[Life, list[int]] = {Life.READY: [], Life.STARTING: [], Life.DRAINING: []}
         self._rows: dict[int, Floats] = {}
         self._owed: dict[int, float] = {}
-        self._decisions = 1
+        self._decisions = self._scrapes = 1
 
     # --- What a view asks of a fleet -------------------------------------------------------------
 
@@ -182,7 +183,7 @@ class _Fleet(Scraper):
         return _TICK * 1e3
 
     def on_tick(self, told: dict[str, Any]) -> dict[str, Any]:
-        """Once a second."""
+        """Every 2.5 s."""
         now = round(told["now_ms"] / 1e3, 3)
         self._lives = {
             Life.READY: list(told["active_decode_ids"]),
@@ -192,7 +193,8 @@ class _Fleet(Scraper):
         if now <= self._trace.duration:
             self.held += _TICK * sum(map(len, self._lives.values()))
         self._steps(told["decode_fpm_snapshots"])
-        if now % _SCRAPE == 0:
+        if now >= self._scrapes * _SCRAPE:
+            self._scrapes = math.floor(now / _SCRAPE) + 1
             self.scrape(now)
         wanted = None
         if now >= self._decisions * self._policy.interval and now < self._trace.duration:
@@ -201,7 +203,7 @@ class _Fleet(Scraper):
         return {"target_prefill": None, "target_decode": wanted, "next_tick_ms": (now + _TICK) * 1e3}
 
     def listen(self, told: dict[str, Any]) -> None:
-        """Twice a second: gauges, and the requests that ended."""
+        """Once a second: gauges, and the requests that ended."""
         for row in self._rows.values():
             row[: len(GAUGES)] = 0.0
         ranks: dict[int, int] = {}
