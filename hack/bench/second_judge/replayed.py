@@ -1,7 +1,7 @@
 """One run under the other judge: its engines serve, its fleet starts and drains groups, our policies decide.
 
-It calls us every 2.5 s of the trace with what its groups do; from that a Prometheus' samples are made up every 15 s, and
-policies see them as they do in our own simulator (`scrape.View`), as late.
+It calls us every 2.5 s of the trace with what its groups do; from that a Prometheus' samples are made up every 15 s,
+and policies see them as they do in our own simulator (`scrape.View`), as late.
 
 What it does not tell and how it is filled in:
 
