@@ -103,7 +103,8 @@ def _runs(names: list[str] | None, settings: int, found: Prepared) -> list[Run]:
     for name in chosen:
         tunable = candidates()[name].tunable
         size = len(tunable.grid) if tunable else 0
-        numbers = {round((at + 0.5) / settings * (size - 1)) for at in range(settings)} if size else set()
+        # A sweep begins with what asks for most groups: with what holds, if anything does.
+        numbers = {round(at / settings * (size - 1)) for at in range(settings)} if size else set()
         runs += [Run(name, number) for number in sorted(numbers)]
     return runs
 
