@@ -33,12 +33,16 @@ class Clock:
     """Seconds of this process's work, as long as they would be on a machine that always is as fast.
 
     What else a machine does slows even processor time, by caches and memory that are shared. So beside each step some
-    work is done that is always the same, and steps are told in its terms.
+    work is done that is always the same, and steps are told in its terms. Or steps are taken to last as long as given
+    times say for what is in them: then nothing is left to chance, and what differs are decisions.
     """
 
-    def __init__(self, usual: float | None) -> None:
-        """`usual`: seconds of the same work, where another run has found them already."""
+    def __init__(self, usual: float | None, times: dict[str, float] | None) -> None:
+        """`usual`: seconds of the same work, where another run has found them already. `times`: what steps last, in
+        the words of `verify.step_times`, with the `share` of the experts that a token goes to."""
         import torch
+
+        self._times = times
 
         self._bank = torch.randn(_BANK, 256, 128)
         self._tokens = torch.randn(16, 256)
@@ -48,14 +52,24 @@ class Clock:
         self._lately = found
         self.now = 0.0
 
-    def measure(self, work: Callable[[], Any]) -> Any:
-        """Do some work, and put the clock forward by it."""
+    def measure(self, work: Callable[[], Any], recorder: Recorder) -> Any:
+        """Do some work, a step, and put the clock forward by it."""
+        if self._times is not None:
+            found = work()
+            self.now += self._given(*recorder.row)
+            return found
         begin = time.process_time()
         found = work()
         spent = time.process_time() - begin
         self._lately += (self._same_work() - self._lately) / _LATELY
         self.now += spent * self.usual / self._lately
         return found
+
+    def _given(self, decode: int, prefill: int, held: int) -> float:
+        assert self._times is not None
+        touched = 1 - (1 - self._times["share"]) ** (decode + prefill)
+        own = self._times["decode"] * decode + self._times["prefill"] * prefill + self._times["kv"] * held
+        return self._times["base"] + self._times["experts"] * touched + own
 
     def _same_work(self) -> float:
         begin = time.process_time()
@@ -140,7 +154,7 @@ def main() -> None:
         # One block is the pool's own, for what needs none.
         "blocks": scheduler.kv_cache_manager.block_pool.num_gpu_blocks - 1,
     }
-    clock = Clock(job.get("usual"))
+    clock = Clock(job.get("usual"), job.get("times"))
     loads = {name: serve(engine, recorder, clock, load) for name, load in job["loads"].items()}
     Path(sys.argv[2]).write_text(json.dumps({"limits": limits, "usual": clock.usual, "loads": loads}))
 
@@ -182,7 +196,7 @@ def serve(engine: Any, recorder: Recorder, clock: Clock, load: dict[str, Any]) -
             clock.now = max(clock.now, rows[following][0])
         recorder.begun.clear()
         begin = clock.now
-        answers = clock.measure(turn)
+        answers = clock.measure(turn, recorder)
         end = clock.now
         for name in recorder.begun:
             # An engine's own name of a request begins with what it was called.

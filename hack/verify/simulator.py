@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ HACK = Path(__file__).parents[1]
 BLOCK = 32
 SLOTS, BATCH_TOKENS, MOST_TOKENS = 16, 256, 1024
 BLOCKS = 1500
+LIMITS = {"slots": SLOTS, "batch_tokens": BATCH_TOKENS, "blocks": BLOCKS, "block": BLOCK}
 #: A cache that a third of the slots fill.
 SCARCE_BLOCKS = 40
 #: Large enough for a step to be computing and little else.
@@ -78,10 +79,15 @@ class Plan:
     seconds: float
     shares: tuple[float, ...]
     everything: bool = True
+    times: StepTimes | None = None
+    """What steps last, instead of what is measured: nothing is left to chance, and decisions alone are compared."""
 
 
 FULL = Plan((1, 2, 4, 8, 12, 16), (16, 64, 150, 400), 25.0, (0.5, 0.9, 1.3))
-SHORT = Plan((1, 4, 16), (16, 200), 10.0, (0.9, 1.3), everything=False)
+#: As measured on two cores of x86-64.
+TIMES = StepTimes(0.0035, 0.002, 2.7e-5, 5.2e-5, 3.4e-7, error=0.0, bias=0.0, steps=0)
+DECISIONS = replace(FULL, times=TIMES)
+SHORT = Plan((), (), 10.0, (0.9, 1.3), everything=False, times=TIMES)
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 1 if a figure is off."""
     parser = argparse.ArgumentParser(prog="verify.simulator", description=__doc__)
     parser.add_argument("--short", action="store_true", help="fewer and shorter loads, a minute or so")
+    parser.add_argument(
+        "--decisions",
+        action="store_true",
+        help="steps last what they are told to: decisions alone are compared",
+    )
     parser.add_argument("--output", type=Path, help="folder of the page; without it figures are printed only")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
@@ -106,7 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     began = time.monotonic()
-    outcome = measured(SHORT if arguments.short else FULL, arguments.seed, _Engine(arguments.keep))
+    plan = SHORT if arguments.short else DECISIONS if arguments.decisions else FULL
+    outcome = measured(plan, arguments.seed, _Engine(arguments.keep, plan.times))
     for served in outcome.served:
         print(
             f"{served.load.name}: {served.load.about}; steps as they were put together {served.bias:+.1%} off"
@@ -147,19 +159,9 @@ def measured(plan: Plan, seed: int, vllm: _Engine) -> Outcome:
             prefix_cache_share=1.0 if prefixes else 0.0,
         )
 
-    say("measuring steps")
-    answer = vllm.run(
-        Job(
-            (
-                batches(seed, plan.sizes, plan.prompts, 24),
-                poisson("mixed", seed + 100, 24.0, plan.seconds / 4),
-            )
-        )
-    )
-    if answer["limits"]["block"] != BLOCK:
-        raise RuntimeError(f"vLLM has blocks of {answer['limits']['block']} tokens, not {BLOCK}")
-    times = fit([row for load in answer["loads"].values() for row in _rows(load)], SHARE)
-    limits = answer["limits"]
+    times, limits = plan.times, dict(LIMITS)
+    if times is None:
+        times, limits = calibrated(plan, seed, vllm)
     most = sustained(model(limits, times), seed)
     say(f"{times.steps} steps, mean error {times.error:.1%}; {most:.2f} requests/s sustained")
     served = []
@@ -174,6 +176,16 @@ def measured(plan: Plan, seed: int, vllm: _Engine) -> Outcome:
                 Served(load, real, made, compare(load, real, made), times.bias_on(_rows(run), SHARE))
             )
     return Outcome(served, times, most, limits, facts(plan, seed))
+
+
+def calibrated(plan: Plan, seed: int, vllm: _Engine) -> tuple[StepTimes, dict[str, int]]:
+    """Step times of loads of their own, and the engine's limits."""
+    say("measuring steps")
+    mixed = poisson("mixed", seed + 100, 24.0, plan.seconds / 4)
+    answer = vllm.run(Job((batches(seed, plan.sizes, plan.prompts, 24), mixed)))
+    if answer["limits"]["block"] != BLOCK:
+        raise RuntimeError(f"vLLM has blocks of {answer['limits']['block']} tokens, not {BLOCK}")
+    return fit([row for load in answer["loads"].values() for row in _rows(load)], SHARE), answer["limits"]
 
 
 def _rows(run: dict[str, Any]) -> list[tuple[float, float, float, float]]:
@@ -226,8 +238,9 @@ def sustained(engine: Any, seed: int) -> float:
 class _Engine:
     """vLLM in a process of its environment, one for each job; or what it did then."""
 
-    def __init__(self, keep: Path | None) -> None:
+    def __init__(self, keep: Path | None, times: StepTimes | None) -> None:
         self._keep = keep
+        self._times = None if times is None else {**asdict(times), "share": SHARE}
         self._kept: dict[str, Any] = {}
         if keep is not None and keep.exists():
             self._kept = json.loads(keep.read_text())
@@ -266,7 +279,11 @@ class _Engine:
                 "disable_log_stats": False,
             }
             loads = {load.name: load.job() for load in job.loads}
-            told.write_text(json.dumps({"arguments": arguments, "usual": self._usual, "loads": loads}))
+            told.write_text(
+                json.dumps(
+                    {"arguments": arguments, "usual": self._usual, "times": self._times, "loads": loads}
+                )
+            )
             python = vllm_command().parent / "python"
             done = subprocess.run(
                 [str(python), "-m", "verify.engine_run", str(told), str(heard)],
