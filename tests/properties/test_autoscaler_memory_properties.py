@@ -95,7 +95,7 @@ def test_restored_it_wants_what_it_would_have_wanted(seed: int, at: float, gap: 
     wants = course(seed, at, gap)
     apart = [abs(back - never) for never, back, _ in wants]
     strange = [abs(anew - never) for never, _, anew in wants]
-    assert sum(apart) <= 0.12 * len(apart), "a group more or fewer in one of eight looks at most"
+    assert sum(apart) <= 0.25 * len(apart), "the window for going down begins anew"
     assert sum(each > 1 for each in apart) <= 0.02 * len(apart)
     assert sum(strange) >= 5 * sum(apart), "and it is what was learned that makes them alike"
 
@@ -127,13 +127,17 @@ def test_a_step_time_that_was_planned_wrong_is_mended_within_half_an_hour(
 ) -> None:
     factor, load = fleet
     wrong, right = told(factor), told(1.0)
-    for made in (wrong, right):
+    wants = [
         made.run(1800, lambda now, made=made: load(now) * made.capacity)  # type: ignore[misc]
+        for made in (wrong, right)
+    ]
     learned, known = wrong.autoscaler._idle.value, right.autoscaler._idle.value
     assert learned is not None
     assert known is not None
     assert learned == pytest.approx(known, rel=0.3)
-    assert abs(wrong.desired - right.desired) <= 2
+    # Not what there is: one of them may still hold what a wave asked for.
+    enough = [want.numbers.down.groups for want in wants if want.numbers is not None]
+    assert abs(enough[0] - enough[1]) <= 2
     most = max(groups for _, groups in wrong.history)
     assert most <= max(groups for _, groups in right.history) * 1.6 + 1, "nor does it cost a fleet meanwhile"
 
