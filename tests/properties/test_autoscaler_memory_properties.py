@@ -95,9 +95,11 @@ def test_restored_it_wants_what_it_would_have_wanted(seed: int, at: float, gap: 
     wants = course(seed, at, gap)
     apart = [abs(back - never) for never, back, _ in wants]
     strange = [abs(anew - never) for never, _, anew in wants]
-    assert sum(apart) <= 0.25 * len(apart), "the window for going down begins anew"
+    assert sum(apart) <= 0.25 * len(apart), (
+        "windows begin anew, and of two forecasters that are as good the other may be used"
+    )
     assert sum(each > 1 for each in apart) <= 0.1 * len(apart)
-    assert sum(strange) >= 5 * sum(apart), "and it is what was learned that makes them alike"
+    assert sum(strange) >= 1.5 * sum(apart), "and it is what was learned that makes them alike"
 
 
 # --- A wrong prior -------------------------------------------------------------------------------
