@@ -91,6 +91,10 @@ bench-autoscaler: install ## Compare autoscalers on the traces of TRACES=folder,
 bench-autoscaler-short: install ## The same on small made-up traces, in minutes; the summary alone is printed
 	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.autoscaler --short
 
+.PHONY: bench-second-judge
+bench-second-judge: install ## Let another simulator of engines judge the autoscalers too, and write docs/benchmarks/second-judge.md
+	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.second_judge --output docs/benchmarks
+
 .PHONY: bench-weights
 bench-weights: install ## Measure a fetch of weights from a hub on this machine, beside a plain copy
 	@$(BIN)/python -m bench.weights
@@ -107,11 +111,15 @@ test-upgrade: install ## Upgrade the operator from the last release under a real
 test-traffic: install ## Change a served deployment under open-loop load, and count what clients lose; TRAFFIC_REPORTS=folder
 	@$(BIN)/python -m layers traffic
 
-.PHONY: verify-kv-cache verify-autoscalers
+.PHONY: verify-kv-cache verify-autoscalers verify-simulator
 verify-kv-cache: install ## Compare the KV cache arithmetic with vLLM's own code again
 	@$(BIN)/python -m verify.kv_cache --check
 verify-autoscalers: install ## Let Kubernetes, Knative and Dynamo decide again on what the policies are compared with (needs Go)
 	@$(BIN)/python -m verify.autoscalers --check
+
+verify-simulator: install ## Compare the simulator's engine with vLLM's on this CPU, and write docs/benchmarks/simulator.md
+	@$(BIN)/python -m engine install >/dev/null
+	@$(BIN)/python -m verify.simulator --output docs/benchmarks
 
 # --- Local cluster -------------------------------------------------------------------------------
 

@@ -187,6 +187,8 @@ ACCEPTED: tuple[Case, ...] = (
             }
         },
     ),
+    Case("a window for fewer groups", {"scaling": {"maxGroups": 4, "scaleDown": {"window": "10m"}}}),
+    Case("fewer groups at once", {"scaling": {"maxGroups": 4, "scaleDown": {"window": "0s"}}}),
     Case("maximum equals minimum", {"scaling": {"minGroups": 2, "maxGroups": 2}}),
     Case("rollout without surge", {"rollout": {"maxSurge": 0, "maxUnavailable": 1}}),
     Case("drain at once", {"rollout": {"drainDeadline": "0s"}}),
@@ -320,6 +322,7 @@ REFUSED: tuple[Case, ...] = (
     Case("negative replicas", {"replicas": -1}, "replicas"),
     Case("too many replicas", {"replicas": 257}, "replicas"),
     Case("unknown mode", {"scaling": {"mode": "Manual"}}, "scaling.mode"),
+    Case("a window of days", {"scaling": {"scaleDown": {"window": "48h"}}}, "must be between 0s and 24h"),
     Case("groups as text", {"scaling": {"minGroups": "1"}}, "scaling.minGroups", server_only=True),
     Case("image with a blank", {"engine": {"image": "vllm vllm"}}, "engine.image"),
     Case("no quantity", {"engine": {"resources": {"requests": {"memory": "lots"}}}}, "requests"),

@@ -47,14 +47,16 @@ class Outcome:
         )
 
 
-def read_trace(path: Path = TRACE) -> list[TraceRequest]:
+def read_trace(
+    path: Path = TRACE, prompt_scale: float = PROMPT_SCALE, output_scale: float = OUTPUT_SCALE
+) -> list[TraceRequest]:
     """The trace with lengths scaled down, at least one token each."""
     with path.open() as lines:
         return [
             TraceRequest(
                 float(row["t_seconds"]),
-                max(1, int(row["prompt_tokens"]) // PROMPT_SCALE),
-                max(1, int(row["output_tokens"]) // OUTPUT_SCALE),
+                max(1, int(int(row["prompt_tokens"]) / prompt_scale)),
+                max(1, int(int(row["output_tokens"]) / output_scale)),
             )
             for row in csv.DictReader(lines)
         ]

@@ -51,7 +51,12 @@ LAYERS = (
     Layer("engine", prepare=_ENGINE, tests=((*_TELLING, "tests/loopback"),), engine=True),
     Layer(
         "cluster",
-        prepare=(_module("localcluster", "build"), _module("localcluster.dra"), _module("harness.scan")),
+        prepare=(
+            _module("localcluster", "build"),
+            _module("localcluster.dra"),
+            _module("localcluster.keda"),
+            _module("harness.scan"),
+        ),
         tests=(
             (*_CLUSTER, "--name", "tests", "--", *_QUIET, *_PLAIN, "tests/cluster", "-m", "not outside"),
             (*_TELLING, "tests/cluster", "-m", "outside"),

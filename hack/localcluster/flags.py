@@ -7,11 +7,14 @@ from pathlib import Path
 
 from localcluster import network as net
 from localcluster.layout import ClusterDirs
+from localcluster.pki import FRONT_PROXY
 
 #: How soon a silent node counts as failed. Kubernetes' own defaults (5 s, 50 s) would make every test of it
 #: slow.
 NODE_MONITOR_PERIOD = "2s"
 NODE_MONITOR_GRACE_PERIOD = "20s"
+#: How often HorizontalPodAutoscalers look; 15 s by default.
+AUTOSCALER_PERIOD = "3s"
 
 
 def merge(base: Sequence[str], extra: Sequence[str]) -> list[str]:
@@ -39,7 +42,8 @@ def etcd(dirs: ClusterDirs) -> list[str]:
 
 def kube_apiserver(dirs: ClusterDirs) -> list[str]:
     """``endpoint-reconciler-type=none`` because a loopback address is not a legal endpoint: the ClusterIP
-    forwarder knows the address of ``default/kubernetes`` by itself.
+    forwarder knows the address of ``default/kubernetes`` by itself. To API servers behind an APIService it proves
+    itself as the front proxy, whose authority is another than that of clients.
     """
     pki = dirs.pki
     return [
@@ -52,6 +56,13 @@ def kube_apiserver(dirs: ClusterDirs) -> list[str]:
         f"--tls-cert-file={pki / 'apiserver.crt'}",
         f"--tls-private-key-file={pki / 'apiserver.key'}",
         f"--client-ca-file={pki / 'ca.crt'}",
+        f"--requestheader-client-ca-file={pki / 'front-proxy-ca.crt'}",
+        f"--requestheader-allowed-names={FRONT_PROXY}",
+        "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        f"--proxy-client-cert-file={pki / FRONT_PROXY}.crt",
+        f"--proxy-client-key-file={pki / FRONT_PROXY}.key",
         "--authorization-mode=Node,RBAC",
         "--allow-privileged=true",
         f"--service-cluster-ip-range={net.SERVICE_CIDR}",
@@ -94,6 +105,7 @@ def kube_controller_manager(dirs: ClusterDirs) -> list[str]:
         "--kube-api-burst=400",
         f"--node-monitor-period={NODE_MONITOR_PERIOD}",
         f"--node-monitor-grace-period={NODE_MONITOR_GRACE_PERIOD}",
+        f"--horizontal-pod-autoscaler-sync-period={AUTOSCALER_PERIOD}",
     ]
 
 

@@ -46,6 +46,8 @@ CLIENTS: dict[str, tuple[str, str | None]] = {
     "scheduler": ("system:kube-scheduler", None),
     "apiserver-kubelet-client": ("kube-apiserver-kubelet-client", "system:masters"),
 }
+#: By this client the API server is known to API servers that it passes requests on to.
+FRONT_PROXY = "front-proxy-client"
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ class Authority:
     key: ec.EllipticCurvePrivateKey
 
 
-def new_authority(now: datetime.datetime) -> Authority:
+def new_authority(now: datetime.datetime, common_name: str = "localcluster-ca") -> Authority:
     """A self-signed authority with the extensions that strict verifiers (Python >= 3.13, Go) insist on."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localcluster-ca")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     usage = _key_usage(signs_certificates=True)
     certificate = (
         _builder(name, name, key.public_key(), now)
@@ -103,8 +105,8 @@ def issue(
 
 
 def write_all(directory: Path, now: datetime.datetime | None = None) -> None:
-    """Write ``ca``, every server and client certificate (``<name>.crt``, ``<name>.key``) and ``sa.key``,
-    all PEM.
+    """Write ``ca``, every server and client certificate (``<name>.crt``, ``<name>.key``), those of the front proxy and
+    ``sa.key``, all PEM.
     """
     moment = now or datetime.datetime.now(datetime.UTC)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,6 +116,9 @@ def write_all(directory: Path, now: datetime.datetime | None = None) -> None:
         _write(directory, name, *issue(authority, moment, name, names=names))
     for name, (user, group) in CLIENTS.items():
         _write(directory, name, *issue(authority, moment, user, organization=group))
+    proxy = new_authority(moment, "front-proxy-ca")
+    _write(directory, "front-proxy-ca", proxy.certificate, proxy.key)
+    _write(directory, FRONT_PROXY, *issue(proxy, moment, FRONT_PROXY))
     # ServiceAccount tokens are signed with RSA: every client library can verify RS256.
     _write_secret(directory / "sa.key", _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048)))
 

@@ -115,6 +115,24 @@ def dra_driver(hack: Path) -> Recipe:
     )
 
 
+KEDA_CRD, KEDA_TRIGGERS = "scaledobjects.yaml", "triggers.json"
+
+
+def keda(hack: Path) -> Recipe:
+    """What a ScaledObject of KEDA may say: nothing is compiled."""
+    module = "github.com/kedacore/keda/v2"
+    return Recipe(
+        name="keda",
+        module=hack / "keda",
+        targets=(),
+        flags=(),
+        assets=(
+            (module, "config/crd/bases/keda.sh_scaledobjects.yaml", KEDA_CRD),
+            (module, "schema/generated/scalers-schema.json", KEDA_TRIGGERS),
+        ),
+    )
+
+
 def source_files(module: Path) -> tuple[Path, ...]:
     """What a build depends on besides Go itself; go.sum pins the contents of everything else."""
     return (module / "go.mod", module / "go.sum", *sorted(module.glob("*.go")))

@@ -1,9 +1,12 @@
 """When requests come and what they ask for: drawn from a seed, whatever becomes of earlier ones."""
 
+import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from demo.replay import TraceRequest
 
 
 class Shape(StrEnum):
@@ -66,3 +69,23 @@ def poisson(mix: Mix, seed: int) -> Iterator[Arrival]:
             output_tokens=mix.long_output if shape is Shape.LONG else output,
         )
         number += 1
+
+
+def replayed(requests: Sequence[TraceRequest], clients: int, every: Callable[[], int]) -> Iterator[Arrival]:
+    """A trace again and again, without end: of its requests each `every()`-th, asked as the load goes on. Every other
+    is a stream; clients take turns."""
+    length = math.ceil(requests[-1].at)
+    seen = number = 0
+    while True:
+        for request in requests:
+            if seen % every() == 0:
+                yield Arrival(
+                    number=number,
+                    at=seen // len(requests) * length + request.at,
+                    shape=Shape.STREAM if number % 2 else Shape.PLAIN,
+                    client=number % clients,
+                    prompt="a" * request.prompt_tokens,
+                    output_tokens=request.output_tokens,
+                )
+                number += 1
+            seen += 1

@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 from traffic.arrivals import Arrival, Mix, Shape
 from traffic.counts import Outcome, Record, fault_of, judge
 
-#: Seconds after which a request counts as failed.
+#: Seconds after which a request counts as failed, unless said otherwise.
 TIMEOUT = 120.0
 #: Seconds between two lines of progress.
 _TELL = 10.0
@@ -25,7 +25,16 @@ _TELL = 10.0
 class Load:
     """Sends requests from a thread of its own, so that whoever changes the deployment may block."""
 
-    def __init__(self, base_url: str, model: str, arrivals: Iterator[Arrival], mix: Mix) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        arrivals: Iterator[Arrival],
+        mix: Mix,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        """`timeout`: seconds after which a request counts as failed."""
+        self._timeout = timeout
         self._base_url, self._model, self._arrivals, self._mix = base_url, model, arrivals, mix
         self._records: list[Record] = []
         self._enough: int | None = None
@@ -48,7 +57,7 @@ class Load:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped = True
-        self._thread.join(TIMEOUT + 30)
+        self._thread.join(self._timeout + 30)
 
     def now(self) -> float:
         """Seconds since the load began."""
@@ -75,7 +84,7 @@ class Load:
 
     async def _run(self) -> None:
         clients = [
-            AsyncOpenAI(base_url=self._base_url, api_key="none", max_retries=0, timeout=TIMEOUT)
+            AsyncOpenAI(base_url=self._base_url, api_key="none", max_retries=0, timeout=self._timeout)
             for _ in range(self._mix.clients)
         ]
         under_way: set[asyncio.Task[None]] = set()

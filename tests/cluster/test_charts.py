@@ -410,5 +410,8 @@ def test_everything_optional_renders() -> None:
     objects = _template(*(arg for setting in settings for arg in ("--set", setting)))
     kinds = {obj["kind"] for obj in objects}
     assert {"ServiceMonitor", "PodMonitor", "NetworkPolicy"} <= kinds
+    (monitor,) = [obj for obj in objects if obj["kind"] == "ServiceMonitor"]
+    # Else Prometheus puts the operator's own namespace where a ModelDeployment's is looked for.
+    assert [endpoint["honorLabels"] for endpoint in monitor["spec"]["endpoints"]] == [True]
     native = [obj for obj in objects if "monitoring.coreos.com" not in obj["apiVersion"]]
     kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump_all(native))

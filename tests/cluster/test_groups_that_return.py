@@ -6,16 +6,13 @@ that refuses the write, or an EndpointSlice without the group, leaves a warm gro
 """
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
-from bench.played_engines import POD_ADDRESSES, metrics_page
 from bench.played_nodes import PlayedKubelet
 from bench.sightings import Sightings
+from cluster.played_engines import PlayedEngines
 from cluster.replica import Replica
 from cluster.runtime_helpers import HAS_CLUSTER, NO_CLUSTER, drop_namespace, make_namespace, until
 from cluster.simulated_fleet import SimulatedFleet
@@ -27,58 +24,6 @@ from moe_operator.runtime.kube_client import AioKubeClient
 pytestmark = pytest.mark.skipif(not HAS_CLUSTER, reason=NO_CLUSTER)
 
 NAME = "tiny"
-
-
-class Engines:
-    """Engines of pods at the first addresses that a played kubelet gives: they compute nothing, and obey."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        """That each of them has."""
-        self.draining: set[str] = set()
-        """Addresses of those that were told to drain."""
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator["Engines"]:
-        app = web.Application()
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_post("/v1/completions", self._token)
-        app.router.add_get("/moe/v1/state", self._state)
-        for method in ("POST", "DELETE"):
-            app.router.add_route(method, "/moe/v1/drain", self._drain)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        for address in POD_ADDRESSES[:8]:
-            await web.TCPSite(runner, address, names.HTTP_PORT).start()
-        try:
-            yield self
-        finally:
-            await runner.cleanup()
-
-    @staticmethod
-    async def _metrics(_: web.Request) -> web.Response:
-        return web.Response(text=metrics_page())
-
-    @staticmethod
-    async def _token(_: web.Request) -> web.Response:
-        choice = {"text": "1", "finish_reason": "length", "logprobs": {"token_logprobs": [-0.1]}}
-        return web.json_response({"choices": [choice], "usage": {"completion_tokens": 1}})
-
-    async def _state(self, request: web.Request) -> web.Response:
-        draining = {} if _address(request) in self.draining else None
-        return web.json_response({"in_flight": self.requests, "draining": draining})
-
-    async def _drain(self, request: web.Request) -> web.Response:
-        if request.method == "POST":
-            self.draining.add(_address(request))
-        else:
-            self.draining.discard(_address(request))
-        return web.json_response({"draining": None, "in_flight": self.requests})
-
-
-def _address(request: web.Request) -> str:
-    assert request.transport is not None
-    return str(request.transport.get_extra_info("sockname")[0])
 
 
 def _marked(group: Obj) -> bool:
@@ -106,7 +51,7 @@ async def test_a_group_that_drains_serves_again_and_no_other_is_made(
     async def want(replicas: int) -> None:
         await client.patch(MODEL_DEPLOYMENT, namespace, NAME, {"spec": {"replicas": replicas}})
 
-    async with SimulatedFleet(client, namespace) as fleet, Engines().running() as engines:
+    async with SimulatedFleet(client, namespace) as fleet, PlayedEngines().running() as engines:
         for name in machines:
             await fleet.hgx(name, "zone-a")
         seen.start()

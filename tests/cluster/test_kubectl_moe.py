@@ -123,7 +123,12 @@ async def test_people_look_with_the_rights_they_have_and_go_back_to_what_ran(
             "--verb=get",
             "--resource=modeldeployments.moe-operator.dev",
         )
-        code, out, _ = await moe(await person(place, tmp_path, f"{place}-parent"), "status", "tiny")
+        parent = await person(place, tmp_path, f"{place}-parent")
+        code, out, _ = await moe(parent, "autoscaler", "explain", "tiny")
+        assert code == 0
+        assert "the limits leave 1 as the only number" in " ".join(out.split())
+        assert out.endswith("CHANGES\n  none yet\n")
+        code, out, _ = await moe(parent, "status", "tiny")
         assert code == 0
         assert "pods may not be read" in out
         assert "Ready       no" in out

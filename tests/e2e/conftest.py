@@ -14,6 +14,8 @@ from harness.wait import wait_for
 from moe_operator.api import names
 
 NAMESPACE = "e2e"
+#: A deployment that two modules use, one after the other: a start less.
+STEADY = "steady"
 #: Without vLLM's compiler, which takes half of a start. A module that is about starts leaves it on.
 EAGER = {"seed": "0", "compilation-config.mode": "0"}
 COMPILED = {"seed": "0"}
@@ -56,6 +58,23 @@ def delete(name: str) -> None:
     wait_for(
         f"everything of {name} gone", lambda: not items(CHILDREN, NAMESPACE, selector), seconds=120, every=0.5
     )
+
+
+@pytest.fixture(scope="session")
+def steady(operator: None) -> Iterator[None]:
+    """One group of one rank that takes one request at a time, scaled by the operator itself. A group goes soon after
+    it was needed last, and latencies are wide enough that slots decide on any machine."""
+    wanted = manifest(
+        STEADY,
+        hardware={"accelerator": "cpu", "gpusPerGroup": 1},
+        objective={"timeToFirstToken": "10s", "timePerOutputToken": "1s"},
+        scaling={"minGroups": 1, "maxGroups": 2, "scaleDown": {"window": "15s"}},
+        engine={"args": {**EAGER, "max-num-seqs": "1", "enable-log-requests": ""}},
+    )
+    apply(wanted, manager="e2e")
+    wait_ready(STEADY, NAMESPACE, seconds=300)
+    yield
+    delete(STEADY)
 
 
 Maker = Callable[..., dict[str, Any]]

@@ -74,7 +74,7 @@ def test_the_start_is_told_by_its_parts() -> None:
 
 def test_a_new_revision_downloads_nothing(hub: HubServer) -> None:
     before = _given(hub)
-    change = '{"spec":{"engine":{"args":{"seed":"7"}}}}'
+    change = '{"spec":{"engine":{"args":{"seed":"7","compilation-config.mode":"0"}}}}'
     kubectl("patch", names.PLURAL, NAME, "-n", NAMESPACE, "--type=merge", "-p", change)
     wait_ready(NAME, NAMESPACE, seconds=300)
     assert _given(hub) == before

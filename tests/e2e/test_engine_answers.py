@@ -1,5 +1,7 @@
 """The answers are right, not only there: expert parallelism must not change what a model says."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from e2e.conftest import NAMESPACE, Maker, delete
@@ -21,14 +23,22 @@ LAYOUTS = {
 
 
 def answers(name: str, ranks: int) -> dict[str, list[list[int]]]:
-    """Tokens for every prompt, from every rank of every pod."""
-    found: dict[str, list[list[int]]] = {}
-    for pod in engine_pods(name, NAMESPACE):
-        base = f"http://{pod['status']['podIP']}:{names.HTTP_PORT}"
-        for rank in range(ranks):
-            found[f"{pod['metadata']['name']} rank {rank}"] = [
-                greedy_tokens(base, prompt, TOKENS, model="tiny-moe", rank=rank) for prompt in PROMPTS
-            ]
+    """Tokens for every prompt, from every rank of every pod. All ranks are asked at once: they step together."""
+    where = {
+        f"{pod['metadata']['name']} rank {rank}": (f"http://{pod['status']['podIP']}:{names.HTTP_PORT}", rank)
+        for pod in engine_pods(name, NAMESPACE)
+        for rank in range(ranks)
+    }
+    found: dict[str, list[list[int]]] = {each: [] for each in where}
+    with ThreadPoolExecutor(len(where)) as clients:
+        for prompt in PROMPTS:
+
+            def ask(place: tuple[str, int], prompt: str = prompt) -> list[int]:
+                base, rank = place
+                return greedy_tokens(base, prompt, TOKENS, model="tiny-moe", rank=rank)
+
+            for each, tokens in zip(where, clients.map(ask, where.values()), strict=True):
+                found[each].append(tokens)
     return found
 
 

@@ -279,6 +279,9 @@ _OWN = {
     "node",
     # How long one start took.
     "coldStart",
+    # What was decided on the way, and learned: an operator that was away for a while has seen less of it.
+    "history",
+    "learned",
     names.ANNOTATION_INCARNATION,
     names.ANNOTATION_CLAIM_UID,
     # Derived from the group's name, and so from its slot.

@@ -49,6 +49,8 @@ class Counting:
     """Deletions that only a resync found."""
     groups_lost: dict[tuple[str, str, str], int] = field(default_factory=dict)
     """By namespace, name and reason."""
+    learned_anew: list[str] = field(default_factory=list)
+    """Why what was remembered was not used."""
 
     def reconciled(self, outcome: str, seconds: float, waited: float) -> None:
         self.reconciles += 1
@@ -161,6 +163,7 @@ class Operator:
             tokens=tokens,
             own=own,
             faults=self._accelerators.faults,
+            learning_anew=self.counting.learned_anew.append,
         )
         self._workers = Workers(
             self.queue, self.reconciler.reconcile, count=workers, jitter=draw, observer=self.counting
@@ -194,6 +197,8 @@ class Operator:
         for task in self._beside:
             task.cancel()
         await self._workers.stop()
+        if self.lease.holds():
+            await self.reconciler.hand_over(1.0)
         await self.reconciler.close()
         await self.lease.give_back()
         self.client.kill()

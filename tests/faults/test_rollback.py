@@ -9,11 +9,12 @@ from moe_operator.api import names
 from moe_operator.api.deployment import parse
 from moe_operator.catalog.operator_config import read_config
 from moe_operator.cli.cluster import read_seen
+from moe_operator.cli.lines import WIDTH
 from moe_operator.cli.revision_history import history
 from moe_operator.cli.rollout_progress import progress
 from moe_operator.cli.spec_changes import Change
 from moe_operator.cli.status_picture import Picture, picture
-from moe_operator.cli.status_text import WIDTH, status_text
+from moe_operator.cli.status_text import status_text
 from moe_operator.cli.undo import MANAGER, Undo, undo
 from moe_operator.controller.kube import CONTROLLER_REVISION, MODEL_DEPLOYMENT, NODE
 

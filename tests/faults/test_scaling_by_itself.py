@@ -2,8 +2,9 @@
 lets requests wait while GPUs are free."""
 
 from fakecluster.engines import EngineSettings
-from fakecluster.harness import Harness, Witness, manifest, play
+from fakecluster.harness import NAMESPACE, Harness, Witness, manifest, play
 from moe_operator.api import reasons
+from moe_operator.controller.kube import EVENT
 
 AUTO = {"mode": "Auto", "minGroups": 1, "maxGroups": 3}
 #: Requests in flight at every endpoint: the KV cache is nearly full, or as good as empty.
@@ -33,6 +34,11 @@ def test_groups_come_with_the_load_and_go_with_it() -> None:
         _ask(h, CALM)
         await h.serve(1, within=3600)
         assert h.status()["scaling"]["desired"] == 1
+        assert h.status()["scaling"]["reason"] != "NoGroupServes"
+        every = sorted(h.world.server.list(EVENT, NAMESPACE), key=lambda e: str(e["eventTime"]))
+        told = [e["note"] for e in every if e["action"] == "Scale"]
+        assert told[0].startswith("1 → ")
+        assert told[-1].split(" groups: ")[0].endswith("→ 1")
         assert not witness.lost_requests
 
     play(scenario, settings=EngineSettings(requests=CALM))
@@ -65,6 +71,35 @@ def test_advice_changes_nothing_but_the_status() -> None:
         await h.rest(600)
         assert len(h.groups()) == 1
         assert h.status()["scaling"]["desired"] == 1
+
+    play(scenario, settings=EngineSettings(requests=CALM))
+
+
+def test_whoever_follows_the_recommendation_gets_what_auto_would_do() -> None:
+    """Lost: HPA and KEDA, by whose hand it is to happen. Here they look every 15 s and do as they are told."""
+
+    async def scenario(h: Harness) -> None:
+        h.apply(manifest(scaling={**AUTO, "mode": "External"}))
+        await h.serve(1)
+        witness, told = Witness(h), list[int]()
+
+        def follow() -> None:
+            for advice in h.operator.reconciler.advice():
+                told.append(advice.groups)
+                if h.deployment()["spec"]["replicas"] != advice.groups:
+                    h.edit(replicas=advice.groups)
+
+        h.world.timers.every(15.0, follow)
+        _ask(h, FULL)
+        await h.serve(3, within=1200)
+        assert h.status()["scaling"]["reason"] == "Replicas"
+        _ask(h, 0)
+        await h.serve(1, within=3600)
+        assert set(told) <= {1, 2, 3}
+        assert not witness.lost_requests
+        h.delete()
+        await h.until(lambda: not h.groups(), 600, "all gone")
+        assert not list(h.operator.reconciler.advice())
 
     play(scenario, settings=EngineSettings(requests=CALM))
 

@@ -70,6 +70,33 @@ def test_a_fall_gives_groups_up_after_the_window_and_down_to_the_floor() -> None
     assert made.desired == 2
 
 
+def test_a_window_of_the_users_holds_instead_of_a_part_of_the_cold_start() -> None:
+    """Lost: GPUs for minutes where a start takes seconds, or the only guard against a load that comes and goes."""
+
+    def first_fall(window: float | None) -> float:
+        made = plant(4 * plant().capacity)
+        made.autoscaler.window = window
+        begun = made.now
+        made.run(3600, lambda _: 0.3 * made.capacity)
+        return min(at for at, groups in made.history if at > begun and groups < made.history[0][1]) - begun
+
+    learned = first_fall(None)
+    assert first_fall(0.0) <= learned - 150
+    assert first_fall(1800.0) >= learned + 900
+
+
+@pytest.mark.parametrize("busy", [240.0, 3600.0])
+def test_silence_gives_groups_up_too(busy: float) -> None:
+    """Lost: all that there were, while nobody asks anything: at night, and after each restart of the operator."""
+    made = plant(groups=6)
+    made.run(busy, lambda _: 4 * made.capacity, act=False)
+    made.run(1800, lambda _: 0.0)
+    assert made.desired == 1
+    new = plant(groups=6)
+    new.run(1200, lambda _: 0.0)
+    assert new.desired == 1
+
+
 @pytest.mark.parametrize("wrong", [0.004, 0.06])
 def test_a_wrong_prior_is_mended_within_half_an_hour(wrong: float) -> None:
     start = Autoscaler(profile(idle_step_time=wrong), cold_start=300.0)

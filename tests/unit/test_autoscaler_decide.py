@@ -82,6 +82,35 @@ def test_advisory_follows_replicas_and_says_what_auto_would_do() -> None:
     assert decision.numbers == NUMBERS
 
 
+@pytest.mark.parametrize(
+    ("mode", "want", "expected"),
+    [
+        (ScalingMode.AUTO, _want(3), (3, 3, None)),
+        (ScalingMode.ADVISORY, _want(3), (2, 3, 3)),
+        (ScalingMode.EXTERNAL, _want(3), (2, 3, None)),
+        (ScalingMode.EXTERNAL, _want(9), (2, 4, None)),
+        (ScalingMode.EXTERNAL, _want(1), (2, 1, None)),
+        (ScalingMode.EXTERNAL, Want(2, None, blind=2), (2, 2, None)),
+        (ScalingMode.EXTERNAL, replace(_want(3), blind=1), (2, 3, None)),
+    ],
+)
+def test_what_auto_would_have_is_recommended_in_every_mode(
+    mode: ScalingMode, want: Want, expected: tuple[int, int, int | None]
+) -> None:
+    """Lost: whoever scales by the metric, most of all while telemetry is missing."""
+    decision = decide(_inputs(mode=mode, replicas=2), want)
+    assert (decision.desired, decision.recommended, decision.advised) == expected
+
+
+@pytest.mark.parametrize("mode", [ScalingMode.ADVISORY, ScalingMode.EXTERNAL])
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_none_is_never_recommended(mode: ScalingMode, replicas: int) -> None:
+    """With none there would be nothing to measure, and nobody to recommend the next."""
+    inputs = _inputs(mode=mode, replicas=replicas, min_groups=0, serving=replicas)
+    assert decide(inputs, _want(0)).recommended == 1
+    assert decide(replace(inputs, max_groups=0), Want(0, None)).recommended == 0
+
+
 # --- Auto: limits --------------------------------------------------------------------------------
 
 
@@ -121,7 +150,7 @@ def test_equal_limits_leave_no_choice() -> None:
         (_want(3), 3, "DemandGrows", "in 345 s, when another group would serve, 1.6 full groups"),
         (_want(3), 3, "DemandGrows", "3.4 % of requests late as it is, 0.2 % of requests with 3"),
         (_want(3, saturated=True, waiting=7), 3, "RequestsWaiting", "; 7 requests wait"),
-        (_want(9), 4, "DemandGrows", "by KV cache"),
+        (_want(9), 4, "DemandGrows", "with 9, but maxGroups is 4"),
         (_want(1), 1, "LoadFitsInFewer", "with 1 0.4 % of requests would be late at the most"),
         (_want(2), 2, "WithinObjective", "the load is that of 1.4 full groups, by KV cache"),
         (replace(_want(2), held_until=9.0), 2, "Observing", "2 would do, not yet for long"),

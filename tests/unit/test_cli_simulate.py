@@ -16,7 +16,7 @@ from factories.plans import plan_manifest, report
 from moe_operator.cli import charts, kubectl_moe
 from moe_operator.cli.charts import Chart, Line
 from moe_operator.simulator.candidates import candidates
-from moe_operator.simulator.engine_model import engines
+from moe_operator.simulator.engine_model import EngineModel, engines
 from moe_operator.simulator.planned_engine import planned_engine
 from moe_operator.simulator.result import Objective
 
@@ -280,3 +280,34 @@ def test_names_are_escaped_in_pictures() -> None:
 
 def test_an_empty_chart_is_a_chart() -> None:
     ET.fromstring(charts.svg(Chart("Nothing", "s", [])))
+
+
+@pytest.mark.parametrize(("window", "last"), [("0s", 1), ("1h", 4)])
+def test_the_window_of_the_manifest_is_simulated(
+    tmp_path: Path, trace: str, capsys: pytest.CaptureFixture[str], window: str, last: int
+) -> None:
+    """Lost: the answer to what a shorter window would cost, which nobody wants to find out in production."""
+    manifest = _manifest(tmp_path, scaling={"maxGroups": 4, "scaleDown": {"window": window}})
+    asked = ("-f", manifest, "--trace", trace, "--start-groups", "4", "--policy", "operator", "-o", "json")
+    assert kubectl_moe.main(["simulate", *asked]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["policies"]
+    assert found["byMinute"]["ready"][-1] == last
+
+
+@pytest.mark.parametrize(
+    "engine", sorted(engines().values(), key=lambda one: one.name), ids=lambda one: one.name
+)
+def test_the_step_without_load_that_is_planned_is_near_the_measured_one(engine: EngineModel) -> None:
+    """What autoscalers begin with at a first start: twice off, and an idle fleet looks half full."""
+    found = report(
+        plan_manifest(
+            engine.models[0],
+            engine.accelerator,
+            model={"precision": engine.precision},
+            hardware={"gpusPerGroup": engine.gpus},
+            parallelism={"tensor": engine.gpus // engine.ranks},
+        )
+    )
+    assert found.plan.sizing is not None
+    planned = found.plan.sizing.idle_step_microseconds * 1e-6
+    assert planned == pytest.approx(engine.step_seconds(1, 0, 2000), rel=0.3)

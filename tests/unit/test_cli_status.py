@@ -17,9 +17,10 @@ from factories.cluster_objects import (
 )
 from moe_operator.api.deployment import parse
 from moe_operator.api.times import format_time
+from moe_operator.cli.lines import WIDTH
 from moe_operator.cli.status_data import status_data
 from moe_operator.cli.status_picture import Seen, picture
-from moe_operator.cli.status_text import WIDTH, status_text
+from moe_operator.cli.status_text import status_text
 from moe_operator.cli.units import span
 from moe_operator.controller.incarnation import incarnation
 from moe_operator.controller.observed import pod_facts
@@ -277,6 +278,16 @@ def test_a_loss_that_an_event_tells_is_told_once() -> None:
     note = "group tiny-g3 is lost: the engine in pod tiny-g3-0 ended with code 1: CUDA error"
     seen.events.append(event_object(note, "EngineExited", "Replace", 7195))
     assert [e.step for e in picture(seen, NOW).timeline].count("lost") == 1
+
+
+def test_a_decision_that_an_event_tells_is_told_once_with_its_numbers_of_then() -> None:
+    """The status has only those of now."""
+    without = [one for one in picture(story(), NOW).timeline if one.step == "scaling"]
+    assert len(without) == 1
+    note = "1 → 2 groups: the load is that of 0.9 full groups"
+    event = event_object(note, "DemandGrows", "Scale", round(NOW - without[0].at) + 1)
+    (told,) = [one for one in picture(story(events=[event]), NOW).timeline if one.step == "scaling"]
+    assert (told.reason, told.text) == ("DemandGrows", note)
 
 
 def test_a_group_that_drained_and_stays_is_told() -> None:

@@ -80,6 +80,14 @@ def test_a_strict_client_accepts_the_chain(certificates: Path) -> None:
     context.load_cert_chain(certificates / "admin.crt", certificates / "admin.key")
 
 
+def test_no_client_can_pass_for_the_front_proxy(certificates: Path) -> None:
+    """Its authority is its own: API servers behind it believe what it says of users."""
+    proxy = load(certificates / f"{pki.FRONT_PROXY}.crt")
+    proxy.verify_directly_issued_by(load(certificates / "front-proxy-ca.crt"))
+    with pytest.raises(ValueError, match="does not match"):
+        proxy.verify_directly_issued_by(load(certificates / "ca.crt"))
+
+
 def test_certificates_are_valid_now_and_for_a_while(certificates: Path) -> None:
     now = datetime.datetime.now(datetime.UTC)
     certificate = load(certificates / "kubelet.crt")
@@ -89,7 +97,8 @@ def test_certificates_are_valid_now_and_for_a_while(certificates: Path) -> None:
 
 def test_keys_are_readable_by_their_owner_only(certificates: Path) -> None:
     keys = [*certificates.glob("*.key")]
-    assert len(keys) == 2 + len(pki.SERVERS) + len(pki.CLIENTS)
+    # Besides: two authorities, the front proxy, and what signs tokens.
+    assert len(keys) == 4 + len(pki.SERVERS) + len(pki.CLIENTS)
     assert all(key.stat().st_mode & 0o077 == 0 for key in keys)
 
 

@@ -10,7 +10,7 @@ from factories.deployments import model_deployment
 from factories.nodes import gpu_nodes, node
 from moe_operator.catalog.accelerators import load_catalog
 from moe_operator.planner.inventory import inventory_from, inventory_from_nodes
-from moe_operator.planner.plan import Plan, Refusal, Sizing
+from moe_operator.planner.plan import Plan, Refusal, Sizing, plan_from_data, plan_to_data
 from moe_operator.planner.planning import plan
 
 BIG, SMALL = "Qwen/Qwen3.5-397B-A17B", "Qwen/Qwen3-30B-A3B"
@@ -329,3 +329,21 @@ def test_no_experts_are_moved_on_cpu() -> None:
     )
     assert not _sizing(found).balanced
     assert _sizing(found).redundant_experts == 0
+
+
+def test_the_step_without_load_is_known_of_gpus_and_not_of_a_laptop() -> None:
+    """Autoscalers begin with it: one that nobody planned is no word."""
+    for hardware, known in (
+        ({"accelerator": "B200"}, True),
+        ({"accelerator": "cpu", "gpusPerGroup": 1}, False),
+    ):
+        nodes = [*gpu_nodes("B200", 2), node("laptop")]
+        made = _decide(nodes, "Qwen/Qwen3.5-0.8B", hardware=hardware)
+        assert isinstance(made, Plan), made
+        assert made.sizing is not None
+        assert (made.sizing.idle_step_microseconds > 0) == known
+    data = plan_to_data(made)
+    del data["sizing"]["idle_step_microseconds"]
+    earlier = plan_from_data(data)
+    assert earlier.sizing is not None
+    assert earlier.sizing.idle_step_microseconds == 0, "plans of earlier versions say nothing"

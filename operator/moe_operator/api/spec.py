@@ -179,6 +179,14 @@ class ObjectiveSpec(ApiModel):
     GPU whatever the latency, or `FewestGPUs` in a group."""
 
 
+class ScaleDownSpec(ApiModel):
+    """When groups go."""
+
+    window: Annotated[Duration, Between("0s", "24h")] | None = None
+    """Fewer groups must have been enough for this long before one goes; default: 0.6 of a cold start, as it is learned,
+    and 2m at least. A shorter one gives GPUs back sooner, and has a cold start between the next rise and them."""
+
+
 class Weekday(StrEnum):
     """A day of the week."""
 
@@ -212,12 +220,15 @@ class ScalingSpec(ApiModel):
     """How many groups run."""
 
     mode: ScalingMode = ScalingMode.AUTO
-    """`Auto`: the operator decides, within the limits. `External`: `spec.replicas` groups, within the limits.
-    `Advisory`: the same, and the status says what Auto would do."""
+    """`Auto`: the operator decides, within the limits. `External`: `spec.replicas` groups, within the limits; a metric
+    says what Auto would do. `Advisory`: the same, and the status says it too."""
     min_groups: Annotated[int, Field(ge=0, le=256)] = 1
     """Fewest groups. With 0, mode Auto keeps one all the same, unless `scaleToZeroAfter` is set."""
     max_groups: Annotated[int, Field(ge=0, le=256)] | None = None
     """Most groups; default: `minGroups` in mode Auto, 256 in modes External and Advisory."""
+    scale_down: ScaleDownSpec = ScaleDownSpec()
+    """When groups go, in mode Auto and in what it recommends in the others. For more there is no window: groups come
+    as soon as they are worth having."""
     scale_to_zero_after: Annotated[Duration, Between("1m", "168h")] | None = None
     """With `minGroups: 0`: once no request came for this long, the last group is drained, and there is none until a
     schedule or the annotation `moe-operator.dev/wake-until` (`kubectl moe wake`) asks for one. Requests that come

@@ -160,6 +160,88 @@ class WaitingStatus(ApiModel):
     """Since when (RFC 3339)."""
 
 
+#: Changes of the number of groups that the status remembers.
+CHANGES_KEPT = 10
+#: A number with a fraction: Kubernetes' API has no floats.
+_Decimal = Annotated[str, Field(max_length=24)]
+
+
+class ScalingFigures(ApiModel):
+    """What a scaling decision was made of. Numbers with a fraction are decimals in text."""
+
+    load: _Decimal
+    """Of the groups, in full groups."""
+    resource: str | None = None
+    """What the most loaded group runs out of first: KvCache, RequestSlots or StepTime."""
+    arrivals: _Decimal
+    """Requests per second."""
+    waiting: int = 0
+    """Requests that wait for a slot."""
+    forecast: _Decimal
+    """Load that is to be expected when a group that is ordered now would serve."""
+    forecaster: str
+    """Which of the forecasts that is: the one that was off least of late."""
+    lead_seconds: int
+    """Until a group that is ordered now would serve."""
+    worth_having: int
+    """Groups that are worth having for that time, whatever the limits say."""
+    late_percent: _Decimal
+    """Requests that would be late with the groups that there were."""
+    late_percent_then: _Decimal
+    """Requests that would be late with as many groups as are worth having."""
+    enough: int
+    """Groups that would do until another could be had again."""
+    worth: _Decimal
+    """Groups that one pays for rather than have all requests of one group late."""
+    held_until: str | None = None
+    """Fewer would do, and go from then on if nothing changes (RFC 3339)."""
+    silent: int = 0
+    """Groups that serve and give no current figures: none goes meanwhile."""
+
+
+class ScalingChange(ApiModel):
+    """One change of the number of groups."""
+
+    time: str
+    """When (RFC 3339)."""
+    before: int
+    """Groups that were wanted."""
+    after: int
+    """Groups that were wanted from then on."""
+    reason: str
+    """One of the scaling decisions in the API reference."""
+    message: str | None = None
+    """Why, where no figures say it."""
+    figures: ScalingFigures | None = None
+    """What the decision was made of; absent where it was made of none."""
+
+
+class LearnedStatus(ApiModel):
+    """What the autoscaler has learned of the deployment, for the operator's next leader.
+
+    Written at most every ten minutes, and only when something moved; of another version it is not used.
+    """
+
+    time: str | None = None
+    """As of when (RFC 3339)."""
+    idle_step_microseconds: int | None = None
+    """A step of the engines without load; absent while unknown."""
+    request_milliseconds: int | None = None
+    """For so long a request takes a whole group: load per arrival; absent while unknown."""
+    cold_start_seconds: int | None = None
+    """That a start is counted with."""
+    cold_starts: int = 0
+    """Starts that this is from."""
+    last_start: str | None = None
+    """The newest of those groups, and when it was created (RFC 3339)."""
+    late_percent: _Decimal | None = None
+    """Requests that were late, over hours."""
+    version: Annotated[str, Field(max_length=64)] = ""
+    """Of `state`."""
+    state: Annotated[str, Field(max_length=4096)] = ""
+    """All of it, for the operator alone."""
+
+
 class FloorStatus(ApiModel):
     """What asks for more groups than `scaling.minGroups` at this time."""
 
@@ -192,6 +274,14 @@ class ScalingStatus(ApiModel):
     """What was asked for and cannot be followed, and why."""
     last_change_time: str | None = None
     """When `desired` last changed (RFC 3339)."""
+    figures: ScalingFigures | None = None
+    """What is looked at now, as fresh as `throughput`; absent while nothing is measured."""
+    history: Annotated[list[ScalingChange], Field(max_length=CHANGES_KEPT), WHOLE_LIST] = Field(
+        default_factory=list
+    )
+    """The last changes of `desired`, oldest first."""
+    learned: LearnedStatus | None = None
+    """What was learned of the deployment; absent before its first minutes under load."""
 
 
 class ColdStartStatus(ApiModel):

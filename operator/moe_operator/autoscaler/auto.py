@@ -38,7 +38,7 @@ _WINDOW_LEAST, _WINDOW_MOST = 120.0, 600.0
 #: Seconds for which fewer must have done before a group that starts is given up: it has cost little yet.
 _GIVES_UP = 120.0
 #: Groups that go at one time.
-_AT_ONCE = 2
+AT_ONCE = 2
 #: Groups that there may be for each that serves, and besides: what is seen of few says little of many.
 _TIMES, _BESIDES = 2, 2
 #: Seconds that metrics and decisions are behind, in the lead time.
@@ -47,6 +47,8 @@ _BEHIND = 30.0
 _AFTERMATH = 900.0
 #: Seconds after which a group that serves should have been read.
 _UNREAD = 60.0
+#: Of the idle step times that two plans expect, the largest difference (logarithm) at which they are of one engine.
+_LIKE = 0.25
 #: Seconds for which what is learned is kept before it is summed up anew.
 _KEPT = 120.0
 
@@ -64,6 +66,18 @@ class Profile:
     """Seconds per output token."""
     idle_step_time: float | None = None
     """What the plan expects, in seconds."""
+
+    def like(self, other: "Profile") -> bool:
+        """Whether what was learned of the one holds for the other. Plans of one engine differ a little, and those of
+        earlier versions expect nothing."""
+        same = (self.ranks, self.slots, self.ttft, self.tpot) == (
+            other.ranks,
+            other.slots,
+            other.ttft,
+            other.tpot,
+        )
+        planned, expected = self.idle_step_time, other.idle_step_time
+        return same and (not planned or not expected or abs(math.log(planned / expected)) <= _LIKE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +132,8 @@ class Autoscaler:
     profile: Profile
     cold_start: float
     worth: float = WORTH
+    window: float | None = None
+    """Seconds for which fewer groups must have done before one goes; None: a part of the cold start."""
     _groups: dict[Hashable, GroupWindow] = field(default_factory=dict)
     _meter: DemandMeter = field(default_factory=DemandMeter)
     _lateness: Lateness = field(default_factory=Lateness)
@@ -175,9 +191,9 @@ class Autoscaler:
         self._resource = max(
             (load.share for load in loads if load is not None), key=lambda share: share.value
         ).resource
-        if demand.level > 0 or demand.arrivals > 0:
-            self._forecasts.lead = self.lead
-            self._forecasts.observed(demand, now)
+        # Silence is demand too: else what was forecast last would hold for as long as it lasts.
+        self._forecasts.lead = self.lead
+        self._forecasts.observed(demand, now)
         if demand.saturated:
             self._full_until = now + min(2 * demand.lasts, _AFTERMATH)
         if demand.judged > 0:
@@ -194,8 +210,8 @@ class Autoscaler:
 
     # --- What is wanted --------------------------------------------------------------------------
 
-    def want(self, now: float, current: int, floor: int, ceiling: int) -> Want:
-        """How many groups, of which there are or start `current`."""
+    def want(self, now: float, current: int, floor: int, ceiling: int, at_once: int = AT_ONCE) -> Want:
+        """How many groups, of which there are or start `current`; `at_once`: groups that may go at one time."""
         demand, blind = self._demand, self.blind
         if demand is None or self._forecasts.empty:
             self._downs.clear()
@@ -231,8 +247,10 @@ class Autoscaler:
             losses=losses,
         )
         self._downs.append((now, down.groups))
-        window = (_WINDOW_SHARE + _WINDOW_CAUTION * min(1.0, caution)) * self.cold_start
-        window = max(_WINDOW_LEAST, min(window, _WINDOW_MOST))
+        window = self.window
+        if window is None:
+            window = (_WINDOW_SHARE + _WINDOW_CAUTION * min(1.0, caution)) * self.cold_start
+            window = max(_WINDOW_LEAST, min(window, _WINDOW_MOST))
         while self._downs[0][0] < now - window:
             self._downs.popleft()
         most = max(current, _TIMES * self.serving + _BESIDES)
@@ -248,7 +266,7 @@ class Autoscaler:
             if lately < current:
                 return Want(max(lately, self.serving), numbers)
         if kept < current and self._downs[0][0] <= now - window + TICK:
-            return Want(max(kept, current - _AT_ONCE), numbers)
+            return Want(max(kept, current - at_once), numbers)
         higher = [at for at, groups in self._downs if groups >= current]
         since = max(higher) if higher else self._downs[0][0]
         return Want(current, numbers, held_until=since + window)

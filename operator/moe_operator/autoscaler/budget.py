@@ -12,7 +12,7 @@ HALF_LIFE, LATELY = 8 * 3600.0, 3600.0
 #: Seconds of requests that count as late as aimed at before any was seen.
 PRIOR_SECONDS = 4800.0
 #: How the worth goes with the share spent: exp(_GAIN x (share / AIMED - 1)), within limits.
-_GAIN, _LEAST, _MOST = 4.0, 0.03, 1.2
+_GAIN, _LEAST, _MOST = 4.0, 0.1, 1.2
 #: The same of requests that are late day in, day out: what is bought against those helps for certain, so it may cost
 #: more. Not so against surges, where one that nothing could have met would buy groups for hours.
 _STEADY_GAIN, _STEADY_AIMED, _STEADY_MOST = 12.0, 0.007, 12.0
@@ -35,6 +35,12 @@ class Spent:
         self.at = now
         self.late = self.late * kept + late
         self.judged = self.judged * kept + judged
+
+    def present(self, now: float) -> "Spent":
+        """The sums as they count now."""
+        spent = Spent(self.half_life, self.late, self.judged, self.at)
+        spent.observed(0.0, 0.0, now)
+        return spent
 
     def share(self, rate: float) -> float:
         """Of requests that was late; `rate`: requests per second now, for the prior's weight."""

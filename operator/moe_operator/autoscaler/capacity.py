@@ -99,7 +99,7 @@ def share_of(gauges: Gauges, limits: Limits) -> Share:
 def busy_share(gauges: Gauges, limits: Limits) -> float:
     """`y` above: the part of a step that the load is to blame for, 0 where it is not known."""
     step_time, idle = gauges.step_time, limits.idle_step_time
-    if step_time is None or idle is None:
+    if step_time is None or idle is None or step_time <= 0:
         return 0.0
     return min(max(0.0, 1 - idle / step_time), _MOST_BUSY)
 

@@ -1,8 +1,8 @@
 """How many groups: one decision at a time, with a typed reason and the numbers behind it. Pure.
 
-What Auto wants is `auto`'s to say; here are the modes, the limits and the words. In mode External `spec.replicas` says
-how many groups there are, and Advisory adds what Auto would have. Limits hold in every mode; what schedules and the
-annotation that wakes ask for is part of the lower one.
+What Auto wants is `auto`'s to say; here are the modes, the limits and the words. In the other modes `spec.replicas`
+says how many groups there are, and what Auto would have is recommended: in a metric, and by Advisory in the status.
+Limits hold in every mode; what schedules and the annotation that wakes ask for is part of the lower one.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,8 @@ from moe_operator.autoscaler.floors import Floor
 #: Ceiling in modes External and Advisory where `maxGroups` is not set.
 UNLIMITED = 256
 
-_SCARCE = {
+#: What a group runs out of, for people.
+SCARCE = {
     Resource.KV_CACHE: "KV cache",
     Resource.REQUEST_SLOTS: "request slots",
     Resource.STEP_TIME: "time per output token",
@@ -70,8 +71,10 @@ class ScalingDecision:
     desired: int
     reason: ScalingReason
     message: str
+    recommended: int
+    """What Auto has, or would have."""
     advised: int | None = None
-    """Mode Advisory: what Auto would have."""
+    """The same where the status is to say it: in mode Advisory."""
     numbers: Numbers | None = None
     """What Auto saw, where it measured anything."""
 
@@ -113,38 +116,38 @@ def decide(inputs: ScalingInputs, want: Want) -> ScalingDecision:
     """The decision for this moment; `want` goes on from `base`."""
     if inputs.mode is ScalingMode.AUTO:
         return _auto(inputs, want)
-    decision = _replicas(inputs)
+    desired = base(inputs)
+    auto = _auto(replace(inputs, current=desired), want)
+    reason, message = _replicas(inputs, desired)
+    decision = ScalingDecision(desired, reason, message, auto.recommended, numbers=auto.numbers)
     if inputs.mode is ScalingMode.EXTERNAL:
         return decision
-    auto = _auto(replace(inputs, current=decision.desired), want)
     return replace(
         decision,
-        message=f"{decision.message}; Auto would have {auto.desired} ({auto.reason}: {auto.message})",
-        advised=auto.desired,
-        numbers=auto.numbers,
+        message=f"{message}; Auto would have {auto.desired} ({auto.reason}: {auto.message})",
+        advised=auto.recommended,
     )
 
 
-def _replicas(inputs: ScalingInputs) -> ScalingDecision:
-    desired = base(inputs)
+def _replicas(inputs: ScalingInputs, desired: int) -> tuple[ScalingReason, str]:
     if desired == inputs.replicas:
-        return ScalingDecision(desired, ScalingReason.REPLICAS, f"spec.replicas is {desired}")
+        return ScalingReason.REPLICAS, f"spec.replicas is {desired}"
     floor, ceiling = limits(inputs)
     text = f"spec.replicas is {inputs.replicas}, outside the limits {floor} to {ceiling}"
-    return ScalingDecision(desired, ScalingReason.REPLICAS_LIMITED, text)
+    return ScalingReason.REPLICAS_LIMITED, text
 
 
 def _auto(inputs: ScalingInputs, want: Want) -> ScalingDecision:
     idle = inputs.idle
     if idle is not None and rests(inputs):
-        return ScalingDecision(0, ScalingReason.IDLE, _idle(idle))
+        return ScalingDecision(0, ScalingReason.IDLE, _idle(idle), 0)
     floor, ceiling = limits(inputs)
     floor = min(max(floor, 1), ceiling)
     current = min(max(inputs.current, floor), ceiling)
     numbers = want.numbers
 
     def hold(reason: ScalingReason, text: str) -> ScalingDecision:
-        return ScalingDecision(current, reason, text, numbers=numbers)
+        return ScalingDecision(current, reason, text, current, numbers=numbers)
 
     if inputs.current < current <= inputs.floor.groups:
         return hold(inputs.floor.reason, _held(inputs))
@@ -160,14 +163,16 @@ def _auto(inputs: ScalingInputs, want: Want) -> ScalingDecision:
     if want.groups > current:
         reason = ScalingReason.REQUESTS_WAITING if numbers.saturated else ScalingReason.DEMAND_GROWS
         text = _more(want.groups, numbers)
+        if want.groups > ceiling:
+            text += f", but maxGroups is {ceiling}"
         if current == ceiling:
-            return hold(ScalingReason.AT_MAXIMUM, f"{text}, but maxGroups is {ceiling}")
-        return ScalingDecision(min(want.groups, ceiling), reason, text, numbers=numbers)
+            return hold(ScalingReason.AT_MAXIMUM, text)
+        desired = min(want.groups, ceiling)
+        return ScalingDecision(desired, reason, text, desired, numbers=numbers)
     if want.groups < current:
         desired = max(want.groups, floor)
-        return ScalingDecision(
-            desired, ScalingReason.LOAD_FITS_IN_FEWER, _fewer(desired, numbers), numbers=numbers
-        )
+        text = _fewer(desired, numbers)
+        return ScalingDecision(desired, ScalingReason.LOAD_FITS_IN_FEWER, text, desired, numbers=numbers)
     if want.blind:
         text = f"{want.blind} of {inputs.serving} groups give no current figures: none goes meanwhile"
         return hold(ScalingReason.TELEMETRY_MISSING, text)
@@ -233,7 +238,7 @@ def _fewer(groups: int, numbers: Numbers) -> str:
 def _load(numbers: Numbers) -> str:
     text = f"the load is that of {_groups(numbers.level)}"
     if numbers.resource is not None and numbers.level > 0:
-        text += f", by {_SCARCE[numbers.resource]}"
+        text += f", by {SCARCE[numbers.resource]}"
     return text
 
 

@@ -54,6 +54,9 @@ class Forecasts:
     """The forecasters of a deployment, for a `lead` (s) that may change as cold starts are learned."""
 
     lead: float
+    sure_from: float = -math.inf
+    """Until then a look says something of itself, and nothing of what comes of it: what gauges are averaged over has
+    only begun."""
     _levels: deque[tuple[float, float]] = field(default_factory=deque)
     _pending: deque[_Pending] = field(default_factory=deque)
     _recent: deque[tuple[float, float]] = field(default_factory=deque)
@@ -61,7 +64,7 @@ class Forecasts:
     _growth: list[tuple[Growth, Growth]] = field(default_factory=list)
     _at: float | None = None
     _points: tuple[float, int, Points, Points] | None = None
-    _filled: float = math.inf
+    filled: float = math.inf
     """When empty groups had filled."""
 
     def __post_init__(self) -> None:
@@ -72,12 +75,15 @@ class Forecasts:
     def observed(self, demand: Demand, now: float) -> None:
         """Compare with what was forecast for now, and forecast anew."""
         if demand.level < _NOTHING:
-            self._filled = math.inf
-        elif self._filled == math.inf:
-            self._filled = now + _FILLING
+            self.filled = math.inf
+        elif self.filled == math.inf:
+            self.filled = now + _FILLING
         passed = 0.0 if self._at is None else now - self._at
         self._at = now
         value = demand.value
+        if now < self.sure_from:
+            for begun in (self._levels, self._recent, self._pending):
+                begun.clear()
         self._levels.append((now, value))
         while self._levels[0][0] < now - _TREND:
             self._levels.popleft()
@@ -95,7 +101,7 @@ class Forecasts:
         self._pending.append(_Pending(now, self._forecast(demand), demand.saturated))
 
     def _judge(self, pending: _Pending, mean: float, passed: float, kept: float, now: float) -> None:
-        if pending.saturated or pending.at < self._filled:
+        if pending.saturated or pending.at < self.filled:
             # How much was asked for was not to be seen: that is no growth.
             return
         for which, forecast in enumerate(pending.values):

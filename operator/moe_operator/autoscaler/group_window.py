@@ -11,6 +11,8 @@ from moe_operator.autoscaler.reading import Buckets, Reading
 SMOOTHED = 60.0
 #: Seconds that requests may have waited for their tokens, for each second and slot.
 _WAITS = 4.0
+#: Seconds that the requests which a new group has at first are taken to have come in, at least.
+_FIRST = 15.0
 #: A reading older than this (s) says nothing of now.
 STALE_AFTER = 60.0
 
@@ -102,7 +104,9 @@ class GroupWindow:
         if before is None:
             if self.born is None or last.at <= self.born:
                 return 0.0, 0.0, 0.0
-            return (last.running + last.waiting + last.finished) / (last.at - self.born), 0.0, 0.0
+            # What came in its first second, waited for it to be there: it is no rate.
+            since = max(last.at - self.born, _FIRST)
+            return (last.running + last.waiting + last.finished) / since, 0.0, 0.0
         if last.at <= before.at:
             return 0.0, 0.0, 0.0
         ended = last.finished - before.finished

@@ -33,6 +33,7 @@ class Growth:
     not what came at its end."""
 
     def __init__(self, lead: float, *, highest: bool) -> None:
+        self.lead = lead
         self._prior = _prior(lead, highest)
         self._seen = Decayed(_BINS, HALF_LIFE)
 

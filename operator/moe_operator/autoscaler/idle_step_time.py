@@ -50,13 +50,15 @@ class IdleStepTime:
         None without one."""
         if self.weight <= 0:
             return self.prior
+        # No step is shorter than one without load: what is not below the shortest seen was a wrong guess.
+        prior = self.prior if self.prior is not None and self.prior < self.least else None
         mean = self.t / self.weight
         weight, x, xx, t, xt = self.weight, self.x, self.xx, self.t, self.xt
-        if self.prior is not None:
+        if prior is not None:
             weight += _PRIOR_WEIGHT
-            t += _PRIOR_WEIGHT * self.prior
+            t += _PRIOR_WEIGHT * prior
         spread = weight * xx - x * x
         if spread <= 1e-9 * max(xx * weight, 1e-9):
-            return self.prior
+            return prior
         slope = max(0.0, (weight * xt - x * t) / spread)
         return min(max((t - slope * x) / weight, _LEAST * mean), self.least)

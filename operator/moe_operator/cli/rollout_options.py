@@ -1,4 +1,4 @@
-"""The options of `kubectl moe status`, `rollout` and `wake`, apart from what carries them out."""
+"""The options of `kubectl moe status`, `rollout`, `autoscaler` and `wake`, apart from what carries them out."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -63,6 +63,17 @@ def add_wake(commands: "Commands") -> None:
         metavar="DURATION",
         help="from now (default: %(default)s)",
     )
+
+
+def add_autoscaler(commands: "Commands") -> None:
+    """`autoscaler` and what is below it."""
+    autoscaler = commands.add_parser("autoscaler", help="how a deployment is scaled: explain")
+    below = autoscaler.add_subparsers(dest="autoscaler", required=True, metavar="COMMAND")
+    explain = below.add_parser(
+        "explain", help="why it has as many groups as it has: the last decisions, and the numbers behind each"
+    )
+    _add_deployment(explain)
+    _add_times(explain)
 
 
 def _add_deployment(parser: argparse.ArgumentParser) -> None:

@@ -2,11 +2,12 @@
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from moe_operator.api.base import parse_duration
 from moe_operator.api.spec import ScalingMode
 from moe_operator.cli.errors import UsageError
 from moe_operator.cli.plan_report import PlanReport
@@ -158,10 +159,14 @@ def simulation(
             )
         else:
             candidate = candidates()[name]
+            settings = candidate.defaults(engine, objective)
+            window = report.deployment.spec.scaling.scale_down.window
+            if name == OPERATOR and window is not None:
+                settings = replace(settings, window=parse_duration(window))
             result = simulate(
                 trace,
                 engine,
-                candidate.make(candidate.defaults(engine, objective), engine, objective),
+                candidate.make(settings, engine, objective),
                 cold_start=cold_start,
                 seed=seed,
                 start_groups=ceiling if name == "static" else start,

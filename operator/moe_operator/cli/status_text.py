@@ -1,11 +1,11 @@
 """What `kubectl moe status` prints of a picture. Pure: values in, text of at most 100 columns out."""
 
-import textwrap
 from collections.abc import Iterator, Sequence
 
 from moe_operator.api import reasons
 from moe_operator.api.status import ColdStartStatus, Condition, ProvenanceStatus, WeightsStatus
-from moe_operator.api.times import format_time, parse_time
+from moe_operator.api.times import parse_time
+from moe_operator.cli.lines import WIDTH, When, field, item, section, wrapped
 from moe_operator.cli.spec_changes import cut, one_line
 from moe_operator.cli.status_picture import GroupLine, Picture, RevisionLine
 from moe_operator.cli.tables import table
@@ -14,9 +14,6 @@ from moe_operator.cli.units import count, span
 from moe_operator.controller.group_planner import GroupState
 from moe_operator.planner.governance import places
 
-WIDTH = 100
-#: Longest piece of one message; `-o json` has all of it.
-_MESSAGE = 400
 #: Columns between two cells of a table.
 _GAP = 3
 #: Columns of a domain's value: many are uuids, told apart by their beginning.
@@ -28,100 +25,54 @@ _LONG_NAME = 30
 def status_text(picture: Picture, last: int, *, absolute: bool = False) -> str:
     """Everything but the parts that could not be read, which are named. `last`: events at most; `absolute`: times as
     they are and not as ages."""
-    when = _When(picture.now, absolute)
+    when = When(picture.now, absolute)
     parts = [
         "\n".join(_header(picture, when)),
         _groups(picture, when),
         _revisions(picture, when),
-        _section("WAITS FOR", [_item(one) for one in picture.waits]),
+        section("WAITS FOR", [item(one) for one in picture.waits]),
         _events(picture, last, when),
-        _section("NOT SHOWN", [_item(one) for one in picture.unread]),
+        section("NOT SHOWN", [item(one) for one in picture.unread]),
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-class _When:
-    """Times as ages, or as they are."""
-
-    def __init__(self, now: float, absolute: bool) -> None:
-        self._now, self.absolute = now, absolute
-
-    def ago(self, at: float) -> str:
-        return format_time(at) if self.absolute else f"{span(self._now - at)} ago"
-
-    def age(self, at: float) -> str:
-        return format_time(at) if self.absolute else span(self._now - at)
-
-    @property
-    def age_header(self) -> str:
-        return "CREATED" if self.absolute else "AGE"
-
-    def cell(self, at: float) -> str:
-        """For tables: without the year."""
-        return format_time(at)[5:] if self.absolute else span(self._now - at)
-
-    def since(self, text: str | None) -> str:
-        """` (3m ago)`, or nothing for a time that is not known."""
-        at = parse_time(text)
-        return "" if at is None else f" ({self.ago(at)})"
-
-
-def _wrapped(first: str, text: str) -> str:
-    """The text behind `first`, in lines that begin below it."""
-    return textwrap.fill(
-        cut(" ".join(text.split()), _MESSAGE),
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=" " * len(first),
-        break_long_words=True,
-        break_on_hyphens=False,
-    )
-
-
-def _item(text: str) -> str:
-    return _wrapped("  ", text)
-
-
-def _section(title: str, lines: Sequence[str]) -> str:
-    return "\n".join([title, *lines]) if lines else ""
 
 
 # --- header ---------------------------------------------------------------------------------------
 
 
-def _header(picture: Picture, when: _When) -> Iterator[str]:
+def _header(picture: Picture, when: When) -> Iterator[str]:
     deployment, status = picture.deployment, picture.deployment.status
     model = deployment.spec.model.name if not picture.invalid else "its spec cannot be read"
     yield cut(f"{deployment.namespace}/{deployment.name}: {model}", WIDTH)
     if picture.invalid:
-        yield _field("spec", picture.invalid)
+        yield field("spec", picture.invalid)
     stalled = picture.condition(reasons.STALLED)
     for type_ in (reasons.READY, reasons.STALLED, reasons.RECONCILING):
         condition = picture.condition(type_)
         if condition is not None:
-            yield _field(type_, _condition(condition, when, stalled))
+            yield field(type_, _condition(condition, when, stalled))
         elif type_ == reasons.READY:
-            yield _field(type_, "not known: the operator has not written a status")
+            yield field(type_, "not known: the operator has not written a status")
     if status.revision:
         number = f" (number {picture.number})" if picture.number is not None else ""
-        yield _field("revision", f"{status.revision}{number}, spec generation {deployment.generation}")
+        yield field("revision", f"{status.revision}{number}, spec generation {deployment.generation}")
     if plan := status.plan:
-        yield _field(
+        yield field(
             "plan",
             f"{count(plan.pods_per_group, 'pod')} x {count(plan.ranks_per_pod, 'rank')} x"
             f" {count(plan.tensor, 'GPU')} on {plan.accelerator}, {plan.image}",
         )
     if status.provenance:
         for name, text in provenance_fields(status.provenance):
-            yield _field(name, text)
+            yield field(name, text)
     if status.endpoint:
-        yield _field("endpoint", status.endpoint)
-    yield _field(
+        yield field("endpoint", status.endpoint)
+    yield field(
         "groups",
         f"{status.groups.summary} serve, {status.groups.updated} of the wanted revision,"
         f" {status.groups.draining} draining",
     )
-    yield _field(
+    yield field(
         "tokens/s",
         f"{status.throughput.prompt_tokens_per_second} prompt,"
         f" {status.throughput.output_tokens_per_second} output",
@@ -129,11 +80,11 @@ def _header(picture: Picture, when: _When) -> Iterator[str]:
     if status.scaling:
         scaling = status.scaling
         granted = "" if scaling.granted is None else f", {scaling.granted} granted"
-        yield _field("scaling", f"{scaling.desired} wanted{granted}: {scaling.reason}: {scaling.message}")
+        yield field("scaling", f"{scaling.desired} wanted{granted}: {scaling.reason}: {scaling.message}")
         if floor := scaling.floor:
-            yield _field("floor", floor.message)
+            yield field("floor", floor.message)
         if scaling.ignored:
-            yield _field("ignored", scaling.ignored)
+            yield field("ignored", scaling.ignored)
         if waiting := scaling.waiting:
             at = parse_time(waiting.since)
             since = (
@@ -143,22 +94,18 @@ def _header(picture: Picture, when: _When) -> Iterator[str]:
                 if not when.absolute
                 else f", since {when.age(at)}"
             )
-            yield _field("GPUs", f"{waiting.message} ({waiting.reason}{since})")
+            yield field("GPUs", f"{waiting.message} ({waiting.reason}{since})")
     if status.weights:
-        yield _field("weights", weights_text(status.weights))
+        yield field("weights", weights_text(status.weights))
     if status.cold_start:
-        yield _field("last start", start_text(status.cold_start))
+        yield field("last start", start_text(status.cold_start))
     if cause := status.recovery.last_cause:
         lost = f"{status.recovery.last_group}{when.since(status.recovery.last_failure_time)}"
-        yield _field("last loss", f"{lost}: {cause.reason}: {cause.message}")
-        yield from (_wrapped(f"  {'':<11} | ", line) for line in cause.output)
+        yield field("last loss", f"{lost}: {cause.reason}: {cause.message}")
+        yield from (wrapped(f"  {'':<11} | ", line) for line in cause.output)
 
 
-def _field(name: str, text: str) -> str:
-    return _wrapped(f"  {name:<11} ", text)
-
-
-def _condition(condition: Condition, when: _When, stalled: Condition | None) -> str:
+def _condition(condition: Condition, when: When, stalled: Condition | None) -> str:
     """`no for 3m: Starting: 0 of 2 groups serve`; what Stalled says stands there alone."""
     answer = {"True": "yes", "False": "no"}.get(condition.status, "unknown")
     moved = parse_time(condition.last_transition_time)
@@ -213,7 +160,7 @@ def weights_text(weights: WeightsStatus) -> str:
 # --- groups ---------------------------------------------------------------------------------------
 
 
-def _groups(picture: Picture, when: _When) -> str:
+def _groups(picture: Picture, when: When) -> str:
     if not picture.groups:
         return "" if picture.groups is None else "no groups"
     domains = any(group.domain for group in picture.groups)
@@ -234,7 +181,7 @@ def _groups(picture: Picture, when: _When) -> str:
     return table(header, rows)
 
 
-def _group_cells(picture: Picture, group: GroupLine, when: _When) -> list[str]:
+def _group_cells(picture: Picture, group: GroupLine, when: When) -> list[str]:
     state = group.state
     if state == GroupState.DRAINING and group.draining_since is not None:
         state = f"{state} {span(picture.now - group.draining_since)}"
@@ -277,7 +224,7 @@ def _hash(revision: str) -> str:
 # --- revisions ------------------------------------------------------------------------------------
 
 
-def _revisions(picture: Picture, when: _When) -> str:
+def _revisions(picture: Picture, when: When) -> str:
     if not picture.revisions:
         return "" if picture.revisions is None else "no revisions"
     return revisions_table(picture.revisions, picture.now, absolute=when.absolute)
@@ -285,7 +232,7 @@ def _revisions(picture: Picture, when: _When) -> str:
 
 def revisions_table(revisions: Sequence[RevisionLine], now: float, *, absolute: bool = False) -> str:
     """Oldest first, each with what changed against the one before."""
-    when = _When(now, absolute)
+    when = When(now, absolute)
     header = ["REVISION", "NUMBER", "STATE", "GROUPS", when.age_header]
     rows = [
         [
@@ -313,23 +260,21 @@ def _changed(line: RevisionLine, *, first: bool, room: int) -> str:
 # --- timeline -------------------------------------------------------------------------------------
 
 
-def _events(picture: Picture, last: int, when: _When) -> str:
+def _events(picture: Picture, last: int, when: When) -> str:
     shown = picture.timeline[-last:] if last else ()
     if not shown:
         return ""
     stamps = [when.ago(entry.at) for entry in shown]
     room, said = max(map(len, stamps)), max(len(entry.reason) for entry in shown)
     lines = [
-        _wrapped(f"  {stamp:<{room}}   {entry.reason:<{said}}   ", _told(entry, when))
+        wrapped(f"  {stamp:<{room}}   {entry.reason:<{said}}   ", _told(entry, when))
         for stamp, entry in zip(stamps, shown, strict=True)
     ]
     left = len(picture.timeline) - len(shown)
-    return _section(
-        "EVENTS" + (f" (the last {len(shown)} of {len(picture.timeline)})" if left else ""), lines
-    )
+    return section("EVENTS" + (f" (the last {len(shown)} of {len(picture.timeline)})" if left else ""), lines)
 
 
-def _told(entry: Entry, when: _When) -> str:
+def _told(entry: Entry, when: When) -> str:
     if entry.since is None:
         return entry.text
     again = "again" if entry.count == 2 else f"{entry.count} times"

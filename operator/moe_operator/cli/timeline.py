@@ -9,8 +9,10 @@ from typing import Any
 
 from moe_operator.api import names, reasons
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.status import ScalingStatus
 from moe_operator.api.times import parse_time
 from moe_operator.cli.revision_history import KeptRevision
+from moe_operator.cli.units import count
 
 #: What an Event's action is called here.
 _STEPS = {
@@ -21,6 +23,7 @@ _STEPS = {
     "Replace": "lost",
     "Delete": "deleted",
     "Plan": "stalled",
+    "Scale": "scaling",
 }
 #: Seconds around an Event within which the status speaks of the same thing.
 _SAME = 60.0
@@ -91,12 +94,8 @@ def _of_status(deployment: ModelDeployment) -> Iterator[Entry]:
         yield Entry(
             lost, "lost", cause.reason, f"group {status.recovery.last_group} is lost: {cause.message}"
         )
-    if status.scaling and (changed := parse_time(status.scaling.last_change_time)) is not None:
-        scaling = status.scaling
-        groups = f"{scaling.desired} group" + ("s" if scaling.desired != 1 else "")
-        # Reason and numbers are those of now: the status keeps only the time of the change.
-        text = f"{groups} wanted since then; now {scaling.reason}: {scaling.message}"
-        yield Entry(changed, "scaling", "Scaling", text)
+    if status.scaling:
+        yield from _of_scaling(status.scaling)
     if status.weights and (ready := parse_time(status.weights.ready_since)) is not None:
         yield Entry(
             ready, "weights", reasons.WEIGHTS_READY, f"the weights are there, in {status.weights.cache}"
@@ -110,9 +109,24 @@ def _of_status(deployment: ModelDeployment) -> Iterator[Entry]:
                 yield Entry(moved, "ready", "NotReady", f"not Ready since then: {condition.reason}")
 
 
+def _of_scaling(scaling: ScalingStatus) -> Iterator[Entry]:
+    """Changes that are remembered; of an operator that remembered none, that there was one."""
+    for change in scaling.history:
+        if (at := parse_time(change.time)) is not None:
+            load = "" if change.figures is None else f"at a load of {change.figures.load} full groups"
+            text = f"{count(change.after, 'group')} wanted, {change.before} before: {change.reason}"
+            yield Entry(at, "scaling", "Scaling", f"{text}: {change.message or load}".removesuffix(": "))
+    changed = parse_time(scaling.last_change_time)
+    if changed is not None and not scaling.history:
+        text = f"{count(scaling.desired, 'group')} wanted since then; now {scaling.reason}: {scaling.message}"
+        yield Entry(changed, "scaling", "Scaling", text)
+
+
 def _known(entry: Entry, others: Sequence[Entry]) -> bool:
     """Whether an Event says the same as the status."""
     return any(
-        one.step == entry.step == "lost" and one.reason == entry.reason and abs(one.at - entry.at) <= _SAME
+        one.step == entry.step
+        and (one.step == "scaling" or (one.step == "lost" and one.reason == entry.reason))
+        and abs(one.at - entry.at) <= _SAME
         for one in others
     )

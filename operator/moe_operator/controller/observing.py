@@ -61,7 +61,8 @@ class GroupObserver:
         recovery = state.deployment.spec.recovery
         given_up = self._held_against(state, groups)
         views = judge(groups, recovery, snapshot, given_up, self._canaries.state, state.now)
-        return Look(views, load_of(views, snapshot), occupied_slots(self._store, state.deployment))
+        load = load_of(views, snapshot, _idle_step_times(state))
+        return Look(views, load, occupied_slots(self._store, state.deployment))
 
     def _groups(self, state: PassState) -> list[GroupFacts]:
         return groups_of(self._store, state.deployment, self._unhealthy_conditions)
@@ -78,3 +79,13 @@ class GroupObserver:
             **self._idle.causes(key, groups),
             **with_faulty_accelerators(state.deployment.namespace, groups, self._faults()),
         }
+
+
+def _idle_step_times(state: PassState) -> dict[str, float]:
+    """Seconds of a step without load by revision, where its plan says."""
+    sized = {name: revision.plan.sizing for name, revision in state.kept.items()}
+    return {
+        name: sizing.idle_step_microseconds * 1e-6
+        for name, sizing in sized.items()
+        if sizing is not None and sizing.idle_step_microseconds > 0
+    }

@@ -1,5 +1,6 @@
 """Whether the ModelDeployment of a pass is still the one in the cluster: a watch may have lost its deletion."""
 
+from moe_operator.api.deployment import ModelDeployment
 from moe_operator.controller.kube import MODEL_DEPLOYMENT, ConflictError, KubeClient, Obj
 from moe_operator.controller.pass_state import PassState
 from moe_operator.controller.store import Store
@@ -40,10 +41,9 @@ class Parent:
             self._store.upsert(MODEL_DEPLOYMENT, live)
         return ParentGoneError(f"ModelDeployment {deployment.name} is gone")
 
-    def status_target(self, state: PassState) -> Obj:
+    def status_target(self, deployment: ModelDeployment) -> Obj:
         """Metadata of the very object that the status belongs to. The API server ignores the uid in a write of status,
         so the version must keep it off a ModelDeployment that was made again under this name. Raises ConflictError."""
-        deployment = state.deployment
         known = self._store.get(MODEL_DEPLOYMENT, *deployment.key)
         if known is None or known["metadata"]["uid"] != deployment.uid:
             raise ConflictError(

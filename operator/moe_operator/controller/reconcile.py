@@ -6,7 +6,9 @@ writes, `status_writer` says what came of it, `requeue` when to look again. A de
 pass of its own: `leaving`.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from moe_operator.api import names, reasons
@@ -26,7 +28,7 @@ from moe_operator.controller.events import EventSink, LossObserver
 from moe_operator.controller.executor import Executor
 from moe_operator.controller.idle_canary import IdleCanaries
 from moe_operator.controller.keeper import ChildKeeper
-from moe_operator.controller.kube import MODEL_DEPLOYMENT, KubeClient, NotFoundError
+from moe_operator.controller.kube import MODEL_DEPLOYMENT, KubeClient, KubeError, NotFoundError
 from moe_operator.controller.learned import Trouble
 from moe_operator.controller.leaving import Leaver
 from moe_operator.controller.neighbours import ComputeDomains
@@ -37,7 +39,7 @@ from moe_operator.controller.pass_state import Decision, PassState
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.requeue import LEAST, soonest, waits
-from moe_operator.controller.scaling import Scaler, held
+from moe_operator.controller.scaling import Advice, Scaler, held
 from moe_operator.controller.sharing import Sharing
 from moe_operator.controller.status_writer import StatusWriter
 from moe_operator.controller.store import Key, Store
@@ -47,6 +49,11 @@ from moe_operator.telemetry.accelerator_faults import AcceleratorFault
 from moe_operator.telemetry.engine import EngineClient
 from moe_operator.telemetry.observation import Snapshot
 from moe_operator.telemetry.own_requests import OwnRequests
+
+log = logging.getLogger(__name__)
+
+#: Deployments whose memory is written at a time when the operator ends.
+_HANDING_OVER = 8
 
 
 @dataclass(frozen=True)
@@ -76,11 +83,14 @@ class Reconciler:
         tokens: AgentTokens | None = None,
         own: OwnRequests | None = None,
         faults: Callable[[], Sequence[AcceleratorFault]] = lambda: (),
+        learning_anew: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """`clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None;
         `provisions` what the cluster lacks for a plan, or None; `own`: where what the operator asks of engines is
-        counted, for telemetry to leave out; `faults`: of GPUs, as telemetry saw them come."""
+        counted, for telemetry to leave out; `faults`: of GPUs, as telemetry saw them come; `learning_anew`: told when
+        what an autoscaler had learned is not used, with a reason of `autoscaler.memory.Unusable`."""
         self._store = store
+        self._snapshot = snapshot
         self._clock = clock
         self._losses = losses
         self._tokens = tokens or AgentTokens()
@@ -90,7 +100,8 @@ class Reconciler:
         asker = Asker(engine, own or OwnRequests())
         self._canaries = CanaryRunner(asker, enqueue)
         self._idle = IdleCanaries(asker, enqueue, clock)
-        self._scaler = Scaler()
+        self._snapshot = snapshot
+        self._scaler = Scaler(learning_anew)
         self._sharing = Sharing(store, census, placing, config, enqueue)
         self._planning = Planning(client, config, census, placing, clock)
         self._weights = WeightsKeeper(client, store, config, clock)
@@ -122,11 +133,43 @@ class Reconciler:
             self._observer, self._actor, self._status, self._weights.removal, finalizer, self._parent, events
         )
 
+    def advice(self) -> Iterator[Advice]:
+        """How many groups Auto has, or would have, of each deployment."""
+        return self._scaler.advice(self._snapshot().taken_at)
+
     async def close(self) -> None:
         """Stop what runs beside the reconciles."""
         await self._canaries.close()
         await self._idle.close()
         await self._census.close()
+
+    async def hand_over(self, patience: float) -> None:
+        """Write what autoscalers have learned lately, for the next leader, as far as `patience` (s) allows. For when no
+        reconcile runs any more. Raises nothing."""
+        keys = iter(self._scaler.keys)
+
+        async def write() -> None:
+            for key in keys:
+                await self._remember(key)
+                await asyncio.sleep(0)
+
+        try:
+            async with asyncio.timeout(patience):
+                await asyncio.gather(*(write() for _ in range(_HANDING_OVER)))
+        except TimeoutError:
+            log.info("not all that autoscalers learned in the last minutes could be handed over")
+
+    async def _remember(self, key: Key) -> None:
+        obj = self._store.get(MODEL_DEPLOYMENT, *key)
+        if obj is None or obj["metadata"].get("deletionTimestamp"):
+            return
+        try:
+            deployment = parse(obj)
+            learned = self._scaler.hand_over(deployment, self._snapshot().taken_at, self._clock())
+            if learned is not None:
+                await self._status.remember(deployment, learned)
+        except (InvalidSpecError, KubeError) as error:
+            log.info("%s/%s: what its autoscaler learned lately is lost: %s", *key, error)
 
     async def reconcile(self, key: Key) -> Result:
         """One pass. Raises KubeError where a retry with back-off is right."""
@@ -137,6 +180,8 @@ class Reconciler:
             # Owner references let the garbage collector take the children.
             self._forget(key)
             return Result()
+        if ending:
+            self._scaler.forget(key)
         trouble = None
         try:
             deployment = parse(obj)

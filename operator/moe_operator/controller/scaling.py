@@ -1,17 +1,18 @@
 """Brings what was measured of the groups before the autoscaler, and its decision into the status."""
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from moe_operator.api import names, reasons
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.spec import ScalingMode
-from moe_operator.api.status import FloorStatus, ScalingStatus, ThroughputStatus
+from moe_operator.api.status import FloorStatus, LearnedStatus, ScalingStatus, ThroughputStatus
 from moe_operator.api.times import format_time, read_rfc3339
-from moe_operator.autoscaler.auto import TICK, Autoscaler, Profile, Want
+from moe_operator.autoscaler.auto import AT_ONCE, TICK, Autoscaler, Numbers, Profile, Want
 from moe_operator.autoscaler.cold_start import ColdStart
 from moe_operator.autoscaler.decide import (
     Idle,
@@ -25,13 +26,20 @@ from moe_operator.autoscaler.decide import (
 )
 from moe_operator.autoscaler.floors import floor_of
 from moe_operator.autoscaler.idleness import Activity, Idleness
+from moe_operator.autoscaler.memory import UnusableError
 from moe_operator.autoscaler.reading import Buckets, Reading
 from moe_operator.controller.group_planner import GroupState, GroupView
+from moe_operator.controller.remembering import HAND_OVER, INTERVAL, news, recalled
+from moe_operator.controller.scaling_status import scaling_status
 from moe_operator.controller.store import Key
 from moe_operator.planner.wants import TIME_PER_OUTPUT_TOKEN, TIME_TO_FIRST_TOKEN
 from moe_operator.telemetry.engine_counters import EngineCounters
 from moe_operator.telemetry.observation import Snapshot
 
+log = logging.getLogger(__name__)
+
+#: Seconds after which a look that was due is overdue: what the last one found is not told any longer.
+_OVERDUE = 60.0
 #: A pod's figures are current while no more scrapes than this failed in a row.
 _TOLERATED_FAILURES = 1
 _STARTING = (GroupState.STARTING, GroupState.ADMITTABLE, GroupState.SUSPECT)
@@ -47,6 +55,8 @@ class GroupRead:
     slots: int
     """Requests that a rank works on at once; 0: unknown."""
     reading: Reading | None
+    idle_step_time: float | None = None
+    """Seconds of a step without load, as its plan expects; None: it does not say."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +96,27 @@ class Scale:
     """Groups that go for other deployments, by name; those that drain already do not come back."""
 
 
-def load_of(views: Sequence[GroupView], snapshot: Snapshot) -> Load:
-    """Sum up the observations of the groups' pods."""
+@dataclass(frozen=True)
+class Advice:
+    """What Auto has, or would have in the other modes, and of what that was made."""
+
+    key: Key
+    groups: int
+    """Within the limits. While a group gives no current figures never fewer than there are."""
+    silent: int
+    """Groups that serve and give no current figures."""
+    numbers: Numbers | None
+    """None where nothing was measured, or there is nothing to decide."""
+    until: float | None
+    """When it is to be renewed, by telemetry's clock; None: when something changes."""
+
+
+def load_of(
+    views: Sequence[GroupView],
+    snapshot: Snapshot,
+    idle_step_times: Mapping[str, float] = MappingProxyType({}),
+) -> Load:
+    """Sum up the observations of the groups' pods. `idle_step_times`: in seconds, by revision, as planned."""
     prompt = output = 0.0
     for group in views:
         seen = [s for p in group.facts.pods if (s := snapshot.pods.get(p.uid))]
@@ -96,8 +125,10 @@ def load_of(views: Sequence[GroupView], snapshot: Snapshot) -> Load:
         output += sum(s.output_tokens_per_second for s in current)
     return Load(
         clock=snapshot.taken_at,
-        serving={v.name: _read(v, snapshot) for v in views if v.state is GroupState.SERVING},
-        draining={v.name: _read(v, snapshot) for v in views if v.state is GroupState.DRAINING},
+        serving={v.name: _read(v, snapshot, idle_step_times) for v in views if v.state is GroupState.SERVING},
+        draining={
+            v.name: _read(v, snapshot, idle_step_times) for v in views if v.state is GroupState.DRAINING
+        },
         starting=sum(view.state in _STARTING for view in views),
         throughput=ThroughputStatus(
             prompt_tokens_per_second=round(prompt), output_tokens_per_second=round(output)
@@ -121,7 +152,7 @@ def _activity(view: GroupView, snapshot: Snapshot) -> Activity | None:
     )
 
 
-def _read(view: GroupView, snapshot: Snapshot) -> GroupRead:
+def _read(view: GroupView, snapshot: Snapshot, idle_step_times: Mapping[str, float]) -> GroupRead:
     pods = [pod.uid for pod in view.facts.pods]
     ranks = view.facts.size * view.facts.ranks_per_pod
     slots = [seen.request_slots for uid in pods if (seen := snapshot.pods.get(uid))]
@@ -130,6 +161,7 @@ def _read(view: GroupView, snapshot: Snapshot) -> GroupRead:
         ranks=ranks,
         slots=sum(slots) // ranks if slots and all(slots) and len(slots) == len(pods) else 0,
         reading=None if counters is None else _reading(counters),
+        idle_step_time=idle_step_times.get(view.facts.revision),
     )
 
 
@@ -154,11 +186,15 @@ class _Deployment:
     """What is kept of one."""
 
     autoscaler: Autoscaler
+    checked: float
+    """When it was looked at last whether what it learned has moved, by telemetry's clock."""
     starts: ColdStart = field(default_factory=ColdStart)
     started: str | None = None
-    """The group whose start was taken up last."""
-    born: dict[str, float] = field(default_factory=dict)
+    """The group whose start was taken up last, and when it was created."""
+    seen: dict[str, float] = field(default_factory=dict)
     """When groups were first seen to serve, by telemetry's clock."""
+    found: frozenset[str] | None = None
+    """Groups that served at the first look: nobody knows since when."""
     looked: float | None = None
     want: tuple[tuple[int, int], Want] | None = None
     """The number that it goes on from and the floor, and what is wanted."""
@@ -166,104 +202,184 @@ class _Deployment:
     held: bool = False
     """Whether something but requests kept a group at the last look."""
 
+    def born(self, group: str) -> float | None:
+        """When it began to serve, where that was seen."""
+        return None if self.found is None or group in self.found else self.seen.get(group)
+
 
 @dataclass
 class Scaler:
-    """Keeps an autoscaler for every deployment: what it learned is in memory, the last decision in the status."""
+    """Keeps an autoscaler for every deployment. The last decision, and what was learned, are in the status too: they
+    survive the operator."""
 
+    learning_anew: Callable[[str], None] = lambda reason: None
+    """Told when what the status remembers is not used: why (`memory.Unusable`)."""
     _kept: dict[Key, _Deployment] = field(default_factory=dict)
+    _advice: dict[Key, Advice] = field(default_factory=dict)
 
     def forget(self, key: Key) -> None:
         """The deployment is gone."""
         self._kept.pop(key, None)
+        self._advice.pop(key, None)
 
     def scale(self, deployment: ModelDeployment, load: Load, now: float) -> Scale:
-        """Decide. The last decision is read from the status, so that it survives the operator."""
-        kept = self._of(deployment, load)
-        inputs, ignored = self._inputs(deployment, load, kept, now)
-        old = deployment.status.scaling
+        """Decide. `now`: seconds since the epoch."""
+        kept, old = self._of(deployment, load, now), deployment.status.scaling
+        inputs, ignored = _inputs(deployment, load, kept, now)
         floor, ceiling = limits(inputs)
-        decides = inputs.mode is not ScalingMode.EXTERNAL and floor < ceiling and not rests(inputs)
-        number = base(inputs)
-        want = self._want(kept, load, number, floor) if decides else Want(number, None)
+        number, auto = base(inputs), inputs.mode is ScalingMode.AUTO
+        decides = floor < ceiling and not rests(inputs)
+        # Whoever else decides has its own pace.
+        at_once = AT_ONCE if auto else number
+        want = self._want(kept, load, number, floor, at_once) if decides else Want(number, None)
         decision = decide(inputs, want)
-        # While nothing is asked of the fewest groups, telemetry's news bring the next look.
-        busy = decision.desired > floor or want.blind or (want.numbers is not None and want.numbers.level > 0)
+        numbers = decision.numbers
         minimum, standing = _to_serve(inputs, decision, was_at_zero(deployment))
+        # While nothing is asked of the fewest groups, telemetry's news bring the next look.
+        asked = numbers.level > 0 if numbers is not None else bool(load.serving)
+        busy = asked or want.blind or decision.recommended > max(floor, 1)
+        again = TICK if decides and busy else None
+        until = None if again is None else load.clock + again
+        self._advice[deployment.key] = Advice(
+            deployment.key, decision.recommended, want.blind, numbers, until
+        )
+        status = scaling_status(old, decision, want, load.clock, now).model_copy(
+            update={"floor": _floor_status(inputs), "ignored": ignored}
+        )
+        if learned := self._learned(deployment, load.clock, now):
+            status = status.model_copy(update={"learned": learned})
         return Scale(
             decision.desired,
             minimum,
-            _status(old, decision, now).model_copy(
-                update={"floor": _floor_status(inputs), "ignored": ignored}
-            ),
-            _again(inputs, decision, TICK if decides and busy else None, now),
+            status,
+            _again(inputs, decision, again, now),
             floor=min(floor, decision.desired),
             standing=standing,
             losses=_losses(decision, floor),
         )
 
-    def _inputs(
-        self, deployment: ModelDeployment, load: Load, kept: _Deployment, now: float
-    ) -> tuple[ScalingInputs, str | None]:
-        """What the decision is based on, and what of it cannot be followed."""
-        spec, old = deployment.spec.scaling, deployment.status.scaling
-        wake_until, ignored = _wake_until(deployment.wake_until)
-        floor = floor_of(spec.schedules, wake_until, now, kept.autoscaler.lead)
-        kept.idleness.look(load.clock, load.activity)
-        if floor.groups or kept.held:
-            kept.idleness.begin(load.clock)  # who asked for it gets all of the time to use it
-        kept.held = floor.groups > 0
-        idle = None
-        if spec.scale_to_zero_after is not None:
-            after, seen = parse_duration(spec.scale_to_zero_after), kept.idleness.requested_at
-            idle = Idle(
-                after,
-                spec.scale_to_zero_after,
-                kept.idleness.quiet(load.clock),
-                recent=bool(load.activity) and seen is not None and load.clock - seen < after,
-            )
-        inputs = ScalingInputs(
-            mode=spec.mode,
-            replicas=deployment.spec.replicas,
-            min_groups=spec.min_groups,
-            max_groups=spec.max_groups,
-            # One that is new comes up before it goes to zero.
-            current=old.desired if old else max(spec.min_groups, 1 if idle else 0),
-            serving=len(load.serving),
-            starting=load.starting,
-            floor=floor,
-            idle=idle,
-        )
-        return inputs, ignored
+    def advice(self, clock: float) -> Iterator[Advice]:
+        """Of all deployments, but where a look is overdue. `clock`: telemetry's."""
+        for one in self._advice.values():
+            if one.until is None or clock < one.until + _OVERDUE:
+                yield one
 
-    def _want(self, kept: _Deployment, load: Load, number: int, floor: int) -> Want:
+    def hand_over(self, deployment: ModelDeployment, clock: float, now: float) -> LearnedStatus | None:
+        """What the next leader is to know besides what the status says; None where that is little. `clock`:
+        telemetry's."""
+        kept = self._kept.get(deployment.key)
+        return None if kept is None else _news(deployment, kept, clock, now, HAND_OVER)
+
+    @property
+    def keys(self) -> Sequence[Key]:
+        """Deployments of which something is kept."""
+        return tuple(self._kept)
+
+    def _learned(self, deployment: ModelDeployment, clock: float, now: float) -> LearnedStatus | None:
+        """What is worth writing by now."""
+        kept = self._kept.get(deployment.key)
+        if kept is None or 0 <= clock - kept.checked < INTERVAL:
+            return None
+        kept.checked = clock
+        return _news(deployment, kept, clock, now)
+
+    def _want(self, kept: _Deployment, load: Load, number: int, floor: int, at_once: int) -> Want:
         autoscaler = kept.autoscaler
         for name, group in (*load.serving.items(), *load.draining.items()):
             if group.reading is not None:
-                autoscaler.read(name, group.reading, born=kept.born.get(name))
+                autoscaler.read(name, group.reading, born=kept.born(name))
         if kept.looked is None or load.clock - kept.looked >= TICK or load.clock < kept.looked:
             kept.looked, kept.want = load.clock, None
-            autoscaler.look(load.clock, {name: kept.born.get(name) for name in load.serving}, load.draining)
+            autoscaler.look(load.clock, {name: kept.seen.get(name) for name in load.serving}, load.draining)
         if kept.want is None or kept.want[0] != (number, floor):
-            kept.want = ((number, floor), autoscaler.want(load.clock, number, floor, UNBOUNDED))
+            kept.want = ((number, floor), autoscaler.want(load.clock, number, floor, UNBOUNDED, at_once))
         return kept.want[1]
 
-    def _of(self, deployment: ModelDeployment, load: Load) -> _Deployment:
+    def _of(self, deployment: ModelDeployment, load: Load, now: float) -> _Deployment:
         kept = self._kept.get(deployment.key)
         profile = _profile(deployment, load, kept.autoscaler.profile if kept else None)
-        if kept is None or (profile is not None and kept.autoscaler.profile != profile):
+        if kept is None or (profile is not None and not kept.autoscaler.profile.like(profile)):
             # Another layout or objective: what was learned is of another group.
             starts = kept.starts if kept else ColdStart()
-            autoscaler = Autoscaler(profile or Profile(ranks=1, slots=0), starts.expected)
-            idleness, held = (kept.idleness, kept.held) if kept else (Idleness(), False)
-            kept = _Deployment(autoscaler, starts, idleness=idleness, held=held)
+            before = kept
+            kept = self._recalled(deployment, profile, load.clock, now) or _Deployment(
+                Autoscaler(profile or Profile(ranks=1, slots=0), starts.expected), load.clock, starts
+            )
+            if before is not None:
+                kept.idleness, kept.held = before.idleness, before.held
             self._kept[deployment.key] = kept
         newest = deployment.status.cold_start
-        if newest is not None and newest.group != kept.started:
-            kept.started, kept.starts = newest.group, kept.starts.observed(newest.total)
+        if newest is not None and (start := f"{newest.group} {newest.created_time}") != kept.started:
+            kept.started, kept.starts = start, kept.starts.observed(newest.total)
             kept.autoscaler.cold_start = kept.starts.expected
-        kept.born = {name: kept.born.get(name, load.clock) for name in (*load.serving, *load.draining)}
+        window = deployment.spec.scaling.scale_down.window
+        kept.autoscaler.window = None if window is None else parse_duration(window)
+        if kept.found is None:
+            kept.found = frozenset((*load.serving, *load.draining))
+        kept.found &= {*load.serving, *load.draining}
+        kept.seen = {name: kept.seen.get(name, load.clock) for name in (*load.serving, *load.draining)}
         return kept
+
+    def _recalled(
+        self, deployment: ModelDeployment, profile: Profile | None, clock: float, now: float
+    ) -> _Deployment | None:
+        """What the status remembers of groups like these."""
+        learned = deployment.status.scaling.learned if deployment.status.scaling else None
+        if profile is None or learned is None:
+            return None
+        try:
+            autoscaler, starts = recalled(learned, profile, clock, now)
+        except UnusableError as error:
+            log.warning(
+                "%s/%s: what its autoscaler had learned is not used, it learns anew: %s",
+                *deployment.key,
+                error,
+            )
+            self.learning_anew(error.reason.value)
+            return None
+        return _Deployment(autoscaler, clock, starts, learned.last_start)
+
+
+def _news(
+    deployment: ModelDeployment, kept: _Deployment, clock: float, now: float, least: float = 1.0
+) -> LearnedStatus | None:
+    old = deployment.status.scaling.learned if deployment.status.scaling else None
+    return news(old, kept.autoscaler, kept.starts, kept.started, clock, now, least)
+
+
+def _inputs(
+    deployment: ModelDeployment, load: Load, kept: _Deployment, now: float
+) -> tuple[ScalingInputs, str | None]:
+    """What the decision is based on, and what of it cannot be followed."""
+    spec, old = deployment.spec.scaling, deployment.status.scaling
+    wake_until, ignored = _wake_until(deployment.wake_until)
+    floor = floor_of(spec.schedules, wake_until, now, kept.autoscaler.lead)
+    kept.idleness.look(load.clock, load.activity)
+    if floor.groups or kept.held:
+        kept.idleness.begin(load.clock)  # who asked for it gets all of the time to use it
+    kept.held = floor.groups > 0
+    idle = None
+    if spec.scale_to_zero_after is not None:
+        after, seen = parse_duration(spec.scale_to_zero_after), kept.idleness.requested_at
+        idle = Idle(
+            after,
+            spec.scale_to_zero_after,
+            kept.idleness.quiet(load.clock),
+            recent=bool(load.activity) and seen is not None and load.clock - seen < after,
+        )
+    inputs = ScalingInputs(
+        mode=spec.mode,
+        replicas=deployment.spec.replicas,
+        min_groups=spec.min_groups,
+        max_groups=spec.max_groups,
+        # One that is new comes up before it goes to zero.
+        current=old.desired if old else max(spec.min_groups, 1 if idle else 0),
+        serving=len(load.serving),
+        starting=load.starting,
+        floor=floor,
+        idle=idle,
+    )
+    return inputs, ignored
 
 
 def held(deployment: ModelDeployment) -> Scale:
@@ -339,37 +455,20 @@ UNBOUNDED = 1 << 20
 
 
 def _profile(deployment: ModelDeployment, load: Load, before: Profile | None) -> Profile | None:
-    """Of the groups that serve, as before while one of them is like that; None while none does."""
+    """Of the groups that serve, as before while one of them is like that; None while none has been read: how many
+    requests it works on at once is in the same page."""
     objective = deployment.spec.objective
-    known = list(load.serving.values())
-    if not known:
-        return None
-    if before is not None:
-        known.sort(key=lambda group: (group.ranks, group.slots) != (before.ranks, before.slots))
     first, later = objective.time_to_first_token, objective.time_per_output_token
-    return Profile(
-        ranks=known[0].ranks,
-        slots=known[0].slots,
-        ttft=parse_duration(first) if first else TIME_TO_FIRST_TOKEN,
-        tpot=parse_duration(later) if later else TIME_PER_OUTPUT_TOKEN,
-    )
-
-
-def _status(old: ScalingStatus | None, decision: ScalingDecision, now: float) -> ScalingStatus:
-    """A decision with the same outcome for the same reason is no news: its numbers are in the metrics.
-
-    Nor is one that is still being made: under load it comes and goes with every look. But that a group serves is news.
-    """
-    same = old is not None and old.desired == decision.desired
-    making = decision.reason is ScalingReason.OBSERVING and (
-        old is None or old.reason != ScalingReason.NO_GROUP_SERVES.value
-    )
-    if old and same and old.advised == decision.advised and (making or old.reason == decision.reason.value):
-        return old
-    return ScalingStatus(
-        desired=decision.desired,
-        advised=decision.advised,
-        reason=decision.reason.value,
-        message=decision.message,
-        last_change_time=old.last_change_time if old and same else format_time(now),
-    )
+    known = [
+        Profile(
+            ranks=group.ranks,
+            slots=group.slots,
+            ttft=parse_duration(first) if first else TIME_TO_FIRST_TOKEN,
+            tpot=parse_duration(later) if later else TIME_PER_OUTPUT_TOKEN,
+            idle_step_time=group.idle_step_time,
+        )
+        for group in load.serving.values()
+        if group.reading is not None
+    ]
+    like = (one for one in known if before is not None and one.like(before))
+    return next(like, known[0] if known else None)

@@ -12,6 +12,7 @@ from moe_operator.api.status import (
     ModelDeploymentStatus,
     PlanStatus,
     ProvenanceStatus,
+    ScalingStatus,
     ThroughputStatus,
     UnhealthyGroup,
 )
@@ -22,6 +23,7 @@ from moe_operator.controller.condition_fold import conditions
 from moe_operator.controller.conditions import merge
 from moe_operator.controller.group_planner import GONE, GroupState, GroupView, leader_selector
 from moe_operator.controller.learned import Learned
+from moe_operator.controller.scaling_status import figures_moved
 from moe_operator.planner.memory import MIB
 from moe_operator.planner.plan import Sizing
 from moe_operator.resources.revision import Revision
@@ -38,6 +40,7 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
     """The status to write; equal to the present one when nothing a reader cares about has changed."""
     deployment, revision = learned.deployment, learned.revision
     old = deployment.status
+    throughput, scaling = _settled_figures(old, learned)
     live = [g for g in learned.groups if g.state not in GONE]
     serving = [g for g in live if g.state is GroupState.SERVING]
     wanted_name = revision.name if revision and learned.trouble is None else None
@@ -62,8 +65,8 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         replicas=len(live),
         selector=leader_selector(deployment.name),
         groups=groups,
-        throughput=_settled_figures(old.throughput, learned),
-        scaling=learned.scaling,
+        throughput=throughput,
+        scaling=scaling,
         rollout=learned.rollout,
         recovery=learned.ledger,
         cold_start=newest_start(old.cold_start, learned.groups, learned.observations),
@@ -155,16 +158,24 @@ def _unhealthy(groups: Sequence[GroupView]) -> list[UnhealthyGroup]:
     return found[:8]
 
 
-def _settled_figures(old: ThroughputStatus, learned: Learned) -> ThroughputStatus:
-    new = learned.throughput
+def _settled_figures(
+    old: ModelDeploymentStatus, learned: Learned
+) -> tuple[ThroughputStatus, ScalingStatus | None]:
+    """Figures of both are written together, so that they are of one moment; a decision brings its own."""
+    before, new = old.throughput, learned.throughput
     recent = (
         learned.figures_written_at is not None and learned.now - learned.figures_written_at < FIGURE_INTERVAL
     )
-    moved = any(
+    moved = figures_moved(old.scaling, learned.scaling) or any(
         abs(a - b) > _FIGURE_STEP * max(abs(a), abs(b))
         for a, b in (
-            (old.prompt_tokens_per_second, new.prompt_tokens_per_second),
-            (old.output_tokens_per_second, new.output_tokens_per_second),
+            (before.prompt_tokens_per_second, new.prompt_tokens_per_second),
+            (before.output_tokens_per_second, new.output_tokens_per_second),
         )
     )
-    return new if moved and not recent else old
+    if moved and not recent:
+        return new, learned.scaling
+    if old.scaling is None or learned.scaling is None:
+        return before, learned.scaling
+    settled = learned.scaling.model_copy(update={"figures": old.scaling.figures})
+    return before, settled if settled == old.scaling else learned.scaling

@@ -6,12 +6,20 @@ from dataclasses import replace
 from moe_operator.api import names, reasons
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.reasons import ScalingReason
-from moe_operator.api.status import Condition, ScalingStatus
+from moe_operator.api.status import (
+    Condition,
+    LearnedStatus,
+    ModelDeploymentStatus,
+    ScalingFigures,
+    ScalingStatus,
+    ThroughputStatus,
+)
 from moe_operator.controller.events import EventSink
-from moe_operator.controller.kube import MODEL_DEPLOYMENT, KubeClient
+from moe_operator.controller.kube import MODEL_DEPLOYMENT, KubeClient, Obj
 from moe_operator.controller.learned import Learned
 from moe_operator.controller.parent import Parent
 from moe_operator.controller.pass_state import Decision, PassState
+from moe_operator.controller.scaling_status import figures_moved
 from moe_operator.controller.status import FIGURE_INTERVAL, fold
 from moe_operator.controller.store import Key, Store
 from moe_operator.telemetry.observation import Snapshot
@@ -48,18 +56,15 @@ class StatusWriter:
         status = fold(self._learned(state, seen))
         if status == deployment.status:
             return
-        if status.throughput != deployment.status.throughput:
+        if _figures(status) != _figures(deployment.status):
             self._figures_written_at[deployment.key] = state.now
-        obj = {
-            "apiVersion": names.API_VERSION,
-            "kind": names.KIND,
-            "metadata": self._parent.status_target(state),
-            "status": status.wire(),
-        }
-        fresh = await self._client.apply_status(MODEL_DEPLOYMENT, obj)
-        self._store.upsert(MODEL_DEPLOYMENT, fresh)
+        fresh = await self._apply(deployment, status)
         # The version that was written to was this very object's: it is there.
         state.parent_seen = state.parent_seen or not fresh["metadata"].get("deletionTimestamp")
+        before, after = deployment.status.scaling, status.scaling
+        if before and after and before.desired != after.desired:
+            note = f"{before.desired} → {after.desired} groups: {after.message}"
+            await self._events.emit(deployment, "Normal", after.reason, "Scale", note)
         for condition in status.conditions:
             if condition.type == reasons.STALLED and not _said(condition, deployment.status.conditions):
                 await self._events.emit(deployment, "Warning", condition.reason, "Plan", condition.message)
@@ -78,9 +83,28 @@ class StatusWriter:
         if scaling.ignored is not None and (old is None or old.ignored != scaling.ignored):
             await self._events.emit(deployment, "Warning", reasons.WAKE_UNREADABLE, "Scale", scaling.ignored)
 
+    async def remember(self, deployment: ModelDeployment, learned: LearnedStatus) -> None:
+        """Keep what was learned, besides what the status says. Raises KubeError."""
+        status = deployment.status
+        if status.scaling is not None:
+            scaling = status.scaling.model_copy(update={"learned": learned})
+            await self._apply(deployment, status.model_copy(update={"scaling": scaling}))
+
+    async def _apply(self, deployment: ModelDeployment, status: ModelDeploymentStatus) -> Obj:
+        obj = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": self._parent.status_target(deployment),
+            "status": status.wire(),
+        }
+        fresh = await self._client.apply_status(MODEL_DEPLOYMENT, obj)
+        self._store.upsert(MODEL_DEPLOYMENT, fresh)
+        return fresh
+
     def figures_due(self, state: PassState, seen: Decision) -> float | None:
         """Figures that may not be written yet are looked at again when they may: in so many seconds."""
-        if seen.load.throughput == state.deployment.status.throughput:
+        told = state.deployment.status
+        if seen.load.throughput == told.throughput and not figures_moved(told.scaling, seen.scale.status):
             return None
         written = self._figures_written_at.get(state.deployment.key)
         return FIGURE_INTERVAL if written is None else max(1.0, written + FIGURE_INTERVAL - state.now)
@@ -109,6 +133,10 @@ class StatusWriter:
             leaving=state.leaving,
             removing=state.removing,
         )
+
+
+def _figures(status: ModelDeploymentStatus) -> tuple[ThroughputStatus, ScalingFigures | None]:
+    return status.throughput, status.scaling.figures if status.scaling else None
 
 
 def _said(condition: Condition, before: list[Condition]) -> bool:

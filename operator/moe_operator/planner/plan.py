@@ -77,6 +77,8 @@ class Sizing:
     """Whether the checkpoint holds each routed expert as tensors of its own."""
     checkpoint_bytes: int = 0
     """Of all files of weights; 0 in plans of earlier versions."""
+    idle_step_microseconds: int = 0
+    """Of a step with next to nothing to do, estimated; 0 on `cpu`, and in plans of earlier versions."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from moe_operator.planner.misfits import impossible, misfit
 from moe_operator.planner.nodes import Hardware, hardware_options
 from moe_operator.planner.plan import Plan, Refusal, Sizing, Transport
 from moe_operator.planner.refusals import does_not_fit, no_such_context, unusable_shapes
-from moe_operator.planner.roofline import DRAFTS_RIGHT
+from moe_operator.planner.roofline import DRAFTS_RIGHT, idle_step
 from moe_operator.planner.room import groups_with_room
 from moe_operator.planner.shape import GroupShape, given_shape, possible_shapes
 from moe_operator.planner.sizing import Shortage, Sized, size
@@ -343,7 +343,14 @@ def _sizing(sized: Sized, wants: Wants) -> Sizing:
         adapter_rank=sized.features.adapters.rank if sized.features.adapters else 0,
         experts_apart=_experts_apart(model),
         checkpoint_bytes=checkpoint_bytes(model, sized.checkpoint),
+        idle_step_microseconds=_idle_step(sized),
     )
+
+
+def _idle_step(sized: Sized) -> int:
+    """In microseconds. On `cpu`, of which nothing is known, 0."""
+    on_cpu = sized.sizes.utilization == 0
+    return 0 if on_cpu else round(idle_step(sized.model.architecture, sized.load) * 1e6)
 
 
 def _speculation(sized: Sized) -> str | None:

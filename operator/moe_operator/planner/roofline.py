@@ -27,6 +27,9 @@ SEQUENCE_OVERHEAD = 10e-6
 #: Share of the drafts of a model's own prediction layer that are right, counted alike for each further one. The report
 #: on DeepSeek-V3 has 85 to 90% for the first; less here, as requests differ and later drafts are worse.
 DRAFTS_RIGHT = 0.7
+#: A step with next to nothing to do takes so many times what this says of it, which was set for full ones: 1.6, 2.2 and
+#: 2.5 times in the tables of DeepSeek-R1, Qwen3-235B-A22B and Qwen3-30B-A3B on H200 (`simulator/engines`).
+IDLE_FACTOR = 2.0
 #: A prompt waits for about as long as it computes, as steps are shared with others.
 QUEUEING = 2.0
 
@@ -132,6 +135,11 @@ class Step:
         touched = 1 - self._chosen ** (sequences * self._data * self._positions)
         memory = (self._bytes + self._routed * touched + sequences * self._kv) / self._memory
         return max(memory, sequences * self._compute) + sequences * self._per_sequence + self._launches
+
+
+def idle_step(architecture: Architecture, load: Load) -> float:
+    """Seconds of a step of a group with next to nothing to do: one sequence on each rank."""
+    return IDLE_FACTOR * Step(architecture, load).seconds(1)
 
 
 def prefill_rate(architecture: Architecture, load: Load, prompt: int) -> float:

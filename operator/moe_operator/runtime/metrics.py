@@ -1,6 +1,7 @@
 """The operator's own metrics, in a registry of their own. `docs/reference/metrics.md` is generated from them."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -12,6 +13,18 @@ from prometheus_client.registry import Collector
 #: From a cached decision to a reconcile that waits for a slow API server.
 _RECONCILE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 60, 240)
 _REQUEST_BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
+
+#: Of each deployment that is scaled, whatever its mode: what it is scaled by, or would be.
+SCALING_FIGURES = {
+    "recommended_groups": "Groups that mode Auto has, or would have in the other modes, within minGroups and maxGroups."
+    " For HPA and KEDA. Does not fall while a group gives no current figures; absent where nothing renews it.",
+    "silent_groups": "Groups that serve and give no current figures.",
+    "load_groups": "Load on the groups, in full groups: as many, fully loaded at the objective, could just carry it.",
+    "forecast_groups": "Load that is forecast for when a group would serve that is ordered now, in full groups.",
+    "lead_seconds": "How far ahead that is: the cold start as it is learned, and what metrics are behind.",
+    "late_ratio": "Share of requests that were beyond the objective, decaying over hours; before any was seen, what is"
+    " aimed at.",
+}
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
@@ -89,6 +102,12 @@ class Metrics:
             "name",
             "reason",
         )
+        self._learning_anew = self._counter(
+            "autoscalers_learning_anew",
+            "Autoscalers that do not go on from what the status remembers, by reason: OtherVersion, Damaged,"
+            " OutOfBounds, OtherGroups (another layout or objective), FromTheFuture.",
+            "reason",
+        )
         self._events = self._counter(
             "events_posted",
             "Kubernetes Events by outcome: posted, counted (added to a series), dropped, error.",
@@ -112,6 +131,7 @@ class Metrics:
         stalled: Callable[[], Iterable[Sample]],
         weights: Callable[[], Iterable[Sample]],
         starts: Callable[[], Iterable[Sample]],
+        scaling: Callable[[str], Iterable[Sample]],
     ) -> None:
         """Say where the values come from that others keep."""
         self._computed(
@@ -168,6 +188,9 @@ class Metrics:
             ("namespace", "name", "phase"),
             starts,
         )
+        for name, help_ in SCALING_FIGURES.items():
+            text = f"{help_} From the leader only."
+            self._computed(f"scaling_{name}", text, ("namespace", "name"), partial(scaling, name))
 
     # --- observers ------------------------------------------------------------------------------------
 
@@ -204,6 +227,9 @@ class Metrics:
 
     def forget_losses(self, namespace: str, name: str) -> None:
         self._groups_lost.remove_by_labels({"namespace": namespace, "name": name})
+
+    def learning_anew(self, reason: str) -> None:
+        self._learning_anew.labels(reason).inc()
 
     def event(self, outcome: str) -> None:
         self._events.labels(outcome).inc()

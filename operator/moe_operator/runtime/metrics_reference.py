@@ -32,6 +32,7 @@ def render() -> str:
         ready=lambda: (),
         stalled=lambda: (),
         weights=lambda: (),
+        scaling=lambda _: (),
     )
     rows = [
         f"| `{name}` | {type_} | {', '.join(f'`{label}`' for label in labels)} | {help_} |\n"

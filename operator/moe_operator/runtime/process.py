@@ -40,6 +40,7 @@ from moe_operator.runtime.reporting import (
     group_counts,
     oldest,
     readiness,
+    scaling,
     scraped,
     stalled,
     weights_bytes,
@@ -58,9 +59,9 @@ from moe_operator.telemetry.own_requests import OwnRequests
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a running reconcile gets when the process is asked to end. With giving back the lease, which is
-#: bounded too, the whole takes at most two.
-_GRACE = 0.8
+#: Seconds that a running reconcile gets when the process is asked to end, and then what is to be remembered. With
+#: giving back the lease, which is bounded too, the whole takes a few seconds at most.
+_GRACE, _HAND_OVER = 0.8, 0.7
 #: A cache that was listed within this many seconds is good enough to begin to lead with.
 _FRESH = 5.0
 #: Seconds that the LISTs before leading are tried for.
@@ -180,6 +181,7 @@ class Process:
             tokens=self._tokens,
             own=own,
             faults=self._accelerators.faults,
+            learning_anew=metrics.learning_anew,
         )
         self._workers = Workers(
             self.queue, self._reconcile, count=options.workers, jitter=draw, observer=metrics
@@ -195,6 +197,7 @@ class Process:
             stalled=lambda: stalled(self.store) if self._leads else (),
             weights=lambda: weights_bytes(self.store) if self._leads else (),
             starts=lambda: cold_starts(self.store) if self._leads else (),
+            scaling=lambda figure: scaling(self._reconciler.advice(), figure) if self._leads else (),
         )
 
     # --- life -----------------------------------------------------------------------------------------
@@ -218,6 +221,8 @@ class Process:
             task.cancel()
         # A leader that lost its lease must not write: what runs is cancelled at once.
         await self._workers.stop(_GRACE if self.lease.holds() else 0.0)
+        if self.lease.holds():
+            await self._reconciler.hand_over(_HAND_OVER)
         await self._reconciler.close()
         await self.lease.give_back()
         self._metrics.leading(False)

@@ -1,9 +1,10 @@
 """Values that metrics and health read from the parts that keep them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from moe_operator.api import reasons
 from moe_operator.controller.kube import MODEL_DEPLOYMENT
+from moe_operator.controller.scaling import Advice
 from moe_operator.controller.store import Store
 from moe_operator.runtime.metrics import Metrics, Sample
 from moe_operator.telemetry.engine import CanaryResult, EngineClient
@@ -58,6 +59,24 @@ def weights_bytes(store: Store) -> Iterator[Sample]:
         if weights:
             yield (meta["namespace"], meta["name"], "cached"), float(weights.get("bytes") or 0)
             yield (meta["namespace"], meta["name"], "total"), float(weights.get("totalBytes") or 0)
+
+
+def scaling(advice: Iterable[Advice], figure: str) -> Iterator[Sample]:
+    """One of the figures that deployments are scaled by. Those that were not measured are left out."""
+    for one in advice:
+        value = _FIGURES[figure](one)
+        if value is not None:
+            yield one.key, float(value)
+
+
+_FIGURES: dict[str, Callable[[Advice], float | None]] = {
+    "recommended_groups": lambda one: one.groups,
+    "silent_groups": lambda one: one.silent,
+    "load_groups": lambda one: one.numbers.level if one.numbers else None,
+    "forecast_groups": lambda one: one.numbers.forecast if one.numbers else None,
+    "lead_seconds": lambda one: one.numbers.lead if one.numbers else None,
+    "late_ratio": lambda one: one.numbers.late if one.numbers else None,
+}
 
 
 def oldest(snapshot: Snapshot) -> float:

@@ -28,6 +28,8 @@ class OperatorSettings:
     idle_step_time: float | None = None
     """Seconds of a step without load, as planned; None: to be learned."""
     worth: float = WORTH
+    window: float | None = None
+    """Seconds of `scaling.scaleDown.window`; None: learned."""
 
 
 class Operator:
@@ -47,7 +49,9 @@ class Operator:
             idle_step_time=self.settings.idle_step_time,
         )
         self._starts = ColdStart(prior=self.settings.cold_start)
-        self.autoscaler = Autoscaler(profile, self._starts.expected, worth=self.settings.worth)
+        self.autoscaler = Autoscaler(
+            profile, self._starts.expected, worth=self.settings.worth, window=self.settings.window
+        )
         self._ordered: deque[float] = deque()
         self._born: dict[int, float | None] = {}
         self._began = False

@@ -1,0 +1,96 @@
+"""A scaling decision as the status has it. Pure."""
+
+from moe_operator.api.reasons import ScalingReason
+from moe_operator.api.status import CHANGES_KEPT, ScalingChange, ScalingFigures, ScalingStatus
+from moe_operator.api.times import format_time
+from moe_operator.autoscaler.auto import Numbers, Want
+from moe_operator.autoscaler.decide import ScalingDecision
+
+#: Figures are others than before when the load moved by this share, and by so many groups.
+_STEP, _LEAST_STEP = 0.01, 0.02
+
+
+def scaling_status(
+    old: ScalingStatus | None, decision: ScalingDecision, want: Want, clock: float, now: float
+) -> ScalingStatus:
+    """The decision, what led to it, and the changes before it. `clock`: telemetry's, to which `want` belongs; `now`:
+    seconds since the epoch.
+
+    A decision with the same outcome for the same reason is no news, nor is one that is still being made: under load it
+    comes and goes with every look. Their figures are as fresh as others of the status.
+    """
+    figures = None if decision.numbers is None else figures_of(decision.numbers, want, clock, now)
+    same = old is not None and old.desired == decision.desired
+    # That a group serves is news.
+    making = decision.reason is ScalingReason.OBSERVING and (
+        old is None or old.reason != ScalingReason.NO_GROUP_SERVES.value
+    )
+    if old and same and old.advised == decision.advised and (making or old.reason == decision.reason.value):
+        # After a start nothing is measured for a while: what was is still the best that is known.
+        return old if figures is None else old.model_copy(update={"figures": figures})
+    return ScalingStatus(
+        desired=decision.desired,
+        advised=decision.advised,
+        reason=decision.reason.value,
+        message=decision.message,
+        last_change_time=old.last_change_time if old and same else format_time(now),
+        figures=figures,
+        history=_history(old, decision, figures, now),
+        learned=old.learned if old else None,
+    )
+
+
+def _history(
+    old: ScalingStatus | None, decision: ScalingDecision, figures: ScalingFigures | None, now: float
+) -> list[ScalingChange]:
+    if old is None or old.desired == decision.desired:
+        return old.history if old else []
+    change = ScalingChange(
+        time=format_time(now),
+        before=old.desired,
+        after=decision.desired,
+        reason=decision.reason.value,
+        message=decision.message[:256] if figures is None else None,
+        figures=figures,
+    )
+    return [*old.history, change][-CHANGES_KEPT:]
+
+
+def figures_of(numbers: Numbers, want: Want, clock: float, now: float) -> ScalingFigures:
+    """Numbers as the status writes them."""
+    held = None if want.held_until is None else now + want.held_until - clock
+    return ScalingFigures(
+        load=f"{numbers.level:.2f}",
+        resource=numbers.resource.value if numbers.resource is not None and numbers.level > 0 else None,
+        arrivals=f"{numbers.arrivals:.4g}",
+        waiting=round(numbers.waiting),
+        forecast=f"{numbers.forecast:.2f}",
+        forecaster=numbers.forecaster.value,
+        lead_seconds=round(numbers.lead),
+        worth_having=numbers.up.groups,
+        late_percent=_percent(numbers.late_as_is),
+        late_percent_then=_percent(numbers.up.late),
+        enough=numbers.down.groups,
+        worth=f"{numbers.worth:.1f}",
+        held_until=None if held is None else format_time(held),
+        silent=want.blind,
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.2f}"
+
+
+def figures_moved(old: ScalingStatus | None, new: ScalingStatus | None) -> bool:
+    """Whether what is looked at is worth telling anew."""
+    before = old.figures if old else None
+    after = new.figures if new else None
+    if before is None or after is None:
+        return before is not after
+    try:
+        loads = float(before.load), float(after.load)
+    except ValueError:
+        return True  # nobody's figure
+    step = max(_LEAST_STEP, _STEP * max(loads))
+    waits = abs(before.waiting - after.waiting)
+    return not abs(loads[0] - loads[1]) <= step or waits > _STEP * max(before.waiting, after.waiting)

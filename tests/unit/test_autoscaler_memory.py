@@ -1,0 +1,311 @@
+"""What an autoscaler remembers beyond its process. Lost otherwise: hours of learning; or, to figures that nobody
+measured, a fleet of the right size."""
+
+import math
+import zlib
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from factories.plant import Plant, plant, profile
+from moe_operator.autoscaler.auto import Autoscaler, Profile
+from moe_operator.autoscaler.budget import Budget
+from moe_operator.autoscaler.cold_start import ColdStart
+from moe_operator.autoscaler.demand import DemandMeter
+from moe_operator.autoscaler.forecast import Forecaster, Forecasts
+from moe_operator.autoscaler.idle_step_time import IdleStepTime
+from moe_operator.autoscaler.memory import Memory, Unusable, UnusableError, moved, restored, snapshot
+from moe_operator.autoscaler.memory_text import LONGEST, read, version, written
+
+STARTS = ColdStart((61.0, 63.5, 60.0, 62.0, 61.0, 60.5))
+
+
+def learned(hours: float = 3.0, **overrides: Any) -> tuple[Plant, Memory]:
+    """A fleet after some hours of a load that swings and jumps."""
+    made = plant(groups=5, **overrides)
+    made.run(
+        hours * 3600,
+        lambda now: (
+            made.capacity * (3 + math.sin(now / 900) + 0.3 * math.sin(now * 7.1) + (now % 4000 > 3000))
+        ),
+    )
+    memory = snapshot(made.autoscaler, STARTS, made.now)
+    assert memory is not None
+    return made, memory
+
+
+MADE, MEMORY = learned()
+TEXT = written(MEMORY)
+
+
+def test_it_comes_back_as_it_was_written() -> None:
+    back = read(TEXT, version())
+    assert len(TEXT) <= LONGEST
+    assert back.profile == MEMORY.profile
+    assert back.starts == STARTS.seen
+    for one, other in ((back.growth[0][0], MEMORY.growth[0][0]), (back.late, MEMORY.late)):
+        assert one == pytest.approx(other, rel=0.004, abs=0.05)
+    assert back.idle_step_time == pytest.approx(MEMORY.idle_step_time, rel=1e-4)
+    assert back.work == pytest.approx(MEMORY.work, rel=1e-4)
+    assert back.forecaster is MEMORY.forecaster
+    assert moved(MEMORY, back) < 0.2, "far less than is worth a write"
+    assert written(back) == TEXT, "what is read and written again is the same"
+
+
+def test_restored_it_knows_what_it_knew() -> None:
+    made, starts = restored(read(TEXT, version()), profile(), 1e6, 0.0)
+    again = snapshot(_looked(made), starts, 1e6)
+    assert again is not None
+    assert moved(MEMORY, again) < 0.2
+    assert starts.expected == STARTS.expected
+    assert made.cold_start == STARTS.expected
+
+
+def _looked(made: Autoscaler) -> Autoscaler:
+    """As if it had seen load: only then it has something to tell."""
+    made._forecasts._pending.extend(MADE.autoscaler._forecasts._pending)
+    return made
+
+
+def test_nothing_is_told_before_there_was_load() -> None:
+    assert snapshot(Autoscaler(profile(), 300.0), ColdStart(), 0.0) is None
+    fresh, _ = restored(MEMORY, profile(), 0.0, 0.0)
+    assert snapshot(fresh, ColdStart(), 0.0) is None, "nor anew by a successor that has seen none"
+
+
+def test_what_is_old_counts_for_less() -> None:
+    """A day later the surges of yesterday are a sixteenth of what they were, and the step time is what it was."""
+    old = MEMORY.aged(86400.0)
+    assert sum(old.growth[0][0]) == pytest.approx(sum(MEMORY.growth[0][0]) / 16)
+    assert old.idle_step_time == pytest.approx(MEMORY.idle_step_time)
+    assert old.work == pytest.approx(MEMORY.work)
+    assert old.after == 0.0
+    assert moved(MEMORY, old) > 1
+    assert moved(MEMORY, MEMORY.aged(60.0)) < 0.2
+    assert MEMORY.aged(0.0) == MEMORY
+
+
+def test_a_clock_that_is_a_little_behind_is_no_reason_to_forget() -> None:
+    restored(MEMORY, profile(), 0.0, -30.0)
+    with pytest.raises(UnusableError, match="3600 s from now") as caught:
+        restored(MEMORY, profile(), 0.0, -3600.0)
+    assert caught.value.reason is Unusable.FROM_THE_FUTURE
+
+
+@pytest.mark.parametrize(
+    ("other", "holds"),
+    [
+        ({}, True),
+        ({"idle_step_time": 0.02}, True),
+        ({"slots": 128}, False),
+        ({"ranks": 16}, False),
+        ({"tpot": 0.05}, False),
+        ({"ttft": None}, False),
+    ],
+)
+def test_it_is_for_groups_like_those_it_was_learned_of(other: dict[str, Any], holds: bool) -> None:
+    if holds:
+        restored(MEMORY, profile(**other), 0.0, 0.0)
+        return
+    with pytest.raises(UnusableError) as caught:
+        restored(MEMORY, profile(**other), 0.0, 0.0)
+    assert caught.value.reason is Unusable.OTHER_GROUPS
+
+
+def test_plans_of_one_engine_may_differ_a_little() -> None:
+    assert Profile(8, 256, idle_step_time=0.02).like(Profile(8, 256, idle_step_time=0.022))
+    assert not Profile(8, 256, idle_step_time=0.02).like(Profile(8, 256, idle_step_time=0.05))
+    assert Profile(8, 256, idle_step_time=0.02).like(Profile(8, 256))
+
+
+# --- What somebody edits -------------------------------------------------------------------------
+
+
+def edited(name: str, value: str) -> str:
+    """The text with another value, and a sum that fits."""
+    parts = dict(part.split("=", 1) for part in TEXT.split(";"))
+    assert name in parts
+    body = ";".join(f"{k}={value if k == name else v}" for k, v in parts.items() if k != "sum")
+    return f"{body};sum={zlib.crc32(body.encode()):08x}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("of", "8,256,nan,0.08,-"),
+        ("of", "1e300,256,5,0.08,-"),
+        ("lead", "inf"),
+        ("lead", "-1"),
+        ("idle", "nan,1,1,1,1,1"),
+        ("idle", "-5,1,1,1,1,0.01"),
+        ("idle", "10,100,1,0.2,2,0.01"),
+        ("idle", "10,100,1000,1e300,2,0.01"),
+        ("idle", "10,100,1000,0.2,2,0.5"),
+        ("idle", "10,100,1000,0.2,2,0"),
+        ("work", "600,1e300,1"),
+        ("work", "600,1,-1"),
+        ("work", "600,1e8,1e-9"),
+        ("work", "nan,1,1"),
+        ("budget", "10,5,0,0"),
+        ("budget", "0,0,-1,5"),
+        ("budget", "nan,nan,0,0"),
+        ("after", "1e9"),
+        ("errors", "0,0,0,0,nan"),
+        ("errors", "0,0,0,0,-1"),
+        ("starts", "nan"),
+        ("starts", "-60"),
+        ("starts", "1e300"),
+        ("starts", ",".join(["60"] * 21)),
+        ("late", "AA" + "__" * 32),
+        ("Level", "AA" + "__" * 90 + ","),
+    ],
+)
+def test_figures_that_no_groups_have_are_not_used(name: str, value: str) -> None:
+    with pytest.raises(UnusableError) as caught:
+        read(edited(name, value), version())
+    assert caught.value.reason is Unusable.OUT_OF_BOUNDS
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("of", "8,256"),
+        ("of", "-,256,5,0.08,-"),
+        ("of", "nan,256,5,0.08,-"),
+        ("of", "inf,256,5,0.08,-"),
+        ("lead", ""),
+        ("idle", "1,2,3"),
+        ("errors", "0"),
+        ("work", "a,b,c"),
+        ("starts", "60,,60"),
+        ("late", "A"),
+        ("late", "AA!!"),
+        ("late", "AB" + "BA" * 32),
+        ("Level", "AA" + "BA" * 91 + ","),
+        ("Level", ""),
+        ("Level", ",,"),
+    ],
+)
+def test_what_is_not_written_like_that_is_not_read(name: str, value: str) -> None:
+    with pytest.raises(UnusableError) as caught:
+        read(edited(name, value), version())
+    assert caught.value.reason is Unusable.DAMAGED
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ";sum=", "of=1", TEXT[:-1], TEXT[1:], TEXT.replace("B", "C", 1), TEXT + ";more=1", "x" * 100_000],
+)
+def test_a_text_that_is_not_whole_is_not_read(text: str) -> None:
+    with pytest.raises(UnusableError) as caught:
+        read(text, version())
+    assert caught.value.reason is Unusable.DAMAGED
+
+
+def test_another_version_is_not_read_whatever_it_says() -> None:
+    with pytest.raises(UnusableError, match="'2-00000000'") as caught:
+        read(TEXT, "2-00000000")
+    assert caught.value.reason is Unusable.OTHER_VERSION
+
+
+# --- What is worth a write -----------------------------------------------------------------------
+
+
+def test_what_moved_by_little_is_not_worth_a_write_and_what_changes_decisions_is() -> None:
+    def with_(**changed: Any) -> float:
+        return moved(MEMORY, replace(MEMORY, **changed))
+
+    assert with_(judged_requests=MEMORY.judged_requests * 1.01) < 1
+    assert with_(starts=(*STARTS.seen, 61.0)) < 1
+    assert with_(levels=MEMORY.levels * 1.05) < 1
+    assert with_(levels=MEMORY.levels * 1.5) > 1
+    assert with_(starts=(*STARTS.seen, 900.0, 900.0)) > 1
+    assert with_(late_requests=MEMORY.late_requests + 0.01 * MEMORY.judged_requests) > 1
+    other = next(at for at, name in enumerate(Forecaster) if name is not MEMORY.forecaster)
+    errors = [1.0 if at != other else 0.0 for at in range(len(Forecaster))]
+    assert with_(errors=tuple(errors)) == math.inf
+    best = min(MEMORY.errors)
+    close = [best * 1.05 if at != other else best for at in range(len(Forecaster))]
+    assert with_(errors=tuple(close)) < 1, "two that are as good"
+    chosen = tuple(Forecaster).index(MEMORY.forecaster)
+    surge = list(MEMORY.growth[chosen][0])
+    surge[70] += 1800
+    growth = [*MEMORY.growth]
+    growth[chosen] = (tuple(surge), growth[chosen][1])
+    assert with_(growth=tuple(growth)) > 1, "half an hour at three times the forecast"
+
+
+def test_hours_of_the_same_are_less_and_less_news() -> None:
+    made = plant(groups=5)
+    made.run(3600, lambda _: 3 * made.capacity)
+    last = snapshot(made.autoscaler, STARTS, made.now)
+    at, times = made.now, []
+    while made.now < 12 * 3600:
+        made.run(600, lambda _: 3 * made.capacity)
+        memory = snapshot(made.autoscaler, STARTS, made.now)
+        assert memory is not None
+        assert last is not None
+        if moved(last.aged(made.now - at), memory) >= 1:
+            last, at = memory, made.now
+            times.append(made.now)
+    assert len(times) <= 12, "an hour apart, on average"
+    assert len([each for each in times if each > 8 * 3600]) <= 3
+
+
+def test_all_that_is_kept_for_hours_is_remembered() -> None:
+    """A new part of what is learned is to be remembered too, or named here as what minutes bring back."""
+    known = {
+        Autoscaler: {
+            "profile": "remembered",
+            "cold_start": "of the starts",
+            "worth": "the caller's",
+            "window": "the caller's",
+            "_groups": "minutes",
+            "_meter": "remembered",
+            "_lateness": "remembered",
+            "_budget": "remembered",
+            "_downs": "minutes",
+            "_kept": "made anew",
+            "_demand": "one look",
+            "_resource": "one look",
+            "blind": "one look",
+            "serving": "one look",
+            "_full_until": "remembered",
+            "_idle": "remembered",
+            "_forecasts": "remembered",
+        },
+        DemandMeter: {
+            "_arrivals": "minutes",
+            "_calm": "remembered",
+            "_levels": "remembered",
+            "_rates": "remembered",
+            "_at": "one look",
+        },
+        Forecasts: {
+            "lead": "of the starts",
+            "filled": "minutes",
+            "sure_from": "minutes",
+            "_levels": "minutes",
+            "_pending": "minutes",
+            "_recent": "minutes",
+            "_errors": "remembered",
+            "_growth": "remembered",
+            "_at": "one look",
+            "_points": "made anew",
+        },
+        Budget: {"long": "remembered", "lately": "remembered"},
+        IdleStepTime: {
+            **dict.fromkeys(("weight", "x", "xx", "t", "xt", "least"), "remembered"),
+            "prior": "the plan's",
+            "at": "one look",
+        },
+    }
+    for kind, names in known.items():
+        declared = {field.name for field in fields(kind)}
+        own = set(vars(kind(**_arguments(kind)))) if kind is not IdleStepTime else declared
+        assert declared | own == set(names), kind.__name__
+
+
+def _arguments(kind: type) -> dict[str, Any]:
+    return {Autoscaler: {"profile": profile(), "cold_start": 1.0}, Forecasts: {"lead": 60.0}}.get(kind, {})

@@ -1,0 +1,219 @@
+"""From telemetry to a decision in the status, over restarts of the operator. Lost otherwise: GPUs to a surge that never
+was, the reasons of the last decisions, or etcd to figures that say the same."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from factories.deployments import model_deployment
+from factories.groups import admitted, group, view
+from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.status import CHANGES_KEPT, ScalingFigures, ScalingStatus, ThroughputStatus
+from moe_operator.api.times import format_time
+from moe_operator.autoscaler.decide import UNLIMITED
+from moe_operator.autoscaler.reading import Buckets, Reading
+from moe_operator.controller.remembering import INTERVAL
+from moe_operator.controller.scaling import GroupRead, Load, Scale, Scaler, load_of
+from moe_operator.controller.scaling_status import figures_moved
+from moe_operator.telemetry.observation import Snapshot
+
+NOW, CLOCK = 1_800_000_000.0, 5000.0
+
+
+def deployment(told: ScalingStatus | None = None, /, **spec: Any) -> ModelDeployment:
+    made = model_deployment(**{"scaling": {"mode": "Auto", "minGroups": 1, "maxGroups": 8}, **spec})
+    return replace(made, status=made.status.model_copy(update={"scaling": told}))
+
+
+def read(
+    at: float, *, running: float = 60.0, ended: float = 0.0, step: float = 0.03, **fields: Any
+) -> GroupRead:
+    """A group of eight ranks that has `running` requests at work, and has ended so many."""
+    reading = Reading(
+        at=at,
+        running=running,
+        waiting=0.0,
+        kv=running / 1000,
+        finished=ended,
+        gaps=ended * 100,
+        gap_seconds=ended * 100 * step,
+        first_token=Buckets((1.0, float("inf")), (ended, ended)),
+        per_token=Buckets((0.04, float("inf")), (ended, ended)),
+        ranks=8,
+    )
+    return GroupRead(**{"ranks": 8, "slots": 256, "reading": reading, **fields})
+
+
+class Course:
+    """A Scaler that looks every fifteen seconds; the status is as it was written last."""
+
+    def __init__(self, scaling: ScalingStatus | None = None) -> None:
+        self.scaling = scaling
+        self.passed = 0.0
+        self.anew: list[str] = []
+        self.changes = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Another operator, with another clock."""
+        self.scaler = Scaler(self.anew.append)
+        self.offset = CLOCK + 977 * self.passed
+
+    def look(self, groups: dict[str, GroupRead], **spec: Any) -> Scale:
+        load = Load(self.offset + self.passed, groups, {}, 0, ThroughputStatus())
+        found = self.scaler.scale(deployment(self.scaling, **spec), load, NOW + self.passed)
+        self.changes += found.status != self.scaling
+        self.scaling = found.status
+        self.passed += 15
+        return found
+
+    def run(self, seconds: float, groups: int = 2, **spec: Any) -> Scale:
+        """With a load that swings a little."""
+        end = self.passed + seconds
+        while self.passed < end:
+            at, ended = self.offset + self.passed, 1e6 + 20 * self.passed
+            step = 0.03 + 0.00005 * (self.passed % 90)
+            swing = 60 + self.passed % 90
+            found = self.look(
+                {f"g{n}": read(at, running=swing, ended=ended, step=step) for n in range(groups)}, **spec
+            )
+        return found
+
+
+def test_what_was_served_before_the_operator_came_is_no_load() -> None:
+    """Groups that had answered a million requests when it first looked, and were read a moment later."""
+    course = Course(ScalingStatus(desired=2, reason="WithinObjective", message=""))
+    course.look({"g0": GroupRead(8, 256, None), "g1": GroupRead(8, 256, None)})
+    course.run(60)
+    assert course.scaling is not None
+    assert course.scaling.figures is not None
+    assert float(course.scaling.figures.arrivals) < 100
+    assert course.scaling.desired == 2
+
+
+def test_a_restart_is_no_news() -> None:
+    """Lost: a write for every deployment, and a condition that comes and goes."""
+    course = Course()
+    course.run(1800)
+    before = course.scaling
+    assert before is not None
+    course.restart()
+    told = course.look({"g0": GroupRead(8, 256, None), "g1": GroupRead(8, 256, None)}).status
+    assert told == before, "what was measured last is the best that is known"
+
+
+def test_a_change_is_kept_with_what_it_was_made_of() -> None:
+    course = Course(ScalingStatus(desired=1, reason="WithinObjective", message=""))
+    for _ in range(40):
+        at = course.offset + course.passed
+        course.look({"g0": read(at, running=950, ended=500 * course.passed, step=0.09)})
+    assert course.scaling is not None
+    assert course.scaling.desired > 1
+    change = course.scaling.history[0]
+    assert (change.before, change.after) == (1, course.scaling.history[0].after)
+    assert change.reason in ("DemandGrows", "RequestsWaiting")
+    assert change.message is None
+    assert change.figures is not None
+    assert float(change.figures.load) > 0.5
+    assert change.figures.worth_having >= change.after
+
+
+def test_changes_without_figures_have_words_and_only_the_last_are_kept() -> None:
+    scaling = ScalingStatus(desired=1, reason="Replicas", message="")
+    for replicas in range(2, 2 + 2 * CHANGES_KEPT):
+        made = replace(
+            deployment(scaling, scaling={"mode": "External"}),
+            spec=deployment(None, scaling={"mode": "External"}, replicas=replicas).spec,
+        )
+        found = Scaler().scale(made, Load(0, {}, {}, 0, ThroughputStatus()), NOW + replicas).status
+        assert found is not None
+        scaling = found
+    assert replicas < UNLIMITED
+    assert len(scaling.history) == CHANGES_KEPT
+    assert scaling.history[-1].after == scaling.desired == replicas
+    assert scaling.history[-1].message == f"spec.replicas is {replicas}"
+    assert scaling.history[-1].time == format_time(NOW + replicas)
+    assert scaling.history[-1].figures is None
+
+
+def test_what_was_learned_is_written_after_ten_minutes_and_not_at_every_look() -> None:
+    course = Course()
+    course.run(INTERVAL - 60)
+    assert course.scaling is not None
+    assert course.scaling.learned is None
+    course.run(120)
+    assert course.scaling is not None
+    first = course.scaling.learned
+    assert first is not None
+    course.run(INTERVAL - 60)
+    assert course.scaling.learned == first
+
+
+def test_a_successor_with_another_clock_goes_on_from_it() -> None:
+    course = Course()
+    course.run(1900)
+    assert course.scaling is not None
+    learned = course.scaling.learned
+    assert learned is not None
+    course.restart()
+    course.look({"g0": GroupRead(8, 0, None), "g1": GroupRead(8, 0, None)})
+    course.run(60)
+    assert course.anew == [], "of groups that nobody has read yet nothing is known to be otherwise"
+    kept = course.scaler._kept[deployment().key]
+    assert kept.autoscaler._meter.work == pytest.approx((learned.request_milliseconds or 0) / 1000, rel=0.1)
+    assert kept.starts.seen == ()
+
+
+def test_who_changes_the_objective_has_it_learned_anew() -> None:
+    course = Course()
+    course.run(1900)
+    course.run(60, objective={"timePerOutputToken": "20ms"})
+    assert course.anew == ["OtherGroups"]
+
+
+def test_figures_that_say_the_same_are_not_news() -> None:
+    def told(load: str, waiting: int = 0) -> ScalingStatus:
+        figures = ScalingFigures(
+            load=load,
+            arrivals="3",
+            waiting=waiting,
+            forecast="1",
+            forecaster="Level",
+            lead_seconds=345,
+            worth_having=2,
+            late_percent="0.1",
+            late_percent_then="0.1",
+            enough=2,
+            worth="36",
+        )
+        return ScalingStatus(desired=2, reason="WithinObjective", message="", figures=figures)
+
+    assert not figures_moved(told("12.00"), told("12.10"))
+    assert figures_moved(told("12.00"), told("12.50"))
+    assert not figures_moved(told("0.01"), told("0.02"))
+    assert figures_moved(told("1.00"), told("1.00", waiting=9))
+    assert figures_moved(told("what"), told("1.00"))
+    assert figures_moved(told("nan"), told("1.00"))
+    bare = ScalingStatus(desired=2, reason="WithinObjective", message="")
+    assert figures_moved(bare, told("1.00"))
+    assert not figures_moved(bare, bare)
+    assert not figures_moved(None, bare)
+
+
+def test_autoscalers_begin_with_the_step_that_was_planned() -> None:
+    """Of the revision that a group runs, not of the one that is wanted; without a plan with nothing."""
+    facts = admitted(group(0, revision="tiny-a")), admitted(group(1, revision="tiny-b"))
+    snapshot = Snapshot({}, CLOCK)
+    load = load_of([view(one) for one in facts], snapshot, {"tiny-b": 0.02})
+    planned = [load.serving[f"tiny-g{n}"].idle_step_time for n in range(2)]
+    assert planned == [None, 0.02]
+
+    course = Course()
+    course.look({"g1": read(CLOCK, idle_step_time=0.02)})
+    kept = course.scaler._kept[deployment().key]
+    assert kept.autoscaler.profile.idle_step_time == 0.02
+    course.look({"g0": read(CLOCK), "g1": read(CLOCK, idle_step_time=0.021)})
+    assert course.scaler._kept[deployment().key] is kept, "what was learned of groups like these stays"
+    course.look({"g2": read(CLOCK, idle_step_time=0.06)})
+    assert course.scaler._kept[deployment().key] is not kept, "another engine"
