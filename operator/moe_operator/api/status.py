@@ -160,6 +160,23 @@ class WaitingStatus(ApiModel):
     """Since when (RFC 3339)."""
 
 
+class ChosenWidthStatus(ApiModel):
+    """How wide groups are by the operator's choice (`scaling.width: Auto`), and what they were before."""
+
+    gpus: int
+    """GPUs of a group."""
+    planned: int
+    """Those of the plan's own choice: `scaling.maxGroups` counts groups of that width."""
+    before: int
+    """Those of the groups before: they go one by one."""
+    percent: int
+    """What a group takes, in percent of one of before."""
+    since: str
+    """When it was chosen (RFC 3339)."""
+    given_up: int | None = None
+    """Width that was given up for it, as its groups did not come to serve."""
+
+
 class ScalingStatus(ApiModel):
     """The last scaling decision, and what came of it where GPUs are scarce."""
 
@@ -177,6 +194,14 @@ class ScalingStatus(ApiModel):
     """The numbers behind it."""
     last_change_time: str | None = None
     """When `desired` last changed (RFC 3339)."""
+    recommended_width: int | None = None
+    """GPUs in a group with which what is asked would take clearly fewer GPU-hours; absent while there is none."""
+    width_message: str | None = None
+    """The numbers behind that, of when it was found."""
+    width_change_time: str | None = None
+    """When `recommendedWidth` last came, changed or went (RFC 3339)."""
+    chosen_width: ChosenWidthStatus | None = None
+    """The width that the operator chose in place of the plan's own; absent where it never did."""
 
 
 class ColdStartStatus(ApiModel):

@@ -34,6 +34,8 @@ class ScalingInputs:
     """The last decision; at first the floor."""
     serving: int
     starting: int = 0
+    width: int | None = None
+    """GPUs of a group, where that is not as planned: `max_groups` is not what the spec says then."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,10 @@ def _auto(inputs: ScalingInputs, want: Want) -> ScalingDecision:
         reason = ScalingReason.REQUESTS_WAITING if numbers.saturated else ScalingReason.DEMAND_GROWS
         text = _more(want.groups, numbers)
         if current == ceiling:
-            return hold(ScalingReason.AT_MAXIMUM, f"{text}, but maxGroups is {ceiling}")
+            bound = f"maxGroups is {ceiling}"
+            if inputs.width is not None:
+                bound = f"maxGroups leaves {ceiling} of {inputs.width} GPUs"
+            return hold(ScalingReason.AT_MAXIMUM, f"{text}, but {bound}")
         return ScalingDecision(min(want.groups, ceiling), reason, text, numbers=numbers)
     if want.groups < current:
         desired = max(want.groups, floor)

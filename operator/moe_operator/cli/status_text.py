@@ -130,6 +130,13 @@ def _header(picture: Picture, when: _When) -> Iterator[str]:
         scaling = status.scaling
         granted = "" if scaling.granted is None else f", {scaling.granted} granted"
         yield _field("scaling", f"{scaling.desired} wanted{granted}: {scaling.reason}: {scaling.message}")
+        if chosen := scaling.chosen_width:
+            yield _field(
+                "width", f"{chosen.gpus} GPUs, chosen in place of {chosen.before}{when.since(chosen.since)}"
+            )
+        if scaling.recommended_width is not None:
+            text = f"{scaling.recommended_width} GPUs are recommended: {scaling.width_message}"
+            yield _field("width", text)
         if waiting := scaling.waiting:
             at = parse_time(waiting.since)
             since = (

@@ -61,7 +61,8 @@ class GroupObserver:
         recovery = state.deployment.spec.recovery
         given_up = self._held_against(state, groups)
         views = judge(groups, recovery, snapshot, given_up, self._canaries.state, state.now)
-        return Look(views, load_of(views, snapshot), occupied_slots(self._store, state.deployment))
+        widths = {name: revision.plan.width for name, revision in state.kept.items()}
+        return Look(views, load_of(views, snapshot, widths), occupied_slots(self._store, state.deployment))
 
     def _groups(self, state: PassState) -> list[GroupFacts]:
         return groups_of(self._store, state.deployment, self._unhealthy_conditions)

@@ -12,6 +12,7 @@ from moe_operator.controller.parent import Parent
 from moe_operator.controller.pass_state import Decision, PassState
 from moe_operator.controller.status import FIGURE_INTERVAL, fold
 from moe_operator.controller.store import Key, Store
+from moe_operator.controller.width_news import width_news
 from moe_operator.telemetry.observation import Snapshot
 
 
@@ -58,6 +59,8 @@ class StatusWriter:
         for condition in status.conditions:
             if condition.type == reasons.STALLED and not _said(condition, deployment.status.conditions):
                 await self._events.emit(deployment, "Warning", condition.reason, "Plan", condition.message)
+        for type_, reason, note in width_news(deployment.status.scaling, status.scaling):
+            await self._events.emit(deployment, type_, reason, "Scale", note)
         state.deployment = replace(deployment, status=status)
 
     def figures_due(self, state: PassState, seen: Decision) -> float | None:

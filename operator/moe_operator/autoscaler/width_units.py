@@ -1,0 +1,58 @@
+"""Numbers of groups, in groups of one width and of another, while a deployment moves between the two. Pure.
+
+Shares of capacity are whole percents, as the status keeps them: an operator that starts in the middle counts as the one
+before it did.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from moe_operator.api.spec import ModelDeploymentSpec
+from moe_operator.api.status import ChosenWidthStatus, ScalingStatus
+from moe_operator.planner.widths import width_is_given
+
+
+def chosen_width(spec: ModelDeploymentSpec, scaling: ScalingStatus | None) -> ChosenWidthStatus | None:
+    """What the operator chose, where the spec leaves it the choice."""
+    return None if scaling is None or width_is_given(spec) else scaling.chosen_width
+
+
+@dataclass(frozen=True)
+class WidthUnits:
+    """Of one change of width."""
+
+    gpus: int
+    """The width that groups have from now on."""
+    before: int
+    percent: int
+    """What a group of it takes, in percent of one of `before`."""
+
+    @staticmethod
+    def of(chosen: ChosenWidthStatus | None) -> "WidthUnits | None":
+        """Those of a choice."""
+        return WidthUnits(chosen.gpus, chosen.before, chosen.percent) if chosen is not None else None
+
+    def worth(self, width: int) -> Fraction:
+        """A group of a width, in groups of `before`. Of a third one it is told by its GPUs."""
+        if width == self.gpus:
+            return Fraction(max(1, self.percent), 100)
+        return Fraction(width, self.before) if width else Fraction(1)
+
+    def in_groups_of(self, width: int, number: int) -> int:
+        """`number` groups of the new width, in groups of another: as many as take no more."""
+        if width == self.gpus or number == 0:
+            return number
+        return max(1, int(number * self.worth(self.gpus) / self.worth(width)))
+
+    def from_groups_of(self, width: int, number: int) -> int:
+        """Groups of the new width for `number` groups of another: as many as take no less."""
+        if width == self.gpus:
+            return number
+        return -int(-number * self.worth(width) // self.worth(self.gpus))
+
+
+def most_groups(max_groups: int | None, chosen: ChosenWidthStatus | None) -> int | None:
+    """`maxGroups` of groups as wide as the plan's own, in groups of the chosen width: no more GPUs than those."""
+    if max_groups is None or chosen is None or max_groups == 0:
+        return max_groups
+    return max(1, max_groups * chosen.planned // chosen.gpus)
