@@ -3,6 +3,7 @@
 A breach here is an outage in the middle of a change that nobody asked for, or one that never ends.
 """
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -16,15 +17,15 @@ from moe_operator.autoscaler.width_units import WidthUnits
 from moe_operator.controller.group_planner import GONE, GroupState, GroupView, Wanted
 from moe_operator.controller.mixed_widths import measures
 from moe_operator.resources.revision import Revision
-from properties.test_group_planner_properties import step
+from properties.test_group_planner_properties import serving, step
 
 OLD, NEW = "tiny-old", "tiny-a"
 
 
 def _measured(
-    target: Wanted, units: WidthUnits, kept: dict[str, Revision], groups: dict[int, GroupView]
+    target: Wanted, units: WidthUnits, floor: int, kept: dict[str, Revision], groups: dict[int, GroupView]
 ) -> Wanted:
-    found = measures(units, target.desired, kept[NEW], kept, list(groups.values()))
+    found = measures(units, target.desired, floor, kept[NEW], kept, list(groups.values()))
     assert found.desired == target.desired
     return replace(target, worth=found.worth, size=found.size)
 
@@ -53,28 +54,34 @@ def _gpus(units: WidthUnits, groups: dict[int, GroupView]) -> int:
     before=st.integers(1, 9),
     surge=st.integers(0, 3),
     unavailable=st.integers(0, 2),
+    floor=st.integers(1, 4),
+    less=st.integers(0, 12),
 )
 def test_a_move_keeps_what_serves_and_ends(
-    widths: tuple[int, int], gain: int, before: int, surge: int, unavailable: int
+    widths: tuple[int, int], gain: int, before: int, surge: int, unavailable: int, floor: int, less: int
 ) -> None:
+    """`less`: how many fewer groups would do than take as much as those before."""
     if surge == 0 and unavailable == 0:
         surge = 1
     old, new = widths
     units = WidthUnits(new, old, max(1, gain * new // old))
-    number = units.from_groups_of(old, before)
+    floor = min(floor, before)
+    number = max(floor, units.from_groups_of(old, before) - less)
     kept = {OLD: revision_of_width(OLD, old), NEW: revision_of_width(NEW, new)}
     target = wanted(desired=number, revision=NEW, max_surge=surge, max_unavailable=unavailable)
     groups = {
         slot: view(replace(admitted(group(slot)), revision=OLD), requests=0) for slot in range(before)
     }
-    there = units.in_groups_of(old, number)
+    there = max(floor, units.in_groups_of(old, number))
     # One group may be missing for each that is allowed to, of the kind that takes most.
-    least = before - unavailable * max(Fraction(there, number), Fraction(1))
-    most = max(number * new, there * old) + surge * max(new, old)
+    each = Fraction(units.percent, 100)
+    least = min(before, there, number * each) - unavailable * max(Fraction(there, number), each, Fraction(1))
+    most = max(number * new, there * old, before * old) + surge * max(new, old)
     now = NOW
     for _ in range(400):
-        groups, settled = step(_measured(target, units, kept, groups), groups, now)
+        groups, settled = step(_measured(target, units, floor, kept, groups), groups, now)
         assert _capacity(units, groups) >= least
+        assert serving(groups) >= min(floor, number) - unavailable * max(1, math.ceil(Fraction(there, number)))
         assert _gpus(units, groups) <= most
         now += 10
         if settled:

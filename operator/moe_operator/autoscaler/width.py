@@ -147,6 +147,11 @@ class History:
         self._weights.add(at, passed, now)
         self.seconds += passed
 
+    @property
+    def recent(self) -> float:
+        """The most that was wanted of late."""
+        return self._recent[0][1] if self._recent else math.inf
+
     def pause(self) -> None:
         """What is asked now says nothing of other times."""
         self._at = None
@@ -164,6 +169,11 @@ def _middle(at: int) -> float:
     return 0.0 if at == 0 else _LEAST * _RATIO ** (at - 0.5)
 
 
+def needed(wanted: float, option: Option) -> int:
+    """Groups of a width for so many of the present one."""
+    return math.ceil(wanted / option.worth - _SLACK)
+
+
 def costs(shares: Sequence[tuple[float, float]], option: Option, limits: Limits) -> Costs | None:
     """What a width would take for what was asked; None where the limits leave no room for it."""
     allowed = limits.range(option.gpus)
@@ -173,7 +183,7 @@ def costs(shares: Sequence[tuple[float, float]], option: Option, limits: Limits)
     mean = cut = 0.0
     highest = least
     for wanted, share in shares:
-        asked = max(least, math.ceil(wanted / option.worth - _SLACK))
+        asked = max(least, needed(wanted, option))
         cut += share if asked > most else 0.0
         mean += share * min(asked, most)
         highest = max(highest, min(asked, most))

@@ -24,7 +24,7 @@ def decide(state: PassState, look: Look, scale: Scale) -> Decision:
     state.ledger = _ledger_of(state, made_of, views)
     state.rollout = _progress(state, views, scale)
     granted = scale.desired if scale.granted is None else scale.granted
-    measured = measures(scale.units, granted, state.made_of, state.kept, views)
+    measured = measures(scale.units, granted, scale.floor, state.made_of, state.kept, views)
     desired = measured.desired
     if state.made_of is not state.effective or spec.paused:
         # All groups count as wanted, and none goes because others are worth more.

@@ -1,8 +1,8 @@
 """What groups count for while some are of another width than those that are made. Pure.
 
 The wanted number is that of groups of the chosen width. Groups of the width before stand for it in proportion: if d of
-them were wanted where D are now, each counts for D/d. As D is rounded up, capacity never falls below what it was while
-that many are kept, and a rollout cannot stand still over parts of groups where one width divides the other.
+them did where D are wanted now, each counts for D/d. Such fractions add up to whole numbers, so a rollout cannot stand
+still over parts of groups where one width divides the other.
 """
 
 import math
@@ -35,23 +35,26 @@ class Measures:
 def measures(
     units: WidthUnits | None,
     desired: int,
+    floor: int,
     made_of: Revision | None,
     kept: Mapping[str, Revision],
     views: Sequence[GroupView],
 ) -> Measures:
-    """`desired` groups of the chosen width, where groups are made of a revision."""
+    """`desired` groups of the chosen width, where groups are made of a revision; `floor`: the least of any width."""
     if units is None or made_of is None or desired == 0:
         return Measures(desired)
-    made = made_of.plan.width
-    numbers = {units.gpus: desired, units.before: units.in_groups_of(units.before, desired)}
-    here = numbers.get(made) or units.in_groups_of(made, desired)
+    made, least = made_of.plan.width, min(floor, desired)
+
+    def number(width: int) -> int:
+        return desired if width == units.gpus else max(least, units.in_groups_of(width, desired))
+
+    here = number(made)
     worth, size = {}, {}
     for view in views:
         revision = kept.get(view.facts.revision)
         if revision is None or revision.plan.width == made or view.state is GroupState.DELETING:
             continue
         width = revision.plan.width
-        there = numbers.get(width) or units.in_groups_of(width, desired)
-        worth[view.name] = Fraction(here, there)
+        worth[view.name] = Fraction(here, number(width))
         size[view.name] = Fraction(width, made)
     return Measures(here, worth, size)

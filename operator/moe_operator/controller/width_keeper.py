@@ -17,7 +17,7 @@ from moe_operator.api.spec import ScalingMode, WidthPolicy
 from moe_operator.api.status import ChosenWidthStatus, ScalingStatus
 from moe_operator.api.times import format_time, parse_time
 from moe_operator.autoscaler.reading import Reading
-from moe_operator.autoscaler.width import BETWEEN, Limits, MixMeter, Option, WidthAdvisor
+from moe_operator.autoscaler.width import BETWEEN, Limits, MixMeter, Option, WidthAdvisor, needed
 from moe_operator.autoscaler.width_units import WidthUnits, chosen_width
 from moe_operator.controller.group_planner import GroupState, GroupView
 from moe_operator.controller.pass_state import Look, PassState
@@ -174,6 +174,10 @@ class WidthKeeper:
         percent = max(1, round(100 * advice.option.worth))
         units = WidthUnits(advice.option.gpus, revision.plan.width, percent)
         number = units.from_groups_of(revision.plan.width, status.desired)
+        recent = kept.advisor.history.recent
+        if math.isfinite(recent):
+            # Of the present groups some may be there for the floor only, or go soon.
+            number = min(number, needed(recent, advice.option))
         return status.model_copy(
             update={
                 "desired": min(max(number, allowed[0]), allowed[1]),
