@@ -149,15 +149,21 @@ def judge(cell: Cell, seed: int) -> None:
         runs[width.gpus] = result
         if width is here:
             history = policy.history
+        worth = capacities[width.gpus].requests_per_second / capacities[present].requests_per_second
         print(
-            f"  {width.gpus:3d} GPUs x{capacities[width.gpus].requests_per_second / capacities[present].requests_per_second:.2f}:"
+            f"  {width.gpus:3d} GPUs x{worth:.2f}:"
             f" {result.gpu_hours:7.1f} GPU-hours, {result.attainment():.2%} in time"
             f" ({time.perf_counter() - began:.0f} s)",
             flush=True,
         )
     whole = capacities[present].requests_per_second
     options = [
-        Option(one.gpus, capacities[one.gpus].requests_per_second / whole, capacities[one.gpus].bound, one.kv_tokens)
+        Option(
+            one.gpus,
+            capacities[one.gpus].requests_per_second / whole,
+            capacities[one.gpus].bound,
+            one.kv_tokens,
+        )
         for one in found
     ]
     own = next(one for one in options if one.gpus == present)
@@ -173,13 +179,13 @@ def judge(cell: Cell, seed: int) -> None:
 
 def _verdict(advice: Advice | None, runs: dict, present: int) -> str:
     if advice is None:
-        cheapest = min((g for g in runs if runs[g].attainment() >= 0.99), key=lambda g: runs[g].gpu_hours, default=None)
+        cheapest = min(
+            (g for g in runs if runs[g].attainment() >= 0.99), key=lambda g: runs[g].gpu_hours, default=None
+        )
         return f"nothing recommended; the cheapest of those that hold 99 % is {cheapest} GPUs"
     wide = advice.option.gpus
     saved = 1 - runs[wide].gpu_hours / runs[present].gpu_hours
-    return (
-        f"recommended: {wide} GPUs, to save {advice.saves:.0%}; it saves {saved:.0%} at {runs[wide].attainment():.2%} in time"
-    )
+    return f"recommended: {wide} GPUs, to save {advice.saves:.0%}; it saves {saved:.0%} at {runs[wide].attainment():.2%} in time"
 
 
 def main() -> None:

@@ -254,6 +254,8 @@ _TIMES = {
     "lastFailureTime",
     "nextAttemptTime",
     "lastChangeTime",
+    "widthChangeTime",
+    "givenUpTime",
     "readySince",
     "since",
     "startedAt",

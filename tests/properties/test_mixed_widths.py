@@ -69,9 +69,7 @@ def test_a_move_keeps_what_serves_and_ends(
     number = max(floor, units.from_groups_of(old, before) - less)
     kept = {OLD: revision_of_width(OLD, old), NEW: revision_of_width(NEW, new)}
     target = wanted(desired=number, revision=NEW, max_surge=surge, max_unavailable=unavailable)
-    groups = {
-        slot: view(replace(admitted(group(slot)), revision=OLD), requests=0) for slot in range(before)
-    }
+    groups = {slot: view(replace(admitted(group(slot)), revision=OLD), requests=0) for slot in range(before)}
     there = max(floor, units.in_groups_of(old, number))
     # One group may be missing for each that is allowed to, of the kind that takes most.
     each = Fraction(units.percent, 100)
@@ -81,7 +79,9 @@ def test_a_move_keeps_what_serves_and_ends(
     for _ in range(400):
         groups, settled = step(_measured(target, units, floor, kept, groups), groups, now)
         assert _capacity(units, groups) >= least
-        assert serving(groups) >= min(floor, number) - unavailable * max(1, math.ceil(Fraction(there, number)))
+        assert serving(groups) >= min(floor, number) - unavailable * max(
+            1, math.ceil(Fraction(there, number))
+        )
         assert _gpus(units, groups) <= most
         now += 10
         if settled:

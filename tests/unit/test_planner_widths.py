@@ -1,6 +1,7 @@
 """What a group of another width would take. A wrong ratio moves a deployment to groups that cost more."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -35,7 +36,11 @@ class TestByHand:
     def test_the_step_time_ends_it(self) -> None:
         """10 ms and 1 ms for each request: 40 of them in 50 ms, of which each takes 100 steps."""
         found = group_capacity(SIZE, PLAIN, RequestMix(100, 100), 0.05)
-        assert (found.sequences, found.bound, found.meets) == (pytest.approx(40, rel=2e-3), Bound.STEP_TIME, True)
+        assert (found.sequences, found.bound, found.meets) == (
+            pytest.approx(40, rel=2e-3),
+            Bound.STEP_TIME,
+            True,
+        )
         assert found.requests_per_second == pytest.approx(8.0, rel=2e-3)
 
     def test_the_cache_ends_it(self) -> None:
@@ -110,7 +115,7 @@ def test_the_widths_are_those_that_fit() -> None:
     assert [one.gpus for one in found] == [1, 2, 4, 8]
     # The weights are held once, whatever the width: more GPUs have more than so many times the cache.
     caches = [one.kv_tokens for one in found]
-    assert all(wider > 2 * narrower for narrower, wider in zip(caches, caches[1:], strict=False))
+    assert all(wider > 2 * narrower for narrower, wider in pairwise(caches))
 
 
 def test_below_some_width_the_model_does_not_fit() -> None:

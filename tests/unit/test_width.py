@@ -3,12 +3,13 @@
 import math
 import random
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pytest
 
 from moe_operator.autoscaler.width import (
-    BETWEEN,
     BETTER,
+    BETWEEN,
     CLEARLY,
     EVIDENCE,
     FOR,
@@ -196,7 +197,7 @@ def test_noise_does_not_make_it_flap(seed: int) -> None:
 
     changes = _live(WidthAdvisor(8), wanted, 96, others=(_option(16, 2.35), FOUR))
     times = [at for at, _ in changes]
-    assert all(later - earlier >= BETWEEN for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= BETWEEN for earlier, later in pairwise(times))
     assert len(changes) <= 3
 
 

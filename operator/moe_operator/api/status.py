@@ -174,7 +174,9 @@ class ChosenWidthStatus(ApiModel):
     since: str
     """When it was chosen (RFC 3339)."""
     given_up: int | None = None
-    """Width that was given up for it, as its groups did not come to serve."""
+    """Width of which groups did not come to serve: it is not chosen again for a day."""
+    given_up_time: str | None = None
+    """When that was given up (RFC 3339)."""
 
 
 class ScalingStatus(ApiModel):

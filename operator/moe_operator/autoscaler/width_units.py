@@ -7,14 +7,24 @@ before it did.
 from dataclasses import dataclass
 from fractions import Fraction
 
+from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.api.status import ChosenWidthStatus, ScalingStatus
-from moe_operator.planner.widths import width_is_given
+from moe_operator.planner.widths import width_is_given, with_width
 
 
 def chosen_width(spec: ModelDeploymentSpec, scaling: ScalingStatus | None) -> ChosenWidthStatus | None:
     """What the operator chose, where the spec leaves it the choice."""
     return None if scaling is None or width_is_given(spec) else scaling.chosen_width
+
+
+def with_chosen_width(deployment: ModelDeployment) -> ModelDeployment:
+    """The deployment as if its user had asked for the width that the operator chose; as it is where that is the plan's
+    own."""
+    chosen = chosen_width(deployment.spec, deployment.status.scaling)
+    if chosen is None or chosen.gpus == chosen.planned:
+        return deployment
+    return with_width(deployment, chosen.gpus)
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,9 @@ def _header(picture: Picture, when: _When) -> Iterator[str]:
         granted = "" if scaling.granted is None else f", {scaling.granted} granted"
         yield _field("scaling", f"{scaling.desired} wanted{granted}: {scaling.reason}: {scaling.message}")
         if chosen := scaling.chosen_width:
-            yield _field(
-                "width", f"{chosen.gpus} GPUs, chosen in place of {chosen.before}{when.since(chosen.since)}"
-            )
+            text = f"{chosen.gpus} GPUs, chosen in place of {chosen.before}{when.since(chosen.since)}"
+            shown = scaling.width_message if scaling.recommended_width is None else None
+            yield _field("width", f"{text}: {shown}" if shown else text)
         if scaling.recommended_width is not None:
             text = f"{scaling.recommended_width} GPUs are recommended: {scaling.width_message}"
             yield _field("width", text)

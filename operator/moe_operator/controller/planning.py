@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from moe_operator.api import reasons
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import ObjectiveSpec
-from moe_operator.autoscaler.width_units import chosen_width
+from moe_operator.autoscaler.width_units import with_chosen_width
 from moe_operator.catalog.models.catalog import Model, load_models
 from moe_operator.catalog.models.config_reader import ConfigError
 from moe_operator.catalog.operator_config import OperatorConfig
@@ -25,7 +25,7 @@ from moe_operator.planner.plan import Refusal
 from moe_operator.planner.planning import plan
 from moe_operator.planner.room import groups_with_room
 from moe_operator.planner.shape import GroupShape
-from moe_operator.planner.widths import Width, widths, with_width
+from moe_operator.planner.widths import Width, widths
 from moe_operator.resources.fabric import fabric_additions
 from moe_operator.resources.pod_security import template_security
 from moe_operator.resources.revision import Revision
@@ -91,17 +91,16 @@ class Planning:
 
         A kept one is held to the policy too: that may have changed since.
         """
-        chosen = chosen_width(deployment.spec, deployment.status.scaling)
-        if chosen is None or chosen.gpus == chosen.planned:
-            return await self._choose(deployment, kept)
-        choice = await self._choose(with_width(deployment, chosen.gpus), kept)
-        if not isinstance(choice, Refusal):
+        wide = with_chosen_width(deployment)
+        choice = await self._choose(wide, kept)
+        if wide is deployment or not isinstance(choice, Refusal):
             return choice
         # Nobody asked for this width: rather the plan's own than none.
         planned = await self._choose(deployment, kept)
         if isinstance(planned, Refusal):
             return planned
-        note = f"groups of {chosen.gpus} GPUs, as chosen before, do not do any more: {choice.message}"
+        gpus = wide.spec.hardware.gpus_per_group
+        note = f"groups of {gpus} GPUs, as chosen before, do not do any more: {choice.message}"
         return replace(planned, notes=(*planned.notes, note))
 
     async def _choose(self, deployment: ModelDeployment, kept: dict[str, Revision]) -> Choice | Refusal:

@@ -184,7 +184,9 @@ class Sharing:
         granted = known.granted if known is not None else _granted(old)
         waits = old.waiting if old is not None else None
         # Groups of another width that count for several are several that need not be there.
-        surplus = measures(scale.units, scale.desired, scale.floor, revision, state.kept, views).surplus(views)
+        surplus = measures(scale.units, scale.desired, scale.floor, revision, state.kept, views).surplus(
+            views
+        )
         since = self._since.get(deployment.key) or parse_time(waits.since if waits else None) or state.now
         return _Wish(
             revision=revision,

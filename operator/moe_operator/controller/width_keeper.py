@@ -192,6 +192,8 @@ class WidthKeeper:
                     before=units.before,
                     percent=percent,
                     since=format_time(state.now),
+                    given_up=chosen.given_up if chosen else None,
+                    given_up_time=chosen.given_up_time if chosen else None,
                 ),
             }
         )
@@ -225,6 +227,7 @@ class WidthKeeper:
                     percent=max(1, round(10000 / units.percent)),
                     since=format_time(state.now),
                     given_up=units.gpus,
+                    given_up_time=format_time(state.now),
                 ),
             }
         )
@@ -260,7 +263,7 @@ def _has_room(found: Sequence[Width], gpus: int) -> bool:
 
 
 def _shunned(chosen: ChosenWidthStatus | None, now: float) -> int | None:
-    since = parse_time(chosen.since) if chosen is not None else None
+    since = parse_time(chosen.given_up_time) if chosen is not None else None
     return chosen.given_up if chosen is not None and since is not None and now - since < _SHUNNED else None
 
 

@@ -16,7 +16,7 @@ def width_news(old: ScalingStatus | None, new: ScalingStatus | None) -> Iterator
         return
     chosen, before = new.chosen_width, old.chosen_width if old else None
     if chosen is not None and (before is None or before.since != chosen.since):
-        if chosen.given_up is not None:
+        if chosen.given_up_time == chosen.since:
             text = f"groups of {chosen.given_up} GPUs did not come to serve: groups of {chosen.gpus} stay"
             yield "Warning", reasons.WIDTH_GIVEN_UP, text
         else:
