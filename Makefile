@@ -91,6 +91,10 @@ bench-autoscaler: install ## Compare autoscalers on the traces of TRACES=folder,
 bench-autoscaler-short: install ## The same on small made-up traces, in minutes; the summary alone is printed
 	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.autoscaler --short
 
+.PHONY: bench-widths
+bench-widths: install ## Compare what groups of another width take with what was expected of them, by the simulator (minutes)
+	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.widths
+
 .PHONY: bench-weights
 bench-weights: install ## Measure a fetch of weights from a hub on this machine, beside a plain copy
 	@$(BIN)/python -m bench.weights

@@ -55,7 +55,7 @@ CELLS = (
     Cell("Qwen/Qwen3.5-397B-A17B", "B200", REASONING, 2.0),
     Cell("Qwen/Qwen3.5-397B-A17B", "B200", CHAT, 0.25),
     Cell("openai/gpt-oss-120b", "H100", DOCUMENTS, 1.5),
-    Cell("openai/gpt-oss-120b", "H100", CHAT, 0.6),
+    Cell("openai/gpt-oss-120b", "H100", REASONING, 0.3),
     Cell("zai-org/GLM-4.6", "H200", CHAT, 2.0),
 )
 

@@ -137,9 +137,16 @@ def test_auto_moves_group_by_group_and_comes_to_rest() -> None:
         h.edit(scaling={"width": "Fixed"})
         await h.rest(120)
         assert {group["metadata"]["uid"] for group in h.groups()} == uids
+        # Groups come with the load, in that width, and up to the GPUs of four groups of the plan's own.
+        h.world.engines.settings.requests = 95
+        for engine in h.world.engines.by_pod.values():
+            engine.running = 95
+        await h.until(lambda: len(_widths(h)) > 4, 1200, "more groups")
+        assert set(_widths(h)) <= {0, 1}, "0: without pods yet"
+        assert _scaling(h)["chosenWidth"] == chosen
         # A word of the user's does.
         h.edit(hardware={"gpusPerGroup": 4})
-        await h.until(lambda: _widths(h) == [4, 4] and h.ready(), 1800, "groups of four GPUs")
+        await h.until(lambda: set(_widths(h)) == {4} and h.ready(), 1800, "groups of four GPUs")
         assert "chosenWidth" not in _scaling(h)
 
     play(scenario, settings=CALM)

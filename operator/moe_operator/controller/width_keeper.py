@@ -81,10 +81,10 @@ class WidthKeeper:
             advisor.history.observed(state.now, scale.numbers.forecast * scale.numbers.room)
             if advisor.due(state.now):
                 await self._consider(state, revision, kept, limits, chosen)
-            choice = await self._choice(state, revision, kept, limits, status, chosen)
-            if choice is not None:
-                self.forget(state.deployment.key)
-                return replace(scale, status=choice, recheck_after=_AT_ONCE)
+                choice = await self._choice(state, revision, kept, limits, status, chosen)
+                if choice is not None:
+                    self.forget(state.deployment.key)
+                    return replace(scale, status=choice, recheck_after=_AT_ONCE)
         advice = advisor.advice
         message = advice.words() if advice and advice.option.gpus == advisor.advised else status.width_message
         return replace(scale, status=_said(status, advisor.advised, message, state.now, chosen))
