@@ -11,6 +11,7 @@ goes on with it.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from moe_operator.api.spec import ScalingMode, WidthPolicy
@@ -20,6 +21,7 @@ from moe_operator.autoscaler.reading import Reading
 from moe_operator.autoscaler.width import BETWEEN, Limits, MixMeter, Option, WidthAdvisor, needed
 from moe_operator.autoscaler.width_units import WidthUnits, chosen_width
 from moe_operator.controller.group_planner import GroupState, GroupView
+from moe_operator.controller.kube import KubeError
 from moe_operator.controller.pass_state import Look, PassState
 from moe_operator.controller.planning import Planning
 from moe_operator.controller.scaling import Load, Scale
@@ -79,12 +81,15 @@ class WidthKeeper:
         else:
             assert scale.numbers is not None
             advisor.history.observed(state.now, scale.numbers.forecast * scale.numbers.room)
+            choice = None
             if advisor.due(state.now):
-                await self._consider(state, revision, kept, limits, chosen)
-                choice = await self._choice(state, revision, kept, limits, status, chosen)
-                if choice is not None:
-                    self.forget(state.deployment.key)
-                    return replace(scale, status=choice, recheck_after=_AT_ONCE)
+                # What can wait for the API server must not keep a group from being replaced.
+                with suppress(KubeError):
+                    await self._consider(state, revision, kept, limits, chosen)
+                    choice = await self._choice(state, revision, kept, limits, status, chosen)
+            if choice is not None:
+                self.forget(state.deployment.key)
+                return replace(scale, status=choice, recheck_after=_AT_ONCE)
         advice = advisor.advice
         message = advice.words() if advice and advice.option.gpus == advisor.advised else status.width_message
         return replace(scale, status=_said(status, advisor.advised, message, state.now, chosen))
@@ -99,7 +104,8 @@ class WidthKeeper:
         if kept is None or kept.advisor.width != width:
             times = [status.width_change_time, chosen.since if chosen else None]
             since = [at for at in map(parse_time, times) if at is not None]
-            advised = status.recommended_width if status.recommended_width != width else None
+            # What was recommended in place of another width is not in place of this one.
+            advised = status.recommended_width if kept is None and status.recommended_width != width else None
             kept = _Kept(WidthAdvisor(width, advised, max(since, default=-math.inf)))
             self._kept[key] = kept
         return kept
