@@ -56,32 +56,41 @@ def _gpus(units: WidthUnits, groups: dict[int, GroupView]) -> int:
     unavailable=st.integers(0, 2),
     floor=st.integers(1, 4),
     less=st.integers(0, 12),
+    more=st.integers(0, 5),
 )
 def test_a_move_keeps_what_serves_and_ends(
-    widths: tuple[int, int], gain: int, before: int, surge: int, unavailable: int, floor: int, less: int
+    widths: tuple[int, int],
+    gain: int,
+    before: int,
+    surge: int,
+    unavailable: int,
+    floor: int,
+    less: int,
+    more: int,
 ) -> None:
-    """`less`: how many fewer groups would do than take as much as those before."""
+    """`less`: how many fewer groups will do than take as much as those before; `more`: how many more are wanted since
+    that was found."""
     if surge == 0 and unavailable == 0:
         surge = 1
     old, new = widths
     units = WidthUnits(new, old, max(1, gain * new // old))
     floor = min(floor, before)
-    number = max(floor, units.from_groups_of(old, before) - less)
+    chosen = max(floor, units.from_groups_of(old, before) - less)
+    units = replace(units, groups=chosen, groups_before=before)
+    number = chosen + more
     kept = {OLD: revision_of_width(OLD, old), NEW: revision_of_width(NEW, new)}
     target = wanted(desired=number, revision=NEW, max_surge=surge, max_unavailable=unavailable)
     groups = {slot: view(replace(admitted(group(slot)), revision=OLD), requests=0) for slot in range(before)}
-    there = max(floor, units.in_groups_of(old, number))
+    there = max(Fraction(floor), units.stand_for(old, number))
     # One group may be missing for each that is allowed to, of the kind that takes most.
     each = Fraction(units.percent, 100)
-    least = min(before, there, number * each) - unavailable * max(Fraction(there, number), each, Fraction(1))
+    least = min(before, there, number * each) - unavailable * max(there / number, each, Fraction(1))
     most = max(number * new, there * old, before * old) + surge * max(new, old)
     now = NOW
     for _ in range(400):
         groups, settled = step(_measured(target, units, floor, kept, groups), groups, now)
         assert _capacity(units, groups) >= least
-        assert serving(groups) >= min(floor, number) - unavailable * max(
-            1, math.ceil(Fraction(there, number))
-        )
+        assert serving(groups) >= min(floor, number) - unavailable * max(1, math.ceil(there / number))
         assert _gpus(units, groups) <= most
         now += 10
         if settled:

@@ -87,7 +87,8 @@ def test_a_width_that_the_operator_chose_is_planned(
 ) -> None:
     """What is printed of a deployment is what the operator does with it."""
     obj = applied()
-    chosen = {"gpus": 4, "planned": 8, "before": 8, "percent": 40, "since": "2026-11-30T12:00:00Z"}
+    chosen = {"gpus": 4, "planned": 8, "before": 8, "percent": 40}
+    chosen |= {"groups": 2, "groupsBefore": 1, "since": "2026-11-30T12:00:00Z"}
     scaling = {"desired": 2, "reason": "WithinObjective", "message": "", "chosenWidth": chosen}
     obj["status"] = {"scaling": scaling}
     cluster.answers = {DEPLOYMENT: obj, "/api/v1/nodes": listed(hgx_b200()), "/api/v1/pods": listed()}

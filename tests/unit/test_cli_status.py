@@ -370,7 +370,8 @@ def test_what_is_said_of_the_width_is_shown() -> None:
     seen.obj["status"]["scaling"] |= {"recommendedWidth": 16, "widthMessage": "for what was asked of late"}
     text = " ".join(status_text(picture(seen, NOW), 20).split())
     assert "width 16 GPUs are recommended: for what was asked of late" in text
-    chosen = {"gpus": 16, "planned": 8, "before": 8, "percent": 215, "since": format_time(NOW - 600)}
+    chosen = {"gpus": 16, "planned": 8, "before": 8, "percent": 215}
+    chosen |= {"groups": 1, "groupsBefore": 2, "since": format_time(NOW - 600)}
     seen.obj["status"]["scaling"] |= {"recommendedWidth": None, "chosenWidth": chosen}
     text = " ".join(status_text(picture(seen, NOW), 20).split())
     assert "width 16 GPUs, chosen in place of 8 (10m ago): for what was asked of late" in text

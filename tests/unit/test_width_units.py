@@ -18,7 +18,7 @@ from moe_operator.controller.mixed_widths import measures
 from moe_operator.controller.width_news import width_news
 from moe_operator.resources.revision import spec_hash
 
-WIDER, NARROWER = WidthUnits(16, 8, 215), WidthUnits(4, 8, 45)
+WIDER, NARROWER = WidthUnits(16, 8, 215, 2, 4), WidthUnits(4, 8, 45, 5, 2)
 
 
 def _chosen(**fields: Any) -> ChosenWidthStatus:
@@ -27,6 +27,8 @@ def _chosen(**fields: Any) -> ChosenWidthStatus:
         "planned": 8,
         "before": 8,
         "percent": 215,
+        "groups": 2,
+        "groups_before": 3,
         "since": "2026-11-30T12:00:00Z",
     }
     return ChosenWidthStatus(**{**values, **fields})

@@ -171,6 +171,10 @@ class ChosenWidthStatus(ApiModel):
     """Those of the groups before: they go one by one."""
     percent: int
     """What a group takes, in percent of one of before."""
+    groups: int
+    """Groups of it that were wanted when it was chosen."""
+    groups_before: int
+    """Groups that were wanted of before: as they go, they stand for `groups` of it."""
     since: str
     """When it was chosen (RFC 3339)."""
     given_up: int | None = None

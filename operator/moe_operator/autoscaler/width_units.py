@@ -36,11 +36,25 @@ class WidthUnits:
     before: int
     percent: int
     """What a group of it takes, in percent of one of `before`."""
+    groups: int = 1
+    groups_before: int = 1
+    """So many groups of `before` go for `groups` new ones."""
 
     @staticmethod
     def of(chosen: ChosenWidthStatus | None) -> "WidthUnits | None":
         """Those of a choice."""
-        return WidthUnits(chosen.gpus, chosen.before, chosen.percent) if chosen is not None else None
+        if chosen is None:
+            return None
+        return WidthUnits(chosen.gpus, chosen.before, chosen.percent, chosen.groups, chosen.groups_before)
+
+    def stand_for(self, width: int, number: int) -> Fraction:
+        """Groups of a width, and parts of them, that may stay for `number` new ones: not what takes as much, but what
+        was there when so many were found to do."""
+        if width == self.gpus:
+            return Fraction(number)
+        if width == self.before and self.groups > 0 and self.groups_before > 0:
+            return Fraction(number * self.groups_before, self.groups)
+        return Fraction(self.in_groups_of(width, number))
 
     def worth(self, width: int) -> Fraction:
         """A group of a width, in groups of `before`. Of a third one it is told by its GPUs."""

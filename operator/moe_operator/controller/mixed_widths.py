@@ -45,8 +45,8 @@ def measures(
         return Measures(desired)
     made, least = made_of.plan.width, min(floor, desired)
 
-    def number(width: int) -> int:
-        return desired if width == units.gpus else max(least, units.in_groups_of(width, desired))
+    def number(width: int) -> Fraction:
+        return max(Fraction(least), units.stand_for(width, desired))
 
     here = number(made)
     worth, size = {}, {}
@@ -55,6 +55,6 @@ def measures(
         if revision is None or revision.plan.width == made or view.state is GroupState.DELETING:
             continue
         width = revision.plan.width
-        worth[view.name] = Fraction(here, number(width))
+        worth[view.name] = here / number(width)
         size[view.name] = Fraction(width, made)
-    return Measures(here, worth, size)
+    return Measures(math.ceil(here), worth, size)

@@ -184,9 +184,10 @@ class WidthKeeper:
         if math.isfinite(recent):
             # Of the present groups some may be there for the floor only, or go soon.
             number = min(number, needed(recent, advice.option))
+        number = min(max(number, allowed[0]), allowed[1])
         return status.model_copy(
             update={
-                "desired": min(max(number, allowed[0]), allowed[1]),
+                "desired": number,
                 "granted": None,
                 "last_change_time": format_time(state.now),
                 "recommended_width": None,
@@ -197,6 +198,8 @@ class WidthKeeper:
                     planned=chosen.planned if chosen else revision.plan.width,
                     before=units.before,
                     percent=percent,
+                    groups=number,
+                    groups_before=status.desired,
                     since=format_time(state.now),
                     given_up=chosen.given_up if chosen else None,
                     given_up_time=chosen.given_up_time if chosen else None,
@@ -221,9 +224,10 @@ class WidthKeeper:
         self.forget(state.deployment.key)
         units = WidthUnits.of(chosen)
         assert units is not None
+        number = math.ceil(units.stand_for(units.before, status.desired))
         back = status.model_copy(
             update={
-                "desired": units.in_groups_of(units.before, status.desired),
+                "desired": number,
                 "last_change_time": format_time(state.now),
                 "width_message": None,
                 "chosen_width": ChosenWidthStatus(
@@ -231,6 +235,8 @@ class WidthKeeper:
                     planned=chosen.planned,
                     before=units.gpus,
                     percent=max(1, round(10000 / units.percent)),
+                    groups=number,
+                    groups_before=status.desired,
                     since=format_time(state.now),
                     given_up=units.gpus,
                     given_up_time=format_time(state.now),
