@@ -4,6 +4,7 @@ Without it a deployment keeps paying for groups that are too wide for what is as
 costs requests, twice, or at every restart of the operator.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from moe_operator.api import names, reasons
 from moe_operator.autoscaler import width
 from moe_operator.controller import width_keeper
 from moe_operator.controller.kube import CONTROLLER_REVISION, EVENT, NODE, POD, Obj
+from moe_operator.planner.group_capacity import GroupCapacity, RequestMix
+from moe_operator.planner.widths import Width
 
 #: In groups of four on these nodes; it fits on a single GPU too.
 MODEL = {"name": "openai/gpt-oss-120b"}
@@ -40,14 +43,22 @@ def _scaling(h: Harness) -> dict[str, Any]:
     return h.status().get("scaling") or {}
 
 
+def _width(h: Harness, group: str) -> int:
+    """GPUs of its pods."""
+    pods = h.world.server.list(POD, NAMESPACE, f"{names.LABEL_GROUP}={group}")
+    return sum(int(pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]) for pod in pods)
+
+
 def _widths(h: Harness) -> list[int]:
     """GPUs of each group that is there."""
-    found = []
-    for group in h.groups():
-        pods = h.world.server.list(POD, NAMESPACE, f"{names.LABEL_GROUP}={group['metadata']['name']}")
-        limits = [pod["spec"]["containers"][0]["resources"]["limits"] for pod in pods]
-        found.append(sum(int(each["nvidia.com/gpu"]) for each in limits))
-    return sorted(found)
+    return sorted(_width(h, group["metadata"]["name"]) for group in h.groups())
+
+
+def _busy(h: Harness, requests: int) -> None:
+    """From now on every endpoint is kept busy with so many requests."""
+    h.world.engines.settings.requests = requests
+    for engine in h.world.engines.by_pod.values():
+        engine.running = requests
 
 
 def _told(h: Harness, *wanted: str) -> list[tuple[str, str]]:
@@ -138,9 +149,7 @@ def test_auto_moves_group_by_group_and_comes_to_rest() -> None:
         await h.rest(120)
         assert {group["metadata"]["uid"] for group in h.groups()} == uids
         # Groups come with the load, in that width, and up to the GPUs of four groups of the plan's own.
-        h.world.engines.settings.requests = 95
-        for engine in h.world.engines.by_pod.values():
-            engine.running = 95
+        _busy(h, 95)
         await h.until(lambda: len(_widths(h)) > 4, 1200, "more groups")
         assert set(_widths(h)) <= {0, 1}, "0: without pods yet"
         assert _scaling(h)["chosenWidth"] == chosen
@@ -170,6 +179,42 @@ def test_an_operator_that_ends_in_the_middle_is_gone_on_from(after: float) -> No
         assert len(h.world.server.list(CONTROLLER_REVISION, NAMESPACE, f"{names.LABEL_DEPLOYMENT}=tiny")) >= 2
 
     play(scenario, settings=CALM)
+
+
+def test_narrow_groups_become_fewer_wide_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost: half of what serves, if two wide groups that are wanted were taken for two of those that there are."""
+    estimate = Width.capacity
+
+    def capacity(one: Width, mix: RequestMix, seconds: float) -> GroupCapacity:
+        """Of a model whose groups of eight take six times what those of four do."""
+        found = estimate(one, mix, seconds)
+        return replace(found, requests_per_second={4: 10.0, 8: 60.0}.get(one.gpus, 0.01))
+
+    monkeypatch.setattr(Width, "capacity", capacity)
+
+    async def scenario(h: Harness) -> None:
+        h.apply(_manifest("Auto", scaling={"minGroups": 1, "maxGroups": 6}))
+        await h.serve(1)
+        _busy(h, 80)
+        await h.serve(6, within=1800)
+        assert set(_widths(h)) == {4}
+        least, most = [6.0], [24]
+
+        def look() -> None:
+            wide = sum(_width(h, name) == 8 for name in h.serving())
+            least.append(6.0 * wide + len(h.serving()) - wide)
+            there = [g["metadata"] for g in h.groups() if not g["metadata"].get("deletionTimestamp")]
+            most.append(sum(_width(h, meta["name"]) for meta in there))
+
+        h.world.timers.every(0.5, look)
+        await h.until(lambda: _scaling(h).get("chosenWidth"), 3600, "a choice")
+        assert 1 <= _scaling(h)["desired"] <= 3
+        await h.until(lambda: set(_widths(h)) == {8} and h.ready(), 3600, "groups of eight GPUs")
+        await h.settle()
+        assert min(least) >= 6
+        assert max(most) <= 24 + 8, "one group at a time"
+
+    play(scenario, settings=EngineSettings(requests=2))
 
 
 def test_a_width_whose_groups_do_not_come_up_is_given_up() -> None:

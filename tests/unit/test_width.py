@@ -78,6 +78,8 @@ def test_a_width_that_the_limits_leave_no_room_for_is_none() -> None:
         (_always(0.9), [SIXTEEN], LIMITS, None, None),
         # ... and a finer one does at low load.
         (_always(0.4), [FOUR, SIXTEEN], LIMITS, None, 4),
+        # One group and no other number: what is asked would not be known any more.
+        (_always(1.4), [_option(16, 2.6)], Limits(1, 16), None, None),
         # As much as the present ones: nothing is to be gained.
         (_always(4.0), [_option(16, 2.0)], LIMITS, None, None),
         # 14 % less is not clear ...

@@ -71,6 +71,13 @@ def test_max_groups_is_a_budget_of_gpus(max_groups: int | None, gpus: int, most:
     assert most_groups(max_groups, _chosen(gpus=gpus)) == most
 
 
+def test_while_groups_move_both_widths_keep_to_the_budget() -> None:
+    """Six of 4 GPUs go for two of 8: a third would need nine of those before to stay meanwhile."""
+    chosen = _chosen(gpus=8, planned=4, before=4, groups=2, groups_before=6)
+    assert most_groups(6, chosen) == 3
+    assert most_groups(6, chosen, moving=True) == 2
+
+
 def test_without_a_choice_max_groups_is_what_it_says() -> None:
     assert most_groups(6, None) == 6
 

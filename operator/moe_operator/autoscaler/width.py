@@ -204,7 +204,9 @@ def best(
         return None
     found = []
     for option in others:
-        there = costs(shares, option, limits)
+        allowed, there = limits.range(option.gpus), costs(shares, option, limits)
+        if allowed is None or allowed[0] == allowed[1]:
+            continue  # with one number only nothing is measured, and nothing would lead back
         if there is not None and there.cut <= here.cut + _RARE:
             found.append(Advice(option, there, present, here))
     cheapest = min(found, key=lambda one: (one.costs.gpu_hours, one.option.gpus), default=None)

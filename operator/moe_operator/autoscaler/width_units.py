@@ -75,8 +75,17 @@ class WidthUnits:
         return -int(-number * self.worth(width) // self.worth(self.gpus))
 
 
-def most_groups(max_groups: int | None, chosen: ChosenWidthStatus | None) -> int | None:
-    """`maxGroups` of groups as wide as the plan's own, in groups of the chosen width: no more GPUs than those."""
+def most_groups(
+    max_groups: int | None, chosen: ChosenWidthStatus | None, *, moving: bool = False
+) -> int | None:
+    """`maxGroups` of groups as wide as the plan's own, in groups of the chosen width: no more GPUs than those.
+
+    `moving`: while there are groups of the width before, no more either than as many of those stand for as may be.
+    """
     if max_groups is None or chosen is None or max_groups == 0:
         return max_groups
-    return max(1, max_groups * chosen.planned // chosen.gpus)
+    most = max_groups * chosen.planned // chosen.gpus
+    if moving and chosen.groups_before > 0:
+        before = max(max_groups * chosen.planned // chosen.before, chosen.groups_before)
+        most = min(most, before * chosen.groups // chosen.groups_before)
+    return max(1, most)

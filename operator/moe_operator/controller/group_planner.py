@@ -126,12 +126,13 @@ class Wanted:
         """Their GPUs, in groups of the wanted revision."""
         return sum((self.size.get(g.name, _ONE) for g in groups), Fraction(0))
 
-    @property
-    def ceiling(self) -> Fraction:
-        """Groups' worth of GPUs that there may be in a rollout: those that are wanted, or that there were, and above
-        them the surge, in groups of the wider kind."""
-        there = [self.desired / self.worth[name] * size for name, size in self.size.items()]
-        return max([Fraction(self.desired), *there]) + self.max_surge * max([_ONE, *self.size.values()])
+    def ceiling(self, live: Iterable[GroupView]) -> Fraction:
+        """Groups' worth of GPUs that there may be in a rollout: those that are wanted, or that live ones stand for,
+        and above them the surge, in groups of the wider kind."""
+        others = [(self.size[g.name], self.worth[g.name]) for g in live if g.name in self.size]
+        there = [self.desired / worth * size for size, worth in others]
+        widest = max([_ONE, *(size for size, _ in others)])
+        return max([Fraction(self.desired), *there]) + self.max_surge * widest
 
     @property
     def least(self) -> Fraction:
@@ -323,7 +324,7 @@ def _returning(
     if wanted.leave is not None or wanted.revision is None:
         return []
     kept = sum(_stays(wanted, g.facts) for g in live)
-    count = min(wanted.desired - kept, math.floor(wanted.ceiling - wanted.holds(live)))
+    count = min(wanted.desired - kept, math.floor(wanted.ceiling(live) - wanted.holds(live)))
     able = [g for g in draining if _may_return(wanted, g, now)]
     able.sort(key=lambda g: (-(g.facts.draining_since or 0.0), -(g.requests or 0), g.facts.slot))
     return able[: max(0, count)]
@@ -439,7 +440,7 @@ def _create(
     rolling = bool(old) or bool(leaving)
     count = missing
     if rolling:
-        count = min(missing, math.floor(wanted.ceiling - wanted.holds([*new, *old, *leaving])))
+        count = min(missing, math.floor(wanted.ceiling(old) - wanted.holds([*new, *old, *leaving])))
     if wanted.probing:
         count = min(count, 1 - sum(not _served(g) for g in new))
     if count <= 0 or wanted.hold:

@@ -157,11 +157,13 @@ class Scaler:
         """Decide. The last decision is read from the status, so that it survives the operator."""
         spec, old = deployment.spec, deployment.status.scaling
         chosen = chosen_width(spec, old)
+        units = WidthUnits.of(chosen)
+        moving = units is not None and any(group.width != units.gpus for group in load.serving.values())
         inputs = ScalingInputs(
             mode=spec.scaling.mode,
             replicas=spec.replicas,
             min_groups=spec.scaling.min_groups,
-            max_groups=most_groups(spec.scaling.max_groups, chosen),
+            max_groups=most_groups(spec.scaling.max_groups, chosen, moving=moving),
             current=old.desired if old else spec.scaling.min_groups,
             serving=len(load.serving),
             starting=load.starting,
@@ -170,8 +172,6 @@ class Scaler:
         floor, ceiling = limits(inputs)
         decides = inputs.mode is not ScalingMode.EXTERNAL and floor < ceiling
         number = base(inputs)
-        units = WidthUnits.of(chosen)
-        moving = units is not None and any(group.width != units.gpus for group in load.serving.values())
         want = self._want(deployment, load, number, floor, units) if decides else Want(number, None)
         if moving and want.groups < number:
             want = replace(want, groups=number)  # none goes while others are made in their place
