@@ -21,7 +21,7 @@ from moe_operator.planner.widths import Width
 #: In groups of four on these nodes; it fits on a single GPU too.
 MODEL = {"name": "openai/gpt-oss-120b"}
 #: Requests at every endpoint: as good as none.
-CALM = EngineSettings(requests=2)
+CALM = 2
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def test_a_recommendation_is_a_status_and_one_event() -> None:
         assert _scaling(h)["recommendedWidth"] == 1
         assert len(_told(h, reasons.WIDTH_RECOMMENDED)) == 1
 
-    play(scenario, settings=CALM)
+    play(scenario, settings=EngineSettings(requests=CALM))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_nothing_is_said_where_the_width_is_given(policy: str, hardware: dict[st
         assert _widths(h) == [4, 4]
         assert not {"recommendedWidth", "widthMessage", "chosenWidth"} & _scaling(h).keys()
 
-    play(scenario, settings=CALM)
+    play(scenario, settings=EngineSettings(requests=CALM))
 
 
 def test_auto_moves_group_by_group_and_comes_to_rest() -> None:
@@ -158,7 +158,7 @@ def test_auto_moves_group_by_group_and_comes_to_rest() -> None:
         await h.until(lambda: set(_widths(h)) == {4} and h.ready(), 1800, "groups of four GPUs")
         assert "chosenWidth" not in _scaling(h)
 
-    play(scenario, settings=CALM)
+    play(scenario, settings=EngineSettings(requests=CALM))
 
 
 @pytest.mark.parametrize("after", [0.1, 20.0, 60.0])
@@ -178,7 +178,7 @@ def test_an_operator_that_ends_in_the_middle_is_gone_on_from(after: float) -> No
         assert _scaling(h)["chosenWidth"]["gpus"] == 1
         assert len(h.world.server.list(CONTROLLER_REVISION, NAMESPACE, f"{names.LABEL_DEPLOYMENT}=tiny")) >= 2
 
-    play(scenario, settings=CALM)
+    play(scenario, settings=EngineSettings(requests=CALM))
 
 
 def test_narrow_groups_become_fewer_wide_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_narrow_groups_become_fewer_wide_ones(monkeypatch: pytest.MonkeyPatch) -
         assert min(least) >= 6
         assert max(most) <= 24 + 8, "one group at a time"
 
-    play(scenario, settings=EngineSettings(requests=2))
+    play(scenario, settings=EngineSettings(requests=CALM))
 
 
 def test_a_width_whose_groups_do_not_come_up_is_given_up() -> None:
@@ -239,7 +239,7 @@ def test_a_width_whose_groups_do_not_come_up_is_given_up() -> None:
         await h.rest(600)
         assert 1 not in _widths(h)
 
-    play(scenario, settings=CALM)
+    play(scenario, settings=EngineSettings(requests=CALM))
 
 
 def test_a_recommendation_waits_for_room() -> None:
@@ -257,7 +257,7 @@ def test_a_recommendation_waits_for_room() -> None:
             h.world.server.delete(POD, "research", pod["metadata"]["name"], "research")
         await h.until(lambda: _widths(h) == [1, 1] and h.ready(), 2400, "groups of one GPU")
 
-    play(scenario, settings=CALM, nodes=2)
+    play(scenario, settings=EngineSettings(requests=CALM), nodes=2)
 
 
 def _fill(h: Harness) -> None:
