@@ -95,6 +95,10 @@ bench-autoscaler-short: install ## The same on small made-up traces, in minutes;
 bench-second-judge: install ## Let another simulator of engines judge the autoscalers too, and write docs/benchmarks/second-judge.md
 	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.second_judge --output docs/benchmarks
 
+.PHONY: bench-widths
+bench-widths: install ## Compare what groups of another width take with what was expected of them, by the simulator (minutes)
+	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.widths
+
 .PHONY: bench-weights
 bench-weights: install ## Measure a fetch of weights from a hub on this machine, beside a plain copy
 	@$(BIN)/python -m bench.weights

@@ -1,5 +1,6 @@
 """ModelDeployments and plans for tests of the pure parts."""
 
+from dataclasses import replace
 from typing import Any
 
 from moe_operator.api.deployment import ModelDeployment, parse
@@ -47,6 +48,11 @@ def rendering(deployment: ModelDeployment, plan: Plan, config: OperatorConfig | 
 def revision_of(deployment: ModelDeployment, plan: Plan, config: OperatorConfig | None = None) -> Revision:
     """The revision that the operator makes of a plan."""
     return render_revision(rendering(deployment, plan, config))
+
+
+def revision_of_width(name: str, width: int) -> Revision:
+    """A revision of which nothing but the width matters."""
+    return replace(revision_of(model_deployment(), group_plan(ranks=width)), name=name)
 
 
 def profile_of(name: str) -> AcceleratorProfile:

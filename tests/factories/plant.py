@@ -19,8 +19,8 @@ _PARTS = 5
 
 
 def profile(**overrides: object) -> Profile:
-    """Eight ranks of 256 slots for 5 s and 80 ms."""
-    values: dict[str, object] = {"ranks": 8, "slots": 256, "ttft": 5.0, "tpot": 0.08}
+    """Eight ranks of a GPU and of 256 slots, for 5 s and 80 ms."""
+    values: dict[str, object] = {"ranks": 8, "slots": 256, "ttft": 5.0, "tpot": 0.08, "gpus": 8}
     return Profile(**{**values, **overrides})  # type: ignore[arg-type]
 
 

@@ -261,6 +261,8 @@ _TIMES = {
     "lastFailureTime",
     "nextAttemptTime",
     "lastChangeTime",
+    "widthChangeTime",
+    "givenUpTime",
     "readySince",
     "since",
     "startedAt",

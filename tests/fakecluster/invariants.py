@@ -122,10 +122,14 @@ class Invariants:
                 if scaling["mode"] != "Auto"
                 else scaling.get("maxGroups", scaling["minGroups"])
             )
+            surge = spec["rollout"]["maxSurge"]
+            chosen = ((obj.get("status") or {}).get("scaling") or {}).get("chosenWidth")
+            if chosen is not None and scaling["mode"] == "Auto":
+                # As many as have no more GPUs, and room for those that go.
+                wanted = wanted * chosen["planned"] // chosen["gpus"]
+                surge *= max(1, chosen["before"] // chosen["gpus"])
             wanted = max([wanted, *(s["minGroups"] for s in scaling.get("schedules") or [])])
-            limits[f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"] = (
-                wanted + spec["rollout"]["maxSurge"]
-            )
+            limits[f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"] = wanted + surge
         self._allowed = [
             (at, one) for at, one in self._allowed if now - at <= KNOWLEDGE_LAG + self.lag + _PERIOD
         ]

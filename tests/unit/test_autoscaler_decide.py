@@ -30,6 +30,7 @@ NUMBERS = Numbers(
     worth=24.0,
     saturated=False,
     late_as_is=0.034,
+    room=1.4,
     losses=(4.0, 0.2, 0.008),
 )
 

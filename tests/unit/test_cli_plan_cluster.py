@@ -82,6 +82,20 @@ def test_a_deployment_of_the_cluster_is_rendered_as_its_own(
         assert obj["metadata"]["ownerReferences"][0]["uid"] == "2f1d"
 
 
+def test_a_width_that_the_operator_chose_is_planned(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is printed of a deployment is what the operator does with it."""
+    obj = applied()
+    chosen = {"gpus": 4, "planned": 8, "before": 8, "percent": 40}
+    chosen |= {"groups": 2, "groupsBefore": 1, "since": "2026-11-30T12:00:00Z"}
+    scaling = {"desired": 2, "reason": "WithinObjective", "message": "", "chosenWidth": chosen}
+    obj["status"] = {"scaling": scaling}
+    cluster.answers = {DEPLOYMENT: obj, "/api/v1/nodes": listed(hgx_b200()), "/api/v1/pods": listed()}
+    assert kubectl_moe.main(["plan", "qwen", "-o", "json"]) == 0
+    assert said(capsys)["layout"]["width"] == 4
+
+
 def test_without_the_right_to_read_pods_and_nodes_there_is_still_a_plan(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

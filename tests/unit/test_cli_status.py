@@ -373,3 +373,16 @@ def test_what_a_deployment_waits_for_is_said() -> None:
     text = " ".join(status_text(picture(seen, NOW), 20).split())
     assert "2 wanted, 1 granted: RequestsWaiting" in text
     assert "GPUs waits for 1 group of 8 GPUs (B200): behind team-a/qwen (BehindOthers, for 10m)" in text
+
+
+def test_what_is_said_of_the_width_is_shown() -> None:
+    """A recommendation that nobody reads saves nothing."""
+    seen = story()
+    seen.obj["status"]["scaling"] |= {"recommendedWidth": 16, "widthMessage": "for what was asked of late"}
+    text = " ".join(status_text(picture(seen, NOW), 20).split())
+    assert "width 16 GPUs are recommended: for what was asked of late" in text
+    chosen = {"gpus": 16, "planned": 8, "before": 8, "percent": 215}
+    chosen |= {"groups": 1, "groupsBefore": 2, "since": format_time(NOW - 600)}
+    seen.obj["status"]["scaling"] |= {"recommendedWidth": None, "chosenWidth": chosen}
+    text = " ".join(status_text(picture(seen, NOW), 20).split())
+    assert "width 16 GPUs, chosen in place of 8 (10m ago): for what was asked of late" in text

@@ -637,6 +637,24 @@ UNDRAINED = _reason(
     "Undrained",
     "A group that drained stays, as more groups are wanted again: it is warm, a new one takes minutes.",
 )
+WIDTH_RECOMMENDED = _reason(
+    _STEP,
+    "WidthRecommended",
+    "Groups of another width would take clearly fewer GPU-hours (`status.scaling.recommendedWidth`).",
+    "Set `scaling.width: Auto`, or `hardware.gpusPerGroup`; with `scaling.width: Fixed` no more is said of it.",
+)
+WIDTH_CHOSEN = _reason(
+    _STEP,
+    "WidthChosen",
+    "Groups move to another width, by `scaling.width: Auto`.",
+    "Set `hardware.gpusPerGroup` to have a width of your own.",
+)
+WIDTH_GIVEN_UP = _reason(
+    _STEP,
+    "WidthGivenUp",
+    "Groups of the chosen width did not come to serve: those of the width before stay, or come back.",
+    "See the cause of the lost groups.",
+)
 WEIGHTS_REMOVED = _reason(
     _STEP,
     "WeightsRemoved",

@@ -46,6 +46,14 @@ class ScalingMode(StrEnum):
     EXTERNAL = "External"
 
 
+class WidthPolicy(StrEnum):
+    """What is done about how wide groups are, once it is known what is asked of them."""
+
+    FIXED = "Fixed"
+    RECOMMEND = "Recommend"
+    AUTO = "Auto"
+
+
 class AgentMode(StrEnum):
     """Whether the operator's agent runs inside the engine's processes."""
 
@@ -225,7 +233,8 @@ class ScalingSpec(ApiModel):
     min_groups: Annotated[int, Field(ge=0, le=256)] = 1
     """Fewest groups. With 0, mode Auto keeps one all the same, unless `scaleToZeroAfter` is set."""
     max_groups: Annotated[int, Field(ge=0, le=256)] | None = None
-    """Most groups; default: `minGroups` in mode Auto, 256 in modes External and Advisory."""
+    """Most groups; default: `minGroups` in mode Auto, 256 in modes External and Advisory. Where the operator has chosen
+    another width, as many as have no more GPUs together."""
     scale_down: ScaleDownSpec = ScaleDownSpec()
     """When groups go, in mode Auto and in what it recommends in the others. For more there is no window: groups come
     as soon as they are worth having."""
@@ -236,6 +245,11 @@ class ScalingSpec(ApiModel):
     schedules: Annotated[list[ScheduleSpec], Field(max_length=16), NAMED_ITEMS] = Field(default_factory=list)
     """Times in which there are more groups at least: for demand that is known ahead, and hours in which a model that
     otherwise scales to zero is there."""
+    width: WidthPolicy = WidthPolicy.RECOMMEND
+    """How wide groups are (GPUs in a group), where `hardware.gpusPerGroup` and `parallelism` leave that open.
+    `Recommend`: the status says when another width would take clearly fewer GPU-hours for what is asked of this
+    deployment. `Auto`: in mode Auto the operator moves to it too, one group at a time. `Fixed`: neither. A width that
+    was chosen stays until another is, or the spec says one."""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """Who gets GPUs first where there are not enough. Floors (`minGroups`) of all ModelDeployments come before further
     groups of any; a higher priority comes before a lower one, and has groups of a lower one above its floor drained.

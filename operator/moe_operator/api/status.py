@@ -167,7 +167,8 @@ _Decimal = Annotated[str, Field(max_length=24)]
 
 
 class ScalingFigures(ApiModel):
-    """What a scaling decision was made of. Numbers with a fraction are decimals in text."""
+    """What a scaling decision was made of. Numbers with a fraction are decimals in text. While groups move to another
+    width, in groups of the width before."""
 
     load: _Decimal
     """Of the groups, in full groups."""
@@ -209,7 +210,7 @@ class ScalingChange(ApiModel):
     after: int
     """Groups that were wanted from then on."""
     reason: str
-    """One of the scaling decisions in the API reference."""
+    """One of the scaling decisions in the API reference, or `WidthChosen` or `WidthGivenUp`."""
     message: str | None = None
     """Why, where no figures say it."""
     figures: ScalingFigures | None = None
@@ -253,6 +254,29 @@ class FloorStatus(ApiModel):
     """Until when (RFC 3339); absent: for ever."""
 
 
+class ChosenWidthStatus(ApiModel):
+    """How wide groups are by the operator's choice (`scaling.width: Auto`), and what they were before."""
+
+    gpus: int
+    """GPUs of a group."""
+    planned: int
+    """Those of the plan's own choice: `scaling.maxGroups` counts groups of that width."""
+    before: int
+    """Those of the groups before: they go one by one."""
+    percent: int
+    """What a group takes, in percent of one of before."""
+    groups: int
+    """Groups of it that were wanted when it was chosen."""
+    groups_before: int
+    """Groups that were wanted of before: as they go, they stand for `groups` of it."""
+    since: str
+    """When it was chosen (RFC 3339)."""
+    given_up: int | None = None
+    """Width of which groups did not come to serve: it is not chosen again for a day."""
+    given_up_time: str | None = None
+    """When that was given up (RFC 3339)."""
+
+
 class ScalingStatus(ApiModel):
     """The last scaling decision, and what came of it where GPUs are scarce."""
 
@@ -282,6 +306,14 @@ class ScalingStatus(ApiModel):
     """The last changes of `desired`, oldest first."""
     learned: LearnedStatus | None = None
     """What was learned of the deployment; absent before its first minutes under load."""
+    recommended_width: int | None = None
+    """GPUs in a group with which what is asked would take clearly fewer GPU-hours; absent while there is none."""
+    width_message: str | None = None
+    """The numbers behind that, of when it was found."""
+    width_change_time: str | None = None
+    """When `recommendedWidth` last came, changed or went (RFC 3339)."""
+    chosen_width: ChosenWidthStatus | None = None
+    """The width that the operator chose in place of the plan's own; absent where it never did."""
 
 
 class ColdStartStatus(ApiModel):

@@ -14,7 +14,7 @@ Numbers are absolute, and groups that start count as there: nothing is ordered t
 import math
 from collections import deque
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moe_operator.autoscaler.budget import Budget
 from moe_operator.autoscaler.capacity import Limits, Resource, certainty
@@ -66,12 +66,15 @@ class Profile:
     """Seconds per output token."""
     idle_step_time: float | None = None
     """What the plan expects, in seconds."""
+    gpus: int = 0
+    """GPUs of a group; 0: unknown."""
 
     def like(self, other: "Profile") -> bool:
         """Whether what was learned of the one holds for the other. Plans of one engine differ a little, and those of
         earlier versions expect nothing."""
-        same = (self.ranks, self.slots, self.ttft, self.tpot) == (
+        same = (self.ranks, self.gpus, self.slots, self.ttft, self.tpot) == (
             other.ranks,
+            other.gpus,
             other.slots,
             other.ttft,
             other.tpot,
@@ -107,6 +110,8 @@ class Numbers:
     """Share of requests that would be late with the groups that there are."""
     losses: tuple[float, ...]
     """Requests per second that would be late with `floor`, `floor` + 1, ... groups, up to those wanted."""
+    room: float
+    """Groups for each group's worth of demand that are worth having."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +150,7 @@ class Autoscaler:
     blind: int = 0
     """Groups that serve and say nothing."""
     serving: int = 0
+    _worth: Mapping[Hashable, float] = field(default_factory=dict)
     _full_until: float = -math.inf
     """When the last request that was at work while groups were full has ended."""
 
@@ -159,17 +165,27 @@ class Autoscaler:
 
     # --- What is seen ----------------------------------------------------------------------------
 
-    def read(self, group: Hashable, reading: Reading, *, born: float | None = None) -> None:
-        """Take up a reading of a group. `born`: when it began to serve, for one that was not read before."""
+    def read(
+        self, group: Hashable, reading: Reading, *, born: float | None = None, slots: int | None = None
+    ) -> None:
+        """Take up a reading of a group. `born`: when it began to serve, for one that was not read before; `slots`: of
+        its ranks, if not the profile's."""
         window = self._groups.get(group)
         if window is None:
-            window = self._groups[group] = GroupWindow(self.profile.slots, born)
+            slots = self.profile.slots if slots is None else slots
+            window = self._groups[group] = GroupWindow(slots, born)
         window.add(reading)
 
     def look(
-        self, now: float, serving: Mapping[Hashable, float | None], draining: Collection[Hashable]
+        self,
+        now: float,
+        serving: Mapping[Hashable, float | None],
+        draining: Collection[Hashable],
+        worth: Mapping[Hashable, float] | None = None,
     ) -> None:
-        """Measure and learn, of the groups that serve (and since when, if known) and of those that drain."""
+        """Measure and learn, of the groups that serve (and since when, if known) and of those that drain. `worth`: what
+        groups of another width count for."""
+        self._worth = worth or {}
         for gone in [key for key in self._groups if key not in serving and key not in draining]:
             del self._groups[gone]
         limits = Limits(idle_step_time=self._idle.value, step_time=self.profile.tpot)
@@ -186,8 +202,8 @@ class Autoscaler:
             return
         for load in loads:
             if load is not None and load.step_time is not None:
-                worth = certainty(load.share.value)
-                self._idle = self._idle.observed(now, load.running, load.step_time, worth)
+                sure = certainty(load.share.value)
+                self._idle = self._idle.observed(now, load.running, load.step_time, sure)
         self._resource = max(
             (load.share for load in loads if load is not None), key=lambda share: share.value
         ).resource
@@ -206,7 +222,8 @@ class Autoscaler:
         window = self._groups.get(key)
         if window is None:
             return None
-        return window.look(now, limits, self.profile.ttft, self.profile.tpot)
+        load = window.look(now, limits, self.profile.ttft, self.profile.tpot)
+        return load if load is None or key not in self._worth else replace(load, worth=self._worth[key])
 
     # --- What is wanted --------------------------------------------------------------------------
 
@@ -245,6 +262,7 @@ class Autoscaler:
             saturated=demand.saturated,
             late_as_is=_late(value, at_end, curve, current),
             losses=losses,
+            room=room,
         )
         self._downs.append((now, down.groups))
         window = self.window

@@ -62,6 +62,8 @@ class ScalingInputs:
     """What keeps more than `min_groups` for now."""
     idle: Idle | None = None
     """None: never to zero by itself."""
+    width: int | None = None
+    """GPUs of a group, where that is not as planned: `max_groups` is not what the spec says then."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def _auto(inputs: ScalingInputs, want: Want) -> ScalingDecision:
         reason = ScalingReason.REQUESTS_WAITING if numbers.saturated else ScalingReason.DEMAND_GROWS
         text = _more(want.groups, numbers)
         if want.groups > ceiling:
-            text += f", but maxGroups is {ceiling}"
+            text += f", but {_bound(inputs, ceiling)}"
         if current == ceiling:
             return hold(ScalingReason.AT_MAXIMUM, text)
         desired = min(want.groups, ceiling)
@@ -204,8 +206,15 @@ def floor_text(inputs: ScalingInputs) -> str | None:
 
 def _held(inputs: ScalingInputs) -> str:
     most = inputs.max_groups
-    more = most is not None and inputs.floor.groups > most
-    return inputs.floor.text + (f", but maxGroups is {most}" if more else "")
+    if most is None or inputs.floor.groups <= most:
+        return inputs.floor.text
+    return f"{inputs.floor.text}, but {_bound(inputs, most)}"
+
+
+def _bound(inputs: ScalingInputs, most: int) -> str:
+    if inputs.width is None:
+        return f"maxGroups is {most}"
+    return f"maxGroups leaves {most} of {inputs.width} GPUs"
 
 
 def _idle(idle: Idle) -> str:

@@ -90,11 +90,11 @@ class DemandMeter:
         self._at = now
         everyone = [*seen, *draining]
         blind = len(serving) - len(seen)
-        on_seen = sum(min(load.share.value, _FULL) for load in seen)
+        on_seen = sum(_full_groups(load) for load in seen)
         scale = 1 + blind / len(seen)
-        level = on_seen * scale + sum(min(load.share.value, _FULL) for load in draining)
+        level = on_seen * scale + sum(_full_groups(load) for load in draining)
         waiting = sum(load.waiting for load in everyone)
-        mean = on_seen / len(seen)
+        mean = on_seen / sum(load.worth for load in seen)
         saturated = waiting > _WAITING * len(seen) or mean > 1
         came = sum(load.arrivals for load in everyone) * scale
         self._arrivals.append((now, passed, came, sum(load.judged for load in everyone) * scale / passed))
@@ -125,3 +125,7 @@ class DemandMeter:
             late=sum(load.late for load in everyone),
             judged=sum(load.judged for load in everyone),
         )
+
+
+def _full_groups(load: GroupLoad) -> float:
+    return load.worth * min(load.share.value, _FULL)

@@ -34,6 +34,8 @@ class GroupLoad:
     """Of the requests that were judged since the last look, those beyond the objective."""
     judged: float
     """Requests that ended since the last look."""
+    worth: float = 1.0
+    """What the group counts for, where groups of several widths serve."""
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 `name=values` parts, joined by `;`, always all of them and in this order:
 
-    of=RANKS,SLOTS,TTFT,TPOT,PLANNED   the profile, s; `-` for None
+    of=RANKS,SLOTS,TTFT,TPOT,PLANNED,GPUS   the profile, s; `-` for None
     lead=S                             that growth's prior was made for
     idle=WEIGHT,X,XX,T,XT,LEAST        sums of `IdleStepTime`; empty while nothing was seen
     work=CALM,LEVELS,RATES             sums of `DemandMeter`
@@ -31,7 +31,7 @@ from moe_operator.autoscaler.idle_step_time import IdleStepTime
 from moe_operator.autoscaler.memory import MOST_AFTER, Bins, Memory, Unusable, UnusableError
 
 #: Of the form above. What the bins mean is part of the version: see `version`.
-_FORMAT = 1
+_FORMAT = 2
 #: The longest text: every bin of every histogram in use.
 LONGEST = 4096
 
@@ -73,7 +73,8 @@ def written(memory: Memory) -> str:
 
 def _parts(memory: Memory) -> Iterator[tuple[str, str]]:
     profile, idle = memory.profile, memory.idle
-    yield "of", _list((profile.ranks, profile.slots, profile.ttft, profile.tpot, profile.idle_step_time), 9)
+    counted = profile.ttft, profile.tpot, profile.idle_step_time, profile.gpus
+    yield "of", _list((profile.ranks, profile.slots, *counted), 9)
     yield "lead", _list((memory.lead,), 6)
     seen = (idle.weight, idle.x, idle.xx, idle.t, idle.xt, idle.least) if idle.weight > 0 else ()
     # A slope is a small difference of large sums.
@@ -132,8 +133,8 @@ def read(text: str, of_version: str) -> Memory:
 
 def _memory(parts: dict[str, str]) -> Memory:
     """Raises KeyError, ValueError, IndexError, OverflowError."""
-    ranks, slots, ttft, tpot, planned = _numbers(parts["of"], 5)
-    profile = Profile(int(_known(ranks)), int(_known(slots)), ttft, tpot, planned)
+    ranks, slots, ttft, tpot, planned, gpus = _numbers(parts["of"], 6)
+    profile = Profile(int(_known(ranks)), int(_known(slots)), ttft, tpot, planned, int(_known(gpus)))
     sums = _floats(parts["idle"], 6) if parts["idle"] else ()
     (lead,), (after,) = _floats(parts["lead"], 1), _floats(parts["after"], 1)
     calm, levels, rates = _floats(parts["work"], 3)
@@ -198,7 +199,7 @@ def _impossible(memory: Memory) -> Iterator[str]:
         return least <= value <= most
 
     known = [each for each in (profile.ttft, profile.tpot, profile.idle_step_time) if each is not None]
-    if not all(within(each, _MOST_WEIGHT) for each in (profile.ranks, profile.slots, *known)):
+    if not all(within(each, _MOST_WEIGHT) for each in (profile.ranks, profile.slots, profile.gpus, *known)):
         yield "the profile"
     if not within(memory.lead, _MOST_START):
         yield "the lead"

@@ -42,6 +42,10 @@ class Reading:
     """How many ranks it covers."""
     since: float = 0.0
     """Since when its counters run on, where that is known."""
+    prompt_tokens: float = 0.0
+    cached_tokens: float = 0.0
+    """Of the prompt tokens, those that were found in a cache."""
+    output_tokens: float = 0.0
 
     def usable(self) -> bool:
         """Whether these are numbers that engines can have."""

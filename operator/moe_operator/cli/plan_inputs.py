@@ -7,6 +7,7 @@ from typing import Any
 
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.rules import violations
+from moe_operator.autoscaler.width_units import with_chosen_width
 from moe_operator.catalog.models.catalog import Model, ModelCatalog, load_models
 from moe_operator.catalog.models.config_reader import ConfigError
 from moe_operator.catalog.models.custom import LARGEST_CONFIG
@@ -109,7 +110,7 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs:
             config=text is None,
         )
         obj, nodes, text = read.obj, nodes or read.nodes, text or read.config
-        deployment = deployment_of(obj)
+        deployment = with_chosen_width(deployment_of(obj))
     assert nodes is not None
     for problem in nodes.inventory.problems:
         print(f"warning: {problem}", file=sys.stderr)

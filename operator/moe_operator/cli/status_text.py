@@ -85,6 +85,13 @@ def _header(picture: Picture, when: When) -> Iterator[str]:
             yield field("floor", floor.message)
         if scaling.ignored:
             yield field("ignored", scaling.ignored)
+        if chosen := scaling.chosen_width:
+            text = f"{chosen.gpus} GPUs, chosen in place of {chosen.before}{when.since(chosen.since)}"
+            shown = scaling.width_message if scaling.recommended_width is None else None
+            yield field("width", f"{text}: {shown}" if shown else text)
+        if scaling.recommended_width is not None:
+            text = f"{scaling.recommended_width} GPUs are recommended: {scaling.width_message}"
+            yield field("width", text)
         if waiting := scaling.waiting:
             at = parse_time(waiting.since)
             since = (

@@ -10,6 +10,7 @@ from moe_operator.api.times import parse_time
 from moe_operator.controller import ledger, revisions, rollout
 from moe_operator.controller.conditions import was_ready_at
 from moe_operator.controller.group_planner import GONE, GroupState, GroupView, Wanted, plan_groups
+from moe_operator.controller.mixed_widths import measures
 from moe_operator.controller.pass_state import Decision, Look, PassState
 from moe_operator.controller.scaling import Scale
 from moe_operator.resources.revision import Revision
@@ -23,8 +24,13 @@ def decide(state: PassState, look: Look, scale: Scale) -> Decision:
     state.ledger = _ledger_of(state, made_of, views)
     state.rollout = _progress(state, views, scale)
     granted = scale.desired if scale.granted is None else scale.granted
+    measured = measures(scale.units, granted, scale.floor, state.made_of, state.kept, views)
+    desired = measured.desired
+    if state.made_of is not state.effective or spec.paused:
+        # All groups count as wanted, and none goes because others are worth more.
+        desired -= measured.surplus(views)
     wanted = Wanted(
-        desired=_mountable(state, granted, views),
+        desired=_mountable(state, desired, views),
         revision=made_of,
         # Who waits for GPUs does not take any for a surge: they are for those ahead.
         max_surge=spec.max_surge if scale.surge and granted >= scale.desired else 0,
@@ -36,6 +42,8 @@ def decide(state: PassState, look: Look, scale: Scale) -> Decision:
         frozen=spec.paused,
         probing=state.ledger.parked_until is not None,
         reclaimed=scale.given_up,
+        worth=measured.worth,
+        size=measured.size,
     )
     return Decision(views, plan_groups(wanted, views, state.now), scale, look.load)
 

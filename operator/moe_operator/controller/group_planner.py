@@ -9,14 +9,17 @@ Scaling, rollout, drain, failure and recovery are inputs; the bounds stand here,
 - a group that never served is deleted without drain;
 - a group that drains comes back before one is created: it is warm, a new one takes minutes;
 - a group that has to leave its nodes is replaced in the way in which one of another revision is;
-- a group whose GPUs go to another deployment is drained, whatever its revision.
+- a group whose GPUs go to another deployment is drained, whatever its revision;
+- groups of another width count for what they take of the load, and for the GPUs that they hold.
 
 Pure: time comes in as an argument, all state is in the groups themselves and in the ledger of the status.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fractions import Fraction
 
 from moe_operator.api import names, reasons
 from moe_operator.api.status import Cause
@@ -43,6 +46,7 @@ class GroupState(StrEnum):
     DELETING = "Deleting"
 
 
+_ONE = Fraction(1)
 #: States of groups that are on their way out.
 GONE = (GroupState.BROKEN, GroupState.DRAINING, GroupState.DELETING)
 
@@ -107,8 +111,34 @@ class Wanted:
     """Whether the ledger has parked: at most one group that does not serve yet may exist at a time."""
     reclaimed: frozenset[str] = frozenset()
     """Groups that go for other deployments, by name; those that drain do not come back. `desired` is without them."""
+    worth: Mapping[str, Fraction] = field(default_factory=dict)
+    """What groups of another width than the wanted revision's count for, by name; others count for one."""
+    size: Mapping[str, Fraction] = field(default_factory=dict)
+    """Their GPUs, in groups of the wanted revision."""
     leave: str | None = None
     """The deployment goes, and all groups with it: the reason, else None. `desired` is 0 then."""
+
+    def counts(self, groups: Iterable[GroupView]) -> Fraction:
+        """What these groups count for."""
+        return sum((self.worth.get(g.name, _ONE) for g in groups), Fraction(0))
+
+    def holds(self, groups: Iterable[GroupView]) -> Fraction:
+        """Their GPUs, in groups of the wanted revision."""
+        return sum((self.size.get(g.name, _ONE) for g in groups), Fraction(0))
+
+    def ceiling(self, live: Iterable[GroupView]) -> Fraction:
+        """Groups' worth of GPUs that there may be in a rollout: those that are wanted, or that live ones stand for,
+        and above them the surge, in groups of the wider kind."""
+        others = [(self.size[g.name], self.worth[g.name]) for g in live if g.name in self.size]
+        there = [self.desired / worth * size for size, worth in others]
+        widest = max([_ONE, *(size for size, _ in others)])
+        return max([Fraction(self.desired), *there]) + self.max_surge * widest
+
+    @property
+    def least(self) -> Fraction:
+        """What groups that serve must count for in a rollout. One that may be missing is one of those that count for
+        most."""
+        return self.desired - self.max_unavailable * max([_ONE, *self.worth.values()])
 
 
 @dataclass(frozen=True)
@@ -294,7 +324,7 @@ def _returning(
     if wanted.leave is not None or wanted.revision is None:
         return []
     kept = sum(_stays(wanted, g.facts) for g in live)
-    count = min(wanted.desired - kept, wanted.desired + wanted.max_surge - len(live))
+    count = min(wanted.desired - kept, math.floor(wanted.ceiling(live) - wanted.holds(live)))
     able = [g for g in draining if _may_return(wanted, g, now)]
     able.sort(key=lambda g: (-(g.facts.draining_since or 0.0), -(g.requests or 0), g.facts.slot))
     return able[: max(0, count)]
@@ -366,7 +396,8 @@ def _fit(
             _retire(plan, group, reasons.SCALED_DOWN)
             new.remove(group)
     stay = list(old) if wanted.hold else _supersede(plan, wanted, new, old)
-    leaving = len(old) - len(stay) + sum(not _stays(wanted, g.facts) for g in draining)
+    leaving = [g for g in old if g not in stay]
+    leaving += [g for g in draining if not _stays(wanted, g.facts)]
     _create(plan, wanted, new, stay, leaving, now)
     return [*new, *stay]
 
@@ -377,13 +408,12 @@ def _supersede(
     """Retire groups of other revisions, and groups that must leave their nodes, as far as enough others serve; returns
     those that stay."""
     stay: list[GroupView] = []
-    available = sum(g.state is GroupState.SERVING for g in (*new, *old))
-    floor = wanted.desired - wanted.max_unavailable
+    available = wanted.counts(g for g in (*new, *old) if g.state is GroupState.SERVING)
     for group in _victims(wanted, old):
-        serves = group.state is GroupState.SERVING
+        serves = wanted.counts([group] if group.state is GroupState.SERVING else [])
         # A group that never served costs nothing to give up, and frees GPUs for the wanted revision. What goes soon
         # goes with its requests if it is not drained.
-        if not _served(group) or _goes_soon(group) or available - serves >= floor:
+        if not _served(group) or _goes_soon(group) or available - serves >= wanted.least:
             moves = wanted.frozen or group.facts.revision == wanted.revision
             _retire(plan, group, reasons.NODE_MAINTENANCE if moves else reasons.SUPERSEDED)
             available -= serves
@@ -401,15 +431,16 @@ def _create(
     wanted: Wanted,
     new: Sequence[GroupView],
     old: Sequence[GroupView],
-    leaving: int,
+    leaving: Sequence[GroupView],
     now: float,
 ) -> None:
     """Create what is missing. In a rollout, groups of other revisions hold GPUs until they are gone, `leaving`
     ones too; outside of one, a loss is replaced at once, whatever drains after a scale-down."""
     missing = wanted.desired - len(new)
-    rolling = bool(old) or leaving > 0
-    room = wanted.desired + wanted.max_surge - len(new) - len(old) - leaving if rolling else missing
-    count = min(missing, room)
+    rolling = bool(old) or bool(leaving)
+    count = missing
+    if rolling:
+        count = min(missing, math.floor(wanted.ceiling(old) - wanted.holds([*new, *old, *leaving])))
     if wanted.probing:
         count = min(count, 1 - sum(not _served(g) for g in new))
     if count <= 0 or wanted.hold:

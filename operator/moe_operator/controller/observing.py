@@ -61,7 +61,8 @@ class GroupObserver:
         recovery = state.deployment.spec.recovery
         given_up = self._held_against(state, groups)
         views = judge(groups, recovery, snapshot, given_up, self._canaries.state, state.now)
-        load = load_of(views, snapshot, _idle_step_times(state))
+        widths = {name: revision.plan.width for name, revision in state.kept.items()}
+        load = load_of(views, snapshot, _idle_step_times(state), widths)
         return Look(views, load, occupied_slots(self._store, state.deployment))
 
     def _groups(self, state: PassState) -> list[GroupFacts]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from moe_operator.api import reasons
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import ObjectiveSpec
+from moe_operator.autoscaler.width_units import with_chosen_width
 from moe_operator.catalog.models.catalog import Model, load_models
 from moe_operator.catalog.models.config_reader import ConfigError
 from moe_operator.catalog.operator_config import OperatorConfig
@@ -24,6 +25,7 @@ from moe_operator.planner.plan import Refusal
 from moe_operator.planner.planning import plan
 from moe_operator.planner.room import groups_with_room
 from moe_operator.planner.shape import GroupShape
+from moe_operator.planner.widths import Width, widths
 from moe_operator.resources.fabric import fabric_additions
 from moe_operator.resources.pod_security import template_security
 from moe_operator.resources.revision import Revision
@@ -89,6 +91,19 @@ class Planning:
 
         A kept one is held to the policy too: that may have changed since.
         """
+        wide = with_chosen_width(deployment)
+        choice = await self._choose(wide, kept)
+        if wide is deployment or not isinstance(choice, Refusal):
+            return choice
+        # Nobody asked for this width: rather the plan's own than none.
+        planned = await self._choose(deployment, kept)
+        if isinstance(planned, Refusal):
+            return planned
+        gpus = wide.spec.hardware.gpus_per_group
+        note = f"groups of {gpus} GPUs, as chosen before, do not do any more: {choice.message}"
+        return replace(planned, notes=(*planned.notes, note))
+
+    async def _choose(self, deployment: ModelDeployment, kept: dict[str, Revision]) -> Choice | Refusal:
         policy, model = self._site.policy, load_models().find(deployment.spec.model.name)
         if forbidden := refused(policy, deployment, model):
             return forbidden
@@ -152,6 +167,20 @@ class Planning:
         nodes = narrowed(self._census.nodes(), self._site.policy, deployment.namespace)
         today = plan(same, nodes, self._site.catalog, config=config)
         return None if isinstance(today, Refusal) else differences(revision.plan, today)
+
+    async def widths(
+        self, deployment: ModelDeployment, revision: Revision, *, room: bool = False
+    ) -> tuple[Width, ...]:
+        """The revision's width and those that groups could have instead; with `room`, and how many of each find free
+        GPUs now. None of them where that cannot be told."""
+        config = await self._config(deployment)
+        if isinstance(config, Refusal):
+            return ()
+        if room:
+            inventory = await self._inventory(deployment)
+        else:
+            inventory = narrowed(self._census.nodes(), self._site.policy, deployment.namespace)
+        return widths(deployment, revision.plan, inventory, self._site.catalog, config=config)
 
     async def room(self, deployment: ModelDeployment, revision: Revision) -> Room | None:
         """Room for groups of this revision; None where it cannot be told."""

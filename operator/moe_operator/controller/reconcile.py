@@ -44,6 +44,7 @@ from moe_operator.controller.sharing import Sharing
 from moe_operator.controller.status_writer import StatusWriter
 from moe_operator.controller.store import Key, Store
 from moe_operator.controller.weights import WeightsKeeper
+from moe_operator.controller.width_keeper import WidthKeeper
 from moe_operator.planner.plan import Plan, Refusal
 from moe_operator.telemetry.accelerator_faults import AcceleratorFault
 from moe_operator.telemetry.engine import EngineClient
@@ -104,6 +105,7 @@ class Reconciler:
         self._scaler = Scaler(learning_anew)
         self._sharing = Sharing(store, census, placing, config, enqueue)
         self._planning = Planning(client, config, census, placing, clock)
+        self._width = WidthKeeper(self._planning)
         self._weights = WeightsKeeper(client, store, config, clock)
         self._chooser = RevisionChooser(self._planning, domains, leader_worker_set, provisions)
         self._observer = GroupObserver(
@@ -204,6 +206,7 @@ class Reconciler:
         self._scaler.forget(key)
         self._sharing.forget(key)
         self._planning.forget(key)
+        self._width.forget(key)
         self._weights.forget(key)
         self._losses.forget_losses(*key)
 
@@ -217,6 +220,7 @@ class Reconciler:
         scale = held(state.deployment)
         if state.readable:
             scale = self._scaler.scale(state.deployment, look.load, state.now)
+            scale = await self._width.look(state, look, scale)
         if state.effective is not None:
             state.weights = await self._weights.look(
                 state.deployment, state.effective, scale.desired, scale.minimum

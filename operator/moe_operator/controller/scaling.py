@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -28,6 +28,7 @@ from moe_operator.autoscaler.floors import floor_of
 from moe_operator.autoscaler.idleness import Activity, Idleness
 from moe_operator.autoscaler.memory import UnusableError
 from moe_operator.autoscaler.reading import Buckets, Reading
+from moe_operator.autoscaler.width_units import WidthUnits, chosen_width, most_groups
 from moe_operator.controller.group_planner import GroupState, GroupView
 from moe_operator.controller.remembering import HAND_OVER, INTERVAL, news, recalled
 from moe_operator.controller.scaling_status import scaling_status
@@ -57,6 +58,8 @@ class GroupRead:
     reading: Reading | None
     idle_step_time: float | None = None
     """Seconds of a step without load, as its plan expects; None: it does not say."""
+    width: int = 0
+    """GPUs of the group; 0: unknown, as its revision is gone."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,16 @@ class Scale:
     """Groups that it is not to go below."""
     standing: int = 0
     """Of `minimum`, those that no schedule or annotation asks for."""
+    numbers: Numbers | None = None
+    """What the decision was made of, where anything was measured."""
     losses: tuple[float, ...] | None = None
     """Requests per second expected to miss the objective with floor, floor + 1 .. desired groups; None: not known."""
     granted: int | None = None
     """Groups that it may have where GPUs are scarce; None: all."""
     surge: bool = True
     """Whether a rollout may make more than these meanwhile."""
+    units: WidthUnits | None = None
+    """Of the width that was chosen, in which groups are counted here; None: that of the plan."""
     given_up: frozenset[str] = frozenset()
     """Groups that go for other deployments, by name; those that drain already do not come back."""
 
@@ -102,7 +109,8 @@ class Advice:
 
     key: Key
     groups: int
-    """Within the limits. While a group gives no current figures never fewer than there are."""
+    """Within the limits, of the width that was chosen: as `status.scaling.desired`, and as `spec.replicas` is taken.
+    While a group gives no current figures, or groups move to another width, never fewer than there are."""
     silent: int
     """Groups that serve and give no current figures."""
     numbers: Numbers | None
@@ -115,8 +123,14 @@ def load_of(
     views: Sequence[GroupView],
     snapshot: Snapshot,
     idle_step_times: Mapping[str, float] = MappingProxyType({}),
+    widths: Mapping[str, int] = MappingProxyType({}),
 ) -> Load:
-    """Sum up the observations of the groups' pods. `idle_step_times`: in seconds, by revision, as planned."""
+    """Sum up the observations of the groups' pods. By revision: `idle_step_times` in seconds, as planned; `widths`:
+    GPUs of a group."""
+
+    def read(state: GroupState) -> dict[str, GroupRead]:
+        return {v.name: _read(v, snapshot, idle_step_times, widths) for v in views if v.state is state}
+
     prompt = output = 0.0
     for group in views:
         seen = [s for p in group.facts.pods if (s := snapshot.pods.get(p.uid))]
@@ -125,10 +139,8 @@ def load_of(
         output += sum(s.output_tokens_per_second for s in current)
     return Load(
         clock=snapshot.taken_at,
-        serving={v.name: _read(v, snapshot, idle_step_times) for v in views if v.state is GroupState.SERVING},
-        draining={
-            v.name: _read(v, snapshot, idle_step_times) for v in views if v.state is GroupState.DRAINING
-        },
+        serving=read(GroupState.SERVING),
+        draining=read(GroupState.DRAINING),
         starting=sum(view.state in _STARTING for view in views),
         throughput=ThroughputStatus(
             prompt_tokens_per_second=round(prompt), output_tokens_per_second=round(output)
@@ -152,7 +164,9 @@ def _activity(view: GroupView, snapshot: Snapshot) -> Activity | None:
     )
 
 
-def _read(view: GroupView, snapshot: Snapshot, idle_step_times: Mapping[str, float]) -> GroupRead:
+def _read(
+    view: GroupView, snapshot: Snapshot, idle_step_times: Mapping[str, float], widths: Mapping[str, int]
+) -> GroupRead:
     pods = [pod.uid for pod in view.facts.pods]
     ranks = view.facts.size * view.facts.ranks_per_pod
     slots = [seen.request_slots for uid in pods if (seen := snapshot.pods.get(uid))]
@@ -162,6 +176,7 @@ def _read(view: GroupView, snapshot: Snapshot, idle_step_times: Mapping[str, flo
         slots=sum(slots) // ranks if slots and all(slots) and len(slots) == len(pods) else 0,
         reading=None if counters is None else _reading(counters),
         idle_step_time=idle_step_times.get(view.facts.revision),
+        width=widths.get(view.facts.revision, 0),
     )
 
 
@@ -178,6 +193,9 @@ def _reading(seen: EngineCounters) -> Reading:
         per_token=Buckets(seen.per_token.bounds, seen.per_token.counts),
         ranks=seen.ranks,
         since=seen.since,
+        prompt_tokens=seen.prompt_tokens,
+        cached_tokens=seen.cached_prompt_tokens,
+        output_tokens=seen.output_tokens,
     )
 
 
@@ -196,11 +214,20 @@ class _Deployment:
     found: frozenset[str] | None = None
     """Groups that served at the first look: nobody knows since when."""
     looked: float | None = None
-    want: tuple[tuple[int, int], Want] | None = None
-    """The number that it goes on from and the floor, and what is wanted."""
+    want: tuple[tuple[int, int, WidthUnits | None], Want] | None = None
+    """The number that it goes on from, the floor and what both are counted in; and what is wanted."""
     idleness: Idleness = field(default_factory=Idleness)
     held: bool = False
     """Whether something but requests kept a group at the last look."""
+
+    @property
+    def width(self) -> int:
+        """GPUs of the groups that the autoscaler counts in; 0: unknown."""
+        return self.autoscaler.profile.gpus
+
+    def counts_in_others(self, units: WidthUnits | None) -> bool:
+        """Whether these are not the groups that decisions are about."""
+        return units is not None and self.width not in (0, units.gpus)
 
     def born(self, group: str) -> float | None:
         """When it began to serve, where that was seen."""
@@ -225,13 +252,17 @@ class Scaler:
     def scale(self, deployment: ModelDeployment, load: Load, now: float) -> Scale:
         """Decide. `now`: seconds since the epoch."""
         kept, old = self._of(deployment, load, now), deployment.status.scaling
-        inputs, ignored = _inputs(deployment, load, kept, now)
+        units = WidthUnits.of(chosen_width(deployment.spec, old))
+        moving = units is not None and any(group.width != units.gpus for group in load.serving.values())
+        inputs, ignored = _inputs(deployment, load, kept, now, moving=moving)
         floor, ceiling = limits(inputs)
         number, auto = base(inputs), inputs.mode is ScalingMode.AUTO
         decides = floor < ceiling and not rests(inputs)
         # Whoever else decides has its own pace.
         at_once = AT_ONCE if auto else number
-        want = self._want(kept, load, number, floor, at_once) if decides else Want(number, None)
+        want = self._want(kept, load, number, floor, at_once, units) if decides else Want(number, None)
+        if moving and want.groups < number:
+            want = replace(want, groups=number)  # none goes while others are made in their place
         decision = decide(inputs, want)
         numbers = decision.numbers
         minimum, standing = _to_serve(inputs, decision, was_at_zero(deployment))
@@ -255,7 +286,9 @@ class Scaler:
             _again(inputs, decision, again, now),
             floor=min(floor, decision.desired),
             standing=standing,
-            losses=_losses(decision, floor),
+            numbers=numbers,
+            units=units,
+            losses=None if moving or kept.counts_in_others(units) else _losses(decision, floor),
         )
 
     def advice(self, clock: float) -> Iterator[Advice]:
@@ -283,16 +316,44 @@ class Scaler:
         kept.checked = clock
         return _news(deployment, kept, clock, now)
 
-    def _want(self, kept: _Deployment, load: Load, number: int, floor: int, at_once: int) -> Want:
+    def _want(
+        self,
+        kept: _Deployment,
+        load: Load,
+        number: int,
+        floor: int,
+        at_once: int,
+        units: WidthUnits | None,
+    ) -> Want:
+        """Numbers and the answer are in groups of the wanted width; the autoscaler counts in those that it has learned
+        of, until the last of them has gone."""
         autoscaler = kept.autoscaler
-        for name, group in (*load.serving.items(), *load.draining.items()):
+        everyone = {**load.serving, **load.draining}
+        for name, group in everyone.items():
             if group.reading is not None:
-                autoscaler.read(name, group.reading, born=kept.born(name))
+                autoscaler.read(name, group.reading, born=kept.born(name), slots=group.slots)
         if kept.looked is None or load.clock - kept.looked >= TICK or load.clock < kept.looked:
             kept.looked, kept.want = load.clock, None
-            autoscaler.look(load.clock, {name: kept.seen.get(name) for name in load.serving}, load.draining)
-        if kept.want is None or kept.want[0] != (number, floor):
-            kept.want = ((number, floor), autoscaler.want(load.clock, number, floor, UNBOUNDED, at_once))
+            worth: dict[Hashable, float] = {}
+            if units is not None:
+                whole = units.worth(kept.width)
+                worth = {
+                    name: float(units.worth(group.width) / whole)
+                    for name, group in everyone.items()
+                    if group.width != kept.width
+                }
+            serving: dict[Hashable, float | None] = {name: kept.seen.get(name) for name in load.serving}
+            autoscaler.look(load.clock, serving, load.draining, worth)
+        of = number, floor, units
+        if kept.want is None or kept.want[0] != of:
+            if units is None or not kept.counts_in_others(units):
+                want = autoscaler.want(load.clock, number, floor, UNBOUNDED, at_once)
+            else:
+                there, least, paces = (units.in_groups_of(kept.width, n) for n in (number, floor, at_once))
+                want = autoscaler.want(load.clock, there, least, UNBOUNDED, paces)
+                asked = number if want.groups == there else units.from_groups_of(kept.width, want.groups)
+                want = replace(want, groups=asked)
+            kept.want = (of, want)
         return kept.want[1]
 
     def _of(self, deployment: ModelDeployment, load: Load, now: float) -> _Deployment:
@@ -348,10 +409,11 @@ def _news(
 
 
 def _inputs(
-    deployment: ModelDeployment, load: Load, kept: _Deployment, now: float
+    deployment: ModelDeployment, load: Load, kept: _Deployment, now: float, *, moving: bool
 ) -> tuple[ScalingInputs, str | None]:
-    """What the decision is based on, and what of it cannot be followed."""
+    """What the decision is based on, and what of it cannot be followed. `moving`: groups of another width serve."""
     spec, old = deployment.spec.scaling, deployment.status.scaling
+    chosen = chosen_width(deployment.spec, old)
     wake_until, ignored = _wake_until(deployment.wake_until)
     floor = floor_of(spec.schedules, wake_until, now, kept.autoscaler.lead)
     kept.idleness.look(load.clock, load.activity)
@@ -371,13 +433,14 @@ def _inputs(
         mode=spec.mode,
         replicas=deployment.spec.replicas,
         min_groups=spec.min_groups,
-        max_groups=spec.max_groups,
+        max_groups=most_groups(spec.max_groups, chosen, moving=moving),
         # One that is new comes up before it goes to zero.
         current=old.desired if old else max(spec.min_groups, 1 if idle else 0),
         serving=len(load.serving),
         starting=load.starting,
         floor=floor,
         idle=idle,
+        width=chosen.gpus if chosen is not None and chosen.gpus != chosen.planned else None,
     )
     return inputs, ignored
 
@@ -386,7 +449,8 @@ def held(deployment: ModelDeployment) -> Scale:
     """What was decided last, for a deployment whose spec says nothing."""
     old = deployment.status.scaling
     desired = old.desired if old is not None else deployment.status.groups.desired
-    return Scale(desired, desired, old, None, floor=desired, standing=desired)
+    units = WidthUnits.of(chosen_width(deployment.spec, old))
+    return Scale(desired, desired, old, None, floor=desired, standing=desired, units=units)
 
 
 def was_at_zero(deployment: ModelDeployment) -> bool:
@@ -466,6 +530,7 @@ def _profile(deployment: ModelDeployment, load: Load, before: Profile | None) ->
             ttft=parse_duration(first) if first else TIME_TO_FIRST_TOKEN,
             tpot=parse_duration(later) if later else TIME_PER_OUTPUT_TOKEN,
             idle_step_time=group.idle_step_time,
+            gpus=group.width,
         )
         for group in load.serving.values()
         if group.reading is not None

@@ -37,6 +37,11 @@ def scaling_status(
         figures=figures,
         history=_history(old, decision, figures, now),
         learned=old.learned if old else None,
+        # Of the width something is said elsewhere.
+        recommended_width=old.recommended_width if old else None,
+        width_message=old.width_message if old else None,
+        width_change_time=old.width_change_time if old else None,
+        chosen_width=old.chosen_width if old else None,
     )
 
 
@@ -45,12 +50,37 @@ def _history(
 ) -> list[ScalingChange]:
     if old is None or old.desired == decision.desired:
         return old.history if old else []
+    message = decision.message if figures is None else None
+    return _with_change(old, decision.desired, decision.reason.value, message, figures, now)
+
+
+def converted(old: ScalingStatus, desired: int, reason: str, message: str, now: float) -> ScalingStatus:
+    """The same with a number that is another as groups are of another width; `now`: seconds since the epoch."""
+    if desired == old.desired:
+        return old
+    return old.model_copy(
+        update={
+            "desired": desired,
+            "last_change_time": format_time(now),
+            "history": _with_change(old, desired, reason, message, None, now),
+        }
+    )
+
+
+def _with_change(
+    old: ScalingStatus,
+    desired: int,
+    reason: str,
+    message: str | None,
+    figures: ScalingFigures | None,
+    now: float,
+) -> list[ScalingChange]:
     change = ScalingChange(
         time=format_time(now),
         before=old.desired,
-        after=decision.desired,
-        reason=decision.reason.value,
-        message=decision.message[:256] if figures is None else None,
+        after=desired,
+        reason=reason,
+        message=None if message is None else message[:256],
         figures=figures,
     )
     return [*old.history, change][-CHANGES_KEPT:]

@@ -24,6 +24,7 @@ from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller.census import Census, Present
 from moe_operator.controller.group_planner import GroupState, GroupView
 from moe_operator.controller.kube import LEADER_WORKER_SET, MODEL_DEPLOYMENT, NODE, POD, Obj
+from moe_operator.controller.mixed_widths import measures
 from moe_operator.controller.pass_state import PassState
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.scaling import Scale
@@ -77,6 +78,8 @@ class _Wish:
     """Of its groups, by name, but for those that start."""
     moving: bool
     granted: int
+    surplus: int
+    """Groups that are wanted besides, and are there in wider ones."""
     revision: Revision = field(compare=False)
     work: Mapping[str, int] = field(compare=False)
     """Requests in its groups, by name."""
@@ -156,7 +159,7 @@ class Sharing:
         if waiting is not None:
             due = self._since.get(key, now) + RECLAIM_AFTER - now
             again = due if waiting.reason == WaitingReason.RECLAIM_DUE and due > 0 else _LOOK
-        return _with(scale, share, state, waiting, again)
+        return _with(scale, share, state, waiting, again, wish.surplus)
 
     def note(self, state: PassState, views: Sequence[GroupView]) -> None:
         """What a deployment has after it was acted on: groups that were made speak for themselves."""
@@ -180,6 +183,10 @@ class Sharing:
         known = self._shares.get(deployment.key)
         granted = known.granted if known is not None else _granted(old)
         waits = old.waiting if old is not None else None
+        # Groups of another width that count for several are several that need not be there.
+        surplus = measures(scale.units, scale.desired, scale.floor, revision, state.kept, views).surplus(
+            views
+        )
         since = self._since.get(deployment.key) or parse_time(waits.since if waits else None) or state.now
         return _Wish(
             revision=revision,
@@ -187,7 +194,8 @@ class Sharing:
             nodes=_asked(revision, need),
             priority=self._priority(deployment),
             floor=min(scale.floor, scale.desired),
-            wanted=min(scale.desired, _most(state, live)),
+            wanted=min(max(0, scale.desired - max(0, surplus)), _most(state, live)),
+            surplus=max(0, surplus),
             phases=_phases(views),
             moving=any(view.facts.revision != revision.name or view.facts.leaving for view in views),
             granted=granted,
@@ -234,7 +242,7 @@ class Sharing:
         if kept >= wish.wanted:
             return _with(scale, None, state, None)
         old = state.deployment.status.scaling
-        return _with(scale, Share(kept), state, old.waiting if old else None, _AGAIN)
+        return _with(scale, Share(kept), state, old.waiting if old else None, _AGAIN, wish.surplus)
 
     # --- passes -----------------------------------------------------------------------------------
 
@@ -428,12 +436,15 @@ def _with(
     state: PassState,
     waiting: WaitingStatus | None,
     recheck: float | None = None,
+    surplus: int = 0,
 ) -> Scale:
     """The decision with what came of it; None: all that it wants."""
-    granted = scale.desired if share is None or _stopped(state) else min(share.granted, scale.desired)
+    granted = scale.desired
+    if share is not None and not _stopped(state):
+        granted = min(share.granted + surplus, scale.desired)
     given_up = frozenset((*share.given_up, *share.gone)) if share is not None else frozenset[str]()
     if share is not None and share.given_up:
-        granted = min(granted, share.granted)
+        granted = min(granted, share.granted + surplus)
     fewer = granted < scale.desired
     status = scale.status
     if status is not None:

@@ -22,6 +22,7 @@ from moe_operator.controller.pass_state import Decision, PassState
 from moe_operator.controller.scaling_status import figures_moved
 from moe_operator.controller.status import FIGURE_INTERVAL, fold
 from moe_operator.controller.store import Key, Store
+from moe_operator.controller.width_news import width_news
 from moe_operator.telemetry.observation import Snapshot
 
 #: Decisions of which an Event tells: the others show in the Events of groups.
@@ -62,13 +63,15 @@ class StatusWriter:
         # The version that was written to was this very object's: it is there.
         state.parent_seen = state.parent_seen or not fresh["metadata"].get("deletionTimestamp")
         before, after = deployment.status.scaling, status.scaling
-        if before and after and before.desired != after.desired:
-            note = f"{before.desired} → {after.desired} groups: {after.message}"
+        if before and after and (text := _changed(before, after)) is not None:
+            note = f"{before.desired} → {after.desired} groups: {text}"
             await self._events.emit(deployment, "Normal", after.reason, "Scale", note)
         for condition in status.conditions:
             if condition.type == reasons.STALLED and not _said(condition, deployment.status.conditions):
                 await self._events.emit(deployment, "Warning", condition.reason, "Plan", condition.message)
         await self._tell_of_scaling(deployment, status.scaling)
+        for type_, reason, note in width_news(before, after):
+            await self._events.emit(deployment, type_, reason, "Scale", note)
         state.deployment = replace(deployment, status=status)
 
     async def _tell_of_scaling(self, deployment: ModelDeployment, scaling: ScalingStatus | None) -> None:
@@ -137,6 +140,16 @@ class StatusWriter:
 
 def _figures(status: ModelDeploymentStatus) -> tuple[ThroughputStatus, ScalingFigures | None]:
     return status.throughput, status.scaling.figures if status.scaling else None
+
+
+def _changed(before: ScalingStatus, after: ScalingStatus) -> str | None:
+    """Why the number changed; None where it did not. A choice of width has an Event of its own."""
+    if before.desired == after.desired:
+        return None
+    if before.chosen_width == after.chosen_width:
+        return after.message
+    gone = after.chosen_width is None and after.history
+    return after.history[-1].message if gone else None
 
 
 def _said(condition: Condition, before: list[Condition]) -> bool:

@@ -3,12 +3,12 @@
 What a group holds (ranks, requests, tokens of a step and of the KV cache) is the plan's own in both cases.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from moe_operator.planner.plan import Plan, Sizing
-from moe_operator.planner.roofline import MEMORY_EFFICIENCY, Step, prefill_rate
 from moe_operator.planner.sizing import Sized
+from moe_operator.planner.step_times import step_times
 from moe_operator.planner.wants import Wants
 from moe_operator.simulator.engine_model import BLOCK, EngineModel, engines
 
@@ -36,7 +36,7 @@ def planned_engine(plan: Plan, sized: Sized, wants: Wants) -> PlannedEngine:
                 True,
                 f"step times of {engine.name}: {engine.source.partition(';')[0]}",
             )
-    times = _roofline(sized, wants)
+    times = asdict(step_times(sized, wants))
     note = "; drafted tokens are not simulated" if plan.sizing.speculative_tokens else ""
     return PlannedEngine(
         EngineModel(name="planned", source="the planner's roofline", **held, **times),
@@ -66,28 +66,3 @@ def _measured_for(engine: EngineModel, plan: Plan, sizing: Sizing) -> bool:
         and (engine.accelerator, engine.precision) == (plan.accelerator, sizing.precision)
         and (engine.ranks, engine.gpus) == (plan.data, plan.width)
     )
-
-
-def _roofline(sized: Sized, wants: Wants) -> dict[str, float]:
-    """Coefficients with which a step takes what `planner.roofline` says: without requests but for its launches and
-    weights, and at the plan's own working point. Between the two its larger of reading and computing becomes a line."""
-    architecture, load = sized.model.architecture, sized.load
-    experts = architecture.experts
-    memory = load.speeds.memory * MEMORY_EFFICIENCY
-    step = Step(architecture, load)
-    count = sized.throughput.sequences_per_rank
-    reading = load.routed_bytes / memory
-    share = min(1.0, experts.active / experts.count) if experts is not None else 1.0
-    kv = load.kv_bytes_per_sequence / load.context / memory
-    # What remains of a step without requests: launches, and the weights that every token passes.
-    base = step.seconds(0)
-    touched = 1 - (1 - share) ** (count * load.data)
-    rest = step.seconds(count) - base - reading * touched - kv * load.context * count
-    return {
-        "base": base,
-        "experts": reading,
-        "expert_share": share,
-        "decode": max(0.0, rest / count),
-        "prefill": 1 / (prefill_rate(architecture, load, wants.input_tokens) * load.tensor),
-        "kv": kv,
-    }
