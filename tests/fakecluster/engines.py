@@ -77,6 +77,9 @@ class EngineSettings:
     requests: int = 0
     """Requests that every endpoint is kept busy with."""
     tokens_per_second: float = 400.0
+    step_seconds: float = 0.02
+    """Between two tokens of a request, however many there are. Well above what a plan expects of a step without load,
+    groups count as loaded whatever is asked of them."""
     canary_failure: str | None = None
     """With this message every canary fails."""
 

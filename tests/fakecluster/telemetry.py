@@ -15,8 +15,8 @@ from moe_operator.telemetry.own_requests import OwnRequests
 
 #: Seconds that a scrape takes, and until one of a machine that does not answer is given up.
 _ANSWER, _TIMEOUT = 0.01, 2.0
-#: Seconds to the first token and between tokens.
-_FIRST_TOKEN, _PER_TOKEN = 0.2, 0.02
+#: Seconds to the first token.
+_FIRST_TOKEN = 0.2
 
 
 class MemoryCollector(Collector):
@@ -44,12 +44,12 @@ class MemoryCollector(Collector):
             return None
         self._engines.count(engine)
         if path == "/metrics":
-            return _page(engine)
+            return _page(engine, self._engines.settings.step_seconds)
         draining = {"since": 0.0, "reason": ""} if engine.draining else None
         return json.dumps({"in_flight": engine.running + engine.canaries, "draining": draining}).encode()
 
 
-def _page(engine: Engine) -> bytes:
+def _page(engine: Engine, step: float) -> bytes:
     """The lines of vLLM's metrics page that matter, all ranks of the pod as one. Requests of others have 100 tokens."""
     ended = int(engine.tokens / 100)
     running = engine.running + engine.canaries
@@ -61,11 +61,11 @@ def _page(engine: Engine) -> bytes:
         prompt_tokens=int(2 * engine.tokens) + 2 * engine.canary_tokens,
         output_tokens=int(engine.tokens) + engine.canary_tokens,
         finished=ended + engine.canary_tokens,
-        inter_token_sum=_PER_TOKEN * 99 * ended,
+        inter_token_sum=step * 99 * ended,
         inter_token_count=99 * ended,
         first_token=_entered(_FIRST_TOKEN, ended + engine.canary_tokens),
         # A canary has one token, of which vLLM says 0.
-        per_token=merged_histograms([_entered(_PER_TOKEN, ended), _entered(0.0, engine.canary_tokens)]),
+        per_token=merged_histograms([_entered(step, ended), _entered(0.0, engine.canary_tokens)]),
     )
     return page({0: told})
 

@@ -12,6 +12,7 @@ import pytest
 from fakecluster.engines import EngineSettings
 from fakecluster.harness import NAMESPACE, Harness, Witness, manifest, play
 from moe_operator.api import names, reasons
+from moe_operator.api.times import format_time
 from moe_operator.autoscaler import width
 from moe_operator.controller import width_keeper
 from moe_operator.controller.kube import CONTROLLER_REVISION, EVENT, NODE, POD, Obj
@@ -22,6 +23,8 @@ from moe_operator.planner.widths import Width
 MODEL = {"name": "openai/gpt-oss-120b"}
 #: Requests at every endpoint: as good as none.
 CALM = 2
+#: Seconds of a step, about what the plan expects of one without load.
+STEP = 0.007
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +64,22 @@ def _busy(h: Harness, requests: int) -> None:
         engine.running = requests
 
 
+async def _rests(h: Harness) -> None:
+    """For minutes nothing is written but, once, what was learned."""
+
+    def status() -> dict[str, Any]:
+        seen = h.status()
+        return {
+            **seen,
+            "scaling": {k: v for k, v in seen["scaling"].items() if k not in ("learned", "figures")},
+        }
+
+    before, said = h.writes, status()
+    await h.rest(480)
+    assert h.writes - before <= 1, h.written(before)
+    assert status() == said
+
+
 def _told(h: Harness, *wanted: str) -> list[tuple[str, str]]:
     events = h.world.server.list(EVENT, NAMESPACE)
     return [(e["reason"], e["note"]) for e in events if e["reason"] in wanted]
@@ -80,9 +99,7 @@ def test_a_recommendation_is_a_status_and_one_event() -> None:
         assert (
             "groups of 1 GPUs would take 48 GPU-hours a day and groups of 4 take 192" in said["widthMessage"]
         )
-        before = h.writes
-        await h.rest(480)
-        assert h.writes == before, h.written(before)
+        await _rests(h)
         assert {group["metadata"]["uid"] for group in h.groups()} == uids
         events = _told(h, reasons.WIDTH_RECOMMENDED)
         assert len(events) == 1
@@ -93,7 +110,7 @@ def test_a_recommendation_is_a_status_and_one_event() -> None:
         assert _scaling(h)["recommendedWidth"] == 1
         assert len(_told(h, reasons.WIDTH_RECOMMENDED)) == 1
 
-    play(scenario, settings=EngineSettings(requests=CALM))
+    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +128,7 @@ def test_nothing_is_said_where_the_width_is_given(policy: str, hardware: dict[st
         assert _widths(h) == [4, 4]
         assert not {"recommendedWidth", "widthMessage", "chosenWidth"} & _scaling(h).keys()
 
-    play(scenario, settings=EngineSettings(requests=CALM))
+    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
 
 
 def test_auto_moves_group_by_group_and_comes_to_rest() -> None:
@@ -136,9 +153,7 @@ def test_auto_moves_group_by_group_and_comes_to_rest() -> None:
         assert "recommendedWidth" not in status["scaling"]
         assert h.condition(reasons.READY)["status"] == "True"  # type: ignore[index]
         assert [reason for reason, _ in _told(h, reasons.WIDTH_CHOSEN)] == [reasons.WIDTH_CHOSEN]
-        before = h.writes
-        await h.rest(480)
-        assert h.writes == before, h.written(before)
+        await _rests(h)
         # The same manifest again changes nothing: not what was chosen, and not a group.
         uids = {group["metadata"]["uid"] for group in h.groups()}
         h.apply(_manifest("Auto"))
@@ -158,7 +173,7 @@ def test_auto_moves_group_by_group_and_comes_to_rest() -> None:
         await h.until(lambda: set(_widths(h)) == {4} and h.ready(), 1800, "groups of four GPUs")
         assert "chosenWidth" not in _scaling(h)
 
-    play(scenario, settings=EngineSettings(requests=CALM))
+    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
 
 
 @pytest.mark.parametrize("after", [0.1, 20.0, 60.0])
@@ -178,19 +193,23 @@ def test_an_operator_that_ends_in_the_middle_is_gone_on_from(after: float) -> No
         assert _scaling(h)["chosenWidth"]["gpus"] == 1
         assert len(h.world.server.list(CONTROLLER_REVISION, NAMESPACE, f"{names.LABEL_DEPLOYMENT}=tiny")) >= 2
 
-    play(scenario, settings=EngineSettings(requests=CALM))
+    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
 
 
-def test_narrow_groups_become_fewer_wide_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lost: half of what serves, if two wide groups that are wanted were taken for two of those that there are."""
+def _wide_is_worth_six(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose groups of eight take six times what those of four do."""
     estimate = Width.capacity
 
     def capacity(one: Width, mix: RequestMix, seconds: float) -> GroupCapacity:
-        """Of a model whose groups of eight take six times what those of four do."""
         found = estimate(one, mix, seconds)
         return replace(found, requests_per_second={4: 10.0, 8: 60.0}.get(one.gpus, 0.01))
 
     monkeypatch.setattr(Width, "capacity", capacity)
+
+
+def test_narrow_groups_become_fewer_wide_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost: half of what serves, if two wide groups that are wanted were taken for two of those that there are."""
+    _wide_is_worth_six(monkeypatch)
 
     async def scenario(h: Harness) -> None:
         h.apply(_manifest("Auto", scaling={"minGroups": 1, "maxGroups": 6}))
@@ -214,7 +233,46 @@ def test_narrow_groups_become_fewer_wide_ones(monkeypatch: pytest.MonkeyPatch) -
         assert min(least) >= 6
         assert max(most) <= 24 + 8, "one group at a time"
 
-    play(scenario, settings=EngineSettings(requests=CALM))
+    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
+
+
+def test_a_schedule_s_groups_are_had_of_no_width_of_which_there_are_too_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Lost: the evening's groups, which count as groups whatever their width: the GPUs are those of three wide ones."""
+    _wide_is_worth_six(monkeypatch)
+    evening = {"name": "evening", "from": "20:00", "to": "23:00", "minGroups": 4}
+
+    async def scenario(h: Harness) -> None:
+        h.apply(_manifest("Auto", scaling={"minGroups": 1, "maxGroups": 6, "schedules": [evening]}))
+        _busy(h, 80)
+        await h.serve(6, within=1800)
+        await h.rest(1200)
+        assert not {"recommendedWidth", "chosenWidth"} & _scaling(h).keys()
+        assert set(_widths(h)) == {4}
+
+    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
+
+
+def test_a_chosen_width_outlives_zero() -> None:
+    """Lost: the choice, each time that nobody asks for anything; or the way to zero, by groups that are to move."""
+
+    async def scenario(h: Harness) -> None:
+        h.apply(_manifest("Auto", scaling={"minGroups": 0, "scaleToZeroAfter": "10m"}))
+        await h.serve(1)
+        await h.until(lambda: _widths(h) == [1] and h.ready(), 3600, "a group of one GPU")
+        chosen = _scaling(h)["chosenWidth"]
+        _busy(h, 0)
+        await h.until(lambda: not h.groups(), 1200, "none")
+        await h.settle()
+        assert _scaling(h)["chosenWidth"] == chosen
+        assert [c["after"] for c in _scaling(h)["history"]][-1] == 0
+        h.wake(format_time(h.world.clock() + 1200))
+        await h.serve(1)
+        assert _widths(h) == [1]
+        assert _scaling(h)["chosenWidth"] == chosen
+
+    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
 
 
 def test_a_width_whose_groups_do_not_come_up_is_given_up() -> None:
@@ -239,7 +297,7 @@ def test_a_width_whose_groups_do_not_come_up_is_given_up() -> None:
         await h.rest(600)
         assert 1 not in _widths(h)
 
-    play(scenario, settings=EngineSettings(requests=CALM))
+    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
 
 
 def test_a_recommendation_waits_for_room() -> None:
@@ -257,7 +315,7 @@ def test_a_recommendation_waits_for_room() -> None:
             h.world.server.delete(POD, "research", pod["metadata"]["name"], "research")
         await h.until(lambda: _widths(h) == [1, 1] and h.ready(), 2400, "groups of one GPU")
 
-    play(scenario, settings=EngineSettings(requests=CALM), nodes=2)
+    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP), nodes=2)
 
 
 def _fill(h: Harness) -> None:

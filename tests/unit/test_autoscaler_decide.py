@@ -173,6 +173,13 @@ def test_the_ceiling_is_named_where_it_is_in_the_way() -> None:
     assert decision.message.endswith("but maxGroups is 4")
 
 
+@pytest.mark.parametrize("current", [2, 4])
+def test_where_the_width_was_chosen_the_ceiling_is_told_in_it(current: int) -> None:
+    """The number is not the one in the spec then."""
+    decision = decide(_inputs(current=current, width=16), _want(6))
+    assert decision.message.endswith("but maxGroups leaves 4 of 16 GPUs")
+
+
 def test_nothing_is_measured_before_a_group_serves() -> None:
     decision = decide(_inputs(serving=0), Want(2, None))
     assert (decision.desired, decision.reason) == (2, ScalingReason.NO_GROUP_SERVES)

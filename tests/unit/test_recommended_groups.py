@@ -8,10 +8,10 @@ import pytest
 
 from factories.deployments import model_deployment
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.api.status import ScalingStatus
+from moe_operator.api.status import ChosenWidthStatus, LearnedStatus, ScalingStatus
 from moe_operator.autoscaler.auto import TICK
 from moe_operator.autoscaler.reading import Reading
-from moe_operator.controller.scaling import Advice, GroupRead, Load, Scale, Scaler
+from moe_operator.controller.scaling import Advice, GroupRead, Load, Scale, Scaler, held
 from moe_operator.runtime.metrics import SCALING_FIGURES
 from moe_operator.runtime.reporting import scaling
 
@@ -25,7 +25,7 @@ def _deployment(mode: str = "External", **fields: Any) -> ModelDeployment:
     return replace(made, spec=made.spec.model_copy(update=fields))
 
 
-def _load(clock: float, share: float | None, groups: int = 1) -> Load:
+def _load(clock: float, share: float | None, groups: int = 1, width: int = 0) -> Load:
     """`share` of the KV cache and slots in use in each group; None: no current figures."""
     reading = None
     if share is not None:
@@ -38,7 +38,7 @@ def _load(clock: float, share: float | None, groups: int = 1) -> Load:
             gaps=clock * share * 100,
             gap_seconds=clock * share * 2,
         )
-    read = GroupRead(ranks=1, slots=SLOTS, reading=reading)
+    read = GroupRead(ranks=1, slots=SLOTS, reading=reading, width=width)
     return Load(clock, {f"g{at}": read for at in range(groups)}, {}, 0, _deployment().status.throughput)
 
 
@@ -49,11 +49,12 @@ def _run(
     begin: float,
     end: float,
     groups: int = 1,
+    width: int = 0,
 ) -> Scale:
     scale = None
     clock = begin
     while clock < end:
-        scale = scaler.scale(deployment, _load(clock, share, groups), clock)
+        scale = scaler.scale(deployment, _load(clock, share, groups, width), clock)
         clock += 5
     assert scale is not None
     return scale
@@ -125,6 +126,64 @@ def test_the_window_of_the_spec_holds_from_the_next_look_on_and_nothing_learned_
 
 def _status(desired: int) -> ScalingStatus:
     return ScalingStatus(desired=desired, reason="WithinObjective", message="")
+
+
+# --- Groups of another width ---------------------------------------------------------------------
+
+
+def _narrow(mode: str, desired: int, learned: LearnedStatus | None = None, **fields: Any) -> ModelDeployment:
+    """Groups of 8 GPUs go for twice as many of 4, as wide as the operator chose."""
+    chosen = ChosenWidthStatus(
+        gpus=4,
+        planned=8,
+        before=8,
+        percent=50,
+        groups=6,
+        groups_before=3,
+        since="2026-11-30T12:00:00Z",
+    )
+    made = _deployment(mode, **fields)
+    scaling = _status(desired).model_copy(update={"chosen_width": chosen, "learned": learned})
+    return replace(made, status=made.status.model_copy(update={"scaling": scaling}))
+
+
+@pytest.mark.parametrize("mode", ["External", "Auto"])
+def test_the_recommendation_is_of_the_width_that_was_chosen(mode: str) -> None:
+    """As `spec.replicas` is taken; and the GPUs of six groups of the plan's own are those of twelve."""
+    scaler = Scaler()
+    _run(scaler, _narrow(mode, 6, replicas=6), 0.97, 1000, 1300, groups=6, width=4)
+    assert 6 < _advice(scaler, 1300).groups <= 12
+
+
+@pytest.mark.parametrize("mode", ["External", "Auto"])
+def test_while_groups_move_it_is_so_too_and_does_not_fall(mode: str) -> None:
+    """Three wide ones serve yet, for the six that are wanted."""
+    scaler, deployment = Scaler(), _narrow(mode, 6, replicas=6)
+    scale = _run(scaler, deployment, 0.0, 1000, 2000, groups=3, width=8)
+    assert scale.desired == _advice(scaler, 2000).groups == 6
+    assert scale.losses is None, "of groups of another width"
+    _run(scaler, deployment, 0.97, 2000, 2300, groups=3, width=8)
+    assert 6 < _advice(scaler, 2300).groups <= 12
+
+
+def test_what_was_learned_of_another_width_is_not_recalled() -> None:
+    """Its loads are another group's, though ranks and slots may be alike."""
+    scaler, learned = Scaler(), None
+    for clock in range(1000, 2000, 5):
+        scale = _run(scaler, _narrow("Auto", 2), 0.5, clock, clock + 5, groups=2, width=4)
+        learned = learned or (scale.status.learned if scale.status else None)
+    assert learned is not None
+    for width, why in ((4, []), (8, ["OtherGroups"])):
+        told: list[str] = []
+        _run(Scaler(told.append), _narrow("Auto", 2, learned), 0.5, 5000, 5060, groups=2, width=width)
+        assert told == why
+
+
+def test_a_spec_that_cannot_be_read_leaves_groups_that_move_as_they_are() -> None:
+    """Else six narrow ones that are wanted would be six wide ones."""
+    units = held(_narrow("Auto", 6)).units
+    assert units is not None
+    assert units.stand_for(8, 6) == 3
 
 
 def test_every_figure_is_a_series_of_its_deployment() -> None:
