@@ -55,6 +55,19 @@ def merged(base: Spec, patch: Spec) -> Spec:
     return result
 
 
+def _schedule(begins: str = "07:30", ends: str = "19:00", **changes: Any) -> Spec:
+    made = {
+        "name": "office",
+        "days": ["Monday", "Friday"],
+        "from": begins,
+        "to": ends,
+        "timeZone": "Europe/Berlin",
+        "minGroups": 2,
+        **changes,
+    }
+    return {key: value for key, value in made.items() if value is not ABSENT}
+
+
 def _args(**flags: str) -> Spec:
     return {"engine": {"args": {flag.replace("_", "-"): value for flag, value in flags.items()}}}
 
@@ -160,6 +173,20 @@ ACCEPTED: tuple[Case, ...] = (
     Case("a path as a name", {"model": {"name": "/models/mine", "servedName": "mine"}}),
     Case("no groups", {"scaling": {"mode": "External", "minGroups": 0}, "replicas": 0}),
     Case("advisory", {"scaling": {"mode": "Advisory", "maxGroups": 4}, "replicas": 3}),
+    Case("to zero when idle", {"scaling": {"minGroups": 0, "maxGroups": 2, "scaleToZeroAfter": "30m"}}),
+    Case("advice to go to zero", {"scaling": {"mode": "Advisory", "minGroups": 0, "scaleToZeroAfter": "1m"}}),
+    Case("office hours", {"scaling": {"minGroups": 1, "maxGroups": 2, "schedules": [_schedule()]}}),
+    Case(
+        "a night in every week",
+        {
+            "scaling": {
+                "schedules": [
+                    _schedule(days=ABSENT, begins="22:00", ends="06:00"),
+                    _schedule(name="b", timeZone=ABSENT),
+                ]
+            }
+        },
+    ),
     Case("a window for fewer groups", {"scaling": {"maxGroups": 4, "scaleDown": {"window": "10m"}}}),
     Case("fewer groups at once", {"scaling": {"maxGroups": 4, "scaleDown": {"window": "0s"}}}),
     Case("maximum equals minimum", {"scaling": {"minGroups": 2, "maxGroups": 2}}),
@@ -317,6 +344,20 @@ REFUSED: tuple[Case, ...] = (
          "parallelism.data must divide"),
     Case("limits the wrong way round", {"scaling": {"minGroups": 3, "maxGroups": 2}}, "raise maxGroups too"),
     Case("maximum below the default minimum", {"scaling": {"maxGroups": 0}}, "raise maxGroups too"),
+    Case("to zero with a minimum", {"scaling": {"minGroups": 1, "scaleToZeroAfter": "30m"}}, "needs minGroups: 0"),
+    Case("to zero in the default limits", {"scaling": {"scaleToZeroAfter": "30m"}}, "needs minGroups: 0"),
+    Case("to zero while others decide", {"scaling": {"mode": "External", "minGroups": 0, "scaleToZeroAfter": "30m"}},
+         "and mode: Auto"),
+    Case("to zero at once", {"scaling": {"minGroups": 0, "scaleToZeroAfter": "0s"}}, "between 1m and 168h"),
+    Case("a time that no clock shows", {"scaling": {"schedules": [_schedule(begins="24:00")]}}, "from"),
+    Case("a time without its zero", {"scaling": {"schedules": [_schedule(begins="7:30")]}}, "from"),
+    Case("no such day", {"scaling": {"schedules": [_schedule(days=["Mon"])]}}, "days"),
+    Case("no day", {"scaling": {"schedules": [_schedule(days=[])]}}, "days"),
+    Case("a schedule for no group", {"scaling": {"schedules": [_schedule(minGroups=0)]}}, "minGroups"),
+    Case("a zone with a blank", {"scaling": {"schedules": [_schedule(timeZone="Europe/New York")]}}, "timeZone"),
+    Case("a zone that is a path", {"scaling": {"schedules": [_schedule(timeZone="../etc/localtime")]}}, "timeZone"),
+    Case("a schedule twice", {"scaling": {"schedules": [_schedule(), _schedule()]}}, "Duplicate value",
+         server_only=True),
     Case("no place for weights", {"weights": {"cache": {}}}, "exactly one of claim, storageClassName"),
     Case("two places for weights", {"weights": {"cache": {"claim": "a", "hostPath": "/b"}}}, "exactly one of claim"),
     Case("class without a size", {"weights": {"cache": {"storageClassName": "nfs"}}}, "size goes with"),

@@ -96,6 +96,8 @@ class ApiServer:
         """Kinds that are not served (a CRD is not installed)."""
         self._stored: dict[Kind, dict[tuple[str, str], _Stored]] = {}
         self._uids = 0
+        self.validates = True
+        """Whether it knows the ModelDeployment's schema, and not that of another version."""
 
     # --- reads ------------------------------------------------------------------------------------
 
@@ -304,7 +306,7 @@ class ApiServer:
         return int(obj["spec"].get("terminationGracePeriodSeconds", 30))
 
     def _validated(self, kind: Kind, obj: Obj) -> Obj:
-        if kind != MODEL_DEPLOYMENT:
+        if kind != MODEL_DEPLOYMENT or not self.validates:
             return obj
         try:
             spec = ModelDeploymentSpec.model_validate(obj.get("spec") or {}).wire()

@@ -140,6 +140,13 @@ class Harness:
         """`kubectl patch`: null removes."""
         return self.world.server.patch(MODEL_DEPLOYMENT, NAMESPACE, name, {"spec": spec}, USER)
 
+    def wake(self, until: str | None, name: str = NAME) -> Obj:
+        """`kubectl annotate`: the time as it is written; None removes it."""
+        annotations = {names.ANNOTATION_WAKE_UNTIL: until}
+        return self.world.server.patch(
+            MODEL_DEPLOYMENT, NAMESPACE, name, {"metadata": {"annotations": annotations}}, USER
+        )
+
     def delete(self, name: str = NAME) -> None:
         """`kubectl delete`."""
         self.world.server.delete(MODEL_DEPLOYMENT, NAMESPACE, name, USER)
@@ -283,9 +290,15 @@ _OWN = {
 }
 
 
+#: Decisions that change nothing: which of them it is hangs on what was learned, which a restart forgets.
+_HELD = {"NoGroupServes", "Observing", "WithinObjective"}
+
+
 def _normal(value: Any) -> Any:
     if isinstance(value, dict):
         out: dict[str, Any] = {}
+        if value.get("reason") in _HELD:
+            value = {**value, "reason": "held", "message": ""}
         for key, inner in value.items():
             if key in _TIMES or key in _OWN:
                 continue

@@ -122,6 +122,7 @@ class Invariants:
                 if scaling["mode"] != "Auto"
                 else scaling.get("maxGroups", scaling["minGroups"])
             )
+            wanted = max([wanted, *(s["minGroups"] for s in scaling.get("schedules") or [])])
             limits[f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"] = (
                 wanted + spec["rollout"]["maxSurge"]
             )

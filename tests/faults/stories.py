@@ -5,6 +5,7 @@ from fakecluster.engines import EngineSettings
 from fakecluster.harness import NAMESPACE, Harness, manifest
 from fakecluster.objects import labels_of
 from moe_operator.api import names, reasons
+from moe_operator.api.times import format_time
 from moe_operator.controller.kube import LEADER_WORKER_SET, POD
 
 
@@ -160,6 +161,32 @@ async def _replaced_and_resumed(h: Harness) -> None:
     await h.serve(within=900)
 
 
+async def _idle(h: Harness) -> None:
+    h.apply(manifest(scaling={"minGroups": 0, "maxGroups": 2, "scaleToZeroAfter": "10m"}))
+    await h.serve()
+    await h.settle()
+    await h.rest(400)
+
+
+async def _none(h: Harness) -> None:
+    await h.until(lambda: not h.groups() and h.ready(), 1800, "no group is left")
+
+
+async def _at_zero(h: Harness) -> None:
+    await _idle(h)
+    await _none(h)
+    await h.settle()
+
+
+async def _wake(h: Harness) -> None:
+    h.wake(format_time(h.world.clock() + 7200))
+
+
+async def _wake_for_short(h: Harness) -> None:
+    h.wake(format_time(h.world.clock() + 200))
+    await h.serve()
+
+
 STORIES = [
     Story("create", _nothing, _create, _serves_one),
     Story("engine crash", _served, _crash_engine, _serves_one),
@@ -172,4 +199,7 @@ STORIES = [
     Story("node drain", _served, _cordon, _moved, busy),
     Story("a rollout that stops, and back", _lightly, _bad_revision, _stopped_and_back),
     Story("a loss while paused, and on", _served, _paused_edit, _replaced_and_resumed),
+    Story("to zero", _idle, _nothing, _none),
+    Story("from zero", _at_zero, _wake, _serves_one),
+    Story("from zero and back", _at_zero, _wake_for_short, _none),
 ]

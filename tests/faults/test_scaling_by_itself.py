@@ -3,6 +3,7 @@ lets requests wait while GPUs are free."""
 
 from fakecluster.engines import EngineSettings
 from fakecluster.harness import NAMESPACE, Harness, Witness, manifest, play
+from moe_operator.api import reasons
 from moe_operator.controller.kube import EVENT
 
 AUTO = {"mode": "Auto", "minGroups": 1, "maxGroups": 3}
@@ -101,3 +102,25 @@ def test_whoever_follows_the_recommendation_gets_what_auto_would_do() -> None:
         assert not list(h.operator.reconciler.advice())
 
     play(scenario, settings=EngineSettings(requests=CALM))
+
+
+def test_a_spec_that_cannot_be_read_leaves_the_groups_as_they_are() -> None:
+    """Lost: all groups but one, to a value that only another version of the operator knows."""
+
+    async def scenario(h: Harness) -> None:
+        h.apply(manifest(3))
+        await h.serve(3)
+        await h.settle()
+        uids = {group["metadata"]["uid"] for group in h.groups()}
+        h.world.server.validates = False
+        h.edit(scaling={"mode": "Manual"})
+        await h.until(lambda: h.condition(reasons.STALLED), 10)
+        assert "the stored spec cannot be read" in (h.condition(reasons.STALLED) or {})["message"]
+        await h.rest(900)
+        assert {group["metadata"]["uid"] for group in h.groups()} == uids
+        assert len(h.serving()) == 3
+        h.edit(scaling={"mode": "External"})
+        await h.serve(3, within=30)
+        assert {group["metadata"]["uid"] for group in h.groups()} == uids
+
+    play(scenario)

@@ -10,7 +10,8 @@ from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.spec import ScalingMode
 from moe_operator.autoscaler.auto import Numbers, Want
 from moe_operator.autoscaler.capacity import Resource
-from moe_operator.autoscaler.decide import ScalingInputs, base, decide, limits
+from moe_operator.autoscaler.decide import Idle, ScalingInputs, base, decide, floor_text, limits
+from moe_operator.autoscaler.floors import Floor
 from moe_operator.autoscaler.forecast import Forecaster
 from moe_operator.autoscaler.sizing import Sized
 
@@ -174,3 +175,73 @@ def test_the_ceiling_is_named_where_it_is_in_the_way() -> None:
 def test_nothing_is_measured_before_a_group_serves() -> None:
     decision = decide(_inputs(serving=0), Want(2, None))
     assert (decision.desired, decision.reason) == (2, ScalingReason.NO_GROUP_SERVES)
+
+
+# --- Auto: to zero and back ----------------------------------------------------------------------
+
+
+def _idle(quiet: float | None = 1800.0, *, recent: bool = False) -> Idle:
+    return Idle(1800.0, "30m", quiet, recent)
+
+
+WOKEN = Floor(1, 1, ScalingReason.WOKEN, "at least 1 until T (annotation)", 9.0)
+OFFICE = Floor(2, 2, ScalingReason.SCHEDULED, "at least 2 until 19:00 UTC (schedule office)", 9.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "desired", "reason", "words"),
+    [
+        ({"current": 1, "idle": _idle()}, 0, "Idle", "no request came for 30m (scaling.scaleToZeroAfter)"),
+        ({"current": 3, "idle": _idle()}, 0, "Idle", "kubectl moe wake asks for one"),
+        ({"current": 1, "idle": _idle(1799.0)}, 1, "Observing", "1 of 1 groups serve"),
+        ({"current": 1, "idle": _idle(None)}, 1, "Observing", ""),
+        ({"current": 1, "idle": None}, 1, "Observing", ""),
+        ({"current": 1, "idle": _idle(), "min_groups": 1}, 1, "Observing", ""),
+        ({"current": 1, "idle": _idle(), "floor": WOKEN}, 1, "Observing", ""),
+        ({"current": 0, "idle": _idle(None)}, 0, "Idle", "there is none that a request could come to"),
+        ({"current": 0, "idle": _idle(None, recent=True)}, 1, "Woken", "as the last group left the traffic"),
+        ({"current": 0, "idle": _idle(None), "floor": WOKEN}, 1, "Woken", WOKEN.text),
+        ({"current": 0, "idle": _idle(None), "floor": OFFICE}, 2, "Scheduled", OFFICE.text),
+        ({"current": 1, "idle": _idle(), "floor": OFFICE}, 2, "Scheduled", OFFICE.text),
+        ({"current": 1, "floor": OFFICE, "min_groups": 1}, 2, "Scheduled", OFFICE.text),
+        ({"current": 1, "floor": OFFICE, "min_groups": 4}, 4, "LimitsChanged", "outside the limits 4 to 4"),
+        ({"current": 0, "idle": None}, 1, "LimitsChanged", "0 groups are outside the limits 1 to 4"),
+        ({"current": 1, "idle": _idle(), "max_groups": 0}, 0, "LimitsChanged", "outside the limits 0 to 0"),
+        ({"current": 0, "idle": _idle(), "max_groups": 0}, 0, "WithinObjective", "leave 0"),
+        ({"current": 0, "idle": _idle(), "max_groups": 0, "floor": WOKEN}, 0, "WithinObjective", "leave 0"),
+        (
+            {"current": 0, "idle": _idle(), "max_groups": 1, "floor": OFFICE},
+            1,
+            "Scheduled",
+            "but maxGroups is 1",
+        ),
+        ({"current": 0, "idle": _idle(), "max_groups": None, "floor": OFFICE}, 2, "Scheduled", OFFICE.text),
+    ],
+)
+def test_the_last_group_goes_only_when_nothing_asks_for_one(
+    fields: dict[str, Any], desired: int, reason: str, words: str
+) -> None:
+    inputs = _inputs(**{"min_groups": 0, "serving": min(1, fields["current"]), **fields})
+    decision = decide(inputs, Want(base(inputs), None))
+    assert (decision.desired, decision.reason) == (desired, reason)
+    assert words in decision.message
+
+
+def test_advice_goes_to_zero_and_the_groups_stay() -> None:
+    inputs = _inputs(mode=ScalingMode.ADVISORY, replicas=2, min_groups=0, current=2, idle=_idle())
+    decision = decide(inputs, Want(2, None))
+    assert (decision.desired, decision.advised) == (2, 0)
+    assert "Auto would have 0 (Idle: no request came for 30m" in decision.message
+    at_none = replace(inputs, replicas=0, current=0)
+    assert decide(at_none, Want(0, None)).advised == 0
+    awake = replace(inputs, replicas=1, idle=_idle(5.0))
+    assert decide(awake, _want(0)).advised == 1, "never to none by load alone"
+
+
+@pytest.mark.parametrize("mode", [ScalingMode.EXTERNAL, ScalingMode.ADVISORY])
+def test_what_is_scheduled_is_a_limit_to_others_too(mode: ScalingMode) -> None:
+    inputs = _inputs(mode=mode, replicas=0, min_groups=0, floor=OFFICE)
+    decision = decide(inputs, Want(base(inputs), None))
+    assert (decision.desired, decision.reason) == (2, ScalingReason.REPLICAS_LIMITED)
+    assert floor_text(inputs) == OFFICE.text
+    assert floor_text(replace(inputs, min_groups=2)) is None, "the spec asks for as many itself"

@@ -25,6 +25,8 @@ class ModelDeployment:
     generation: int
     spec: ModelDeploymentSpec
     status: ModelDeploymentStatus
+    wake_until: str | None = None
+    """The annotation of that name as it was written; None: absent."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -79,4 +81,5 @@ def parse(obj: Mapping[str, Any]) -> ModelDeployment:
         generation=meta.get("generation", 1),
         spec=spec,
         status=status,
+        wake_until=(meta.get("annotations") or {}).get(names.ANNOTATION_WAKE_UNTIL),
     )

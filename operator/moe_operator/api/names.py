@@ -23,6 +23,9 @@ LABEL_REVISION = f"{GROUP}/revision"
 LABEL_TRAFFIC = f"{GROUP}/traffic"
 TRAFFIC_ON = "on"
 
+#: On a ModelDeployment, by people or a gateway, never by the operator: at least one group until then (RFC 3339).
+ANNOTATION_WAKE_UNTIL = f"{GROUP}/wake-until"
+
 #: On the pods, written together with the traffic label: the incarnation that was admitted.
 ANNOTATION_INCARNATION = f"{GROUP}/incarnation"
 #: On the pods of a group that is being drained: since when (RFC 3339). Survives a restart of the operator.

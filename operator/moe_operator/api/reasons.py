@@ -90,7 +90,10 @@ _GENERAL = "Ready, Reconciling, GroupsReady"
 SERVING = _reason(_GENERAL, "Serving", "The wanted minimum of groups serves the wanted revision.")
 ALL_GROUPS_READY = _reason(_GENERAL, "AllGroupsReady", "Every wanted group is whole and takes traffic.")
 SCALED_TO_ZERO = _reason(
-    _GENERAL, "ScaledToZero", "No group is wanted.", "Raise `spec.replicas` or `spec.scaling.minGroups`."
+    _GENERAL,
+    "ScaledToZero",
+    "No group is wanted, or none has to serve yet.",
+    "`kubectl moe wake NAME` for a while, else raise `spec.scaling.minGroups` or `spec.replicas`.",
 )
 STARTING = _reason(
     _GENERAL, "Starting", "Groups are being created or load the model.", "Wait; `status.groups` counts them."
@@ -131,6 +134,12 @@ INVALID_SPEC = _reason(
     "InvalidSpec",
     "The stored spec breaks a rule (it was stored before the rule existed, for example).",
     "Correct the fields that the message names.",
+)
+UNKNOWN_TIME_ZONE = _reason(
+    _SPEC,
+    "UnknownTimeZone",
+    "A schedule names a time zone that the time zone database does not have. The other schedules hold meanwhile.",
+    "Write `scaling.schedules[].timeZone` as the database does: `Europe/Berlin`, `America/New_York`, `UTC`.",
 )
 INVALID_NAME = _reason(
     _SPEC,
@@ -597,6 +606,12 @@ WEBHOOK_UNAVAILABLE = _reason(
 _STEP = "Steps in the life of a group"
 GROUP_WANTED = _reason(_STEP, "GroupWanted", "A group was created because fewer live than wanted.")
 ROLLOUT = _reason(_STEP, "Rollout", "A group of a new revision was created beside older ones.")
+WAKE_UNREADABLE = _reason(
+    _STEP,
+    "WakeUnreadable",
+    "The annotation `moe-operator.dev/wake-until` holds no time, and is ignored.",
+    "Write it with `kubectl moe wake NAME`, or as RFC 3339 has times: `2027-01-15T18:00:00Z`.",
+)
 GROUP_LOST = _reason(_STEP, "GroupLost", "A broken group was deleted; the Event names the cause.")
 SUPERSEDED = _reason(_STEP, "Superseded", "A group of an earlier revision goes.")
 SCALED_DOWN = _reason(_STEP, "ScaledDown", "A group goes because fewer are wanted.")
@@ -650,6 +665,9 @@ class ScalingReason(StrEnum):
     TELEMETRY_MISSING = "TelemetryMissing"
     NO_GROUP_SERVES = "NoGroupServes"
     OBSERVING = "Observing"
+    IDLE = "Idle"
+    SCHEDULED = "Scheduled"
+    WOKEN = "Woken"
 
 
 _SCALING = "Scaling decisions"
@@ -684,6 +702,19 @@ _SCALING_WHEN: dict[ScalingReason, tuple[str, str]] = {
     ScalingReason.NO_GROUP_SERVES: ("No group serves yet, so there is nothing to measure.", ""),
     ScalingReason.OBSERVING: (
         "Fewer groups would do, but not yet for long enough; or nothing was measured yet.",
+        "",
+    ),
+    ScalingReason.IDLE: (
+        "None: no request came for `scaling.scaleToZeroAfter`, and nothing has woken the deployment since.",
+        "`kubectl moe wake NAME`, or `scaling.schedules` for hours that are known.",
+    ),
+    ScalingReason.SCHEDULED: (
+        "More: a schedule (`scaling.schedules`) asks for them, now or as soon as a group could serve.",
+        "",
+    ),
+    ScalingReason.WOKEN: (
+        "From none to one: the annotation `moe-operator.dev/wake-until` asks for it, or a request came just before the"
+        " last group left the traffic.",
         "",
     ),
 }

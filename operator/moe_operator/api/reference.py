@@ -8,7 +8,7 @@ from moe_operator.api import names, reasons, reserved
 from moe_operator.api.base import DURATION_PATTERN
 from moe_operator.api.crd import PRINTER_COLUMNS, schema
 from moe_operator.api.reserved import Reserved
-from moe_operator.api.rules import RULES
+from moe_operator.api.rules import BEYOND_CEL, RULES
 from moe_operator.api.structural import walk
 
 #: Where the generated file is kept, from the repository's root.
@@ -121,7 +121,7 @@ def _bounds(node: Mapping[str, Any], least: str, most: str, unit: str) -> str:
 
 def _rules() -> Iterator[str]:
     own = {group.advice for _, _, groups in _RESERVED for group in groups}
-    for rule in RULES:
+    for rule in (*RULES, *BEYOND_CEL):
         if not any(rule.message.endswith(advice) for advice in own):
             yield f"- `{rule.path or 'metadata.name'}`: {rule.message}"
     yield ""

@@ -14,7 +14,14 @@ from moe_operator.api.compile_cache import CompileCaching
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.features import BalancingMode, SpeculationMethod
 from moe_operator.api.reserved import Reserved
-from moe_operator.api.spec import AgentMode, ModelDeploymentSpec, PodSecurityProfile, WeightsOnDeletion
+from moe_operator.api.spec import (
+    AgentMode,
+    ModelDeploymentSpec,
+    PodSecurityProfile,
+    ScalingMode,
+    WeightsOnDeletion,
+)
+from moe_operator.api.time_zones import time_zone
 from moe_operator.api.weights import Caching
 
 
@@ -28,7 +35,8 @@ class Violation:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. `path` is the schema node that `self` is in `cel`, empty for the whole object."""
+    """One rule. `path` is the schema node that `self` is in `cel`, empty for the whole object. Without `cel` the API
+    server cannot say it, and the operator refuses the stored object."""
 
     path: str
     cel: str
@@ -40,7 +48,8 @@ class Rule:
 
 def violations(deployment: ModelDeployment) -> list[Violation]:
     """Everything about this deployment that must be refused, in the order of the rules."""
-    return [Violation(rule.reason, message) for rule in RULES for message in rule.broken(deployment)]
+    every = (*RULES, *BEYOND_CEL)
+    return [Violation(rule.reason, message) for rule in every for message in rule.broken(deployment)]
 
 
 def rules() -> tuple[Rule, ...]:
@@ -78,6 +87,13 @@ def _whole_nodes(spec: ModelDeploymentSpec) -> bool:
 
 def _limits_in_order(spec: ModelDeploymentSpec) -> bool:
     return spec.scaling.max_groups is None or spec.scaling.min_groups <= spec.scaling.max_groups
+
+
+def _may_scale_to_zero(spec: ModelDeploymentSpec) -> bool:
+    scaling = spec.scaling
+    return scaling.scale_to_zero_after is None or (
+        scaling.min_groups == 0 and scaling.mode is not ScalingMode.EXTERNAL
+    )
 
 
 def _product(spec: ModelDeploymentSpec) -> bool:
@@ -209,6 +225,13 @@ _PLAIN = (
         "!has(self.maxGroups) || self.minGroups <= self.maxGroups",
         "minGroups must not be above maxGroups: raise maxGroups too",
         _limits_in_order,
+    ),
+    _on_spec(
+        "spec.scaling",
+        f"!has(self.scaleToZeroAfter) || (self.minGroups == 0 && self.mode != '{ScalingMode.EXTERNAL}')",
+        "scaleToZeroAfter needs minGroups: 0 and mode: Auto (or Advisory, which only says when it would): set both, or"
+        " leave it out",
+        _may_scale_to_zero,
     ),
     _on_spec(
         "spec.rollout",
@@ -442,4 +465,25 @@ RULES: tuple[Rule, ...] = (
         reasons.RESERVED_ARGUMENT,
     ),
     *(field.rule(group) for field, groups in _FIELDS for group in groups),
+)
+
+
+def _unknown_zones(deployment: ModelDeployment) -> Iterator[str]:
+    for schedule in deployment.spec.scaling.schedules:
+        if time_zone(schedule.time_zone) is None:
+            yield (
+                f"scaling.schedules: {schedule.name}: the time zone database has no {schedule.time_zone}: write a name"
+                " such as Europe/Berlin, America/New_York or UTC"
+            )
+
+
+#: What only whoever reads the object can say.
+BEYOND_CEL: tuple[Rule, ...] = (
+    Rule(
+        "spec.scaling.schedules",
+        "",
+        "timeZone must be in the time zone database: Europe/Berlin, America/New_York, UTC",
+        reasons.UNKNOWN_TIME_ZONE,
+        _unknown_zones,
+    ),
 )

@@ -29,6 +29,11 @@ Name = Annotated[str, Field(min_length=1, max_length=253)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
 Accelerator = Annotated[str, Field(min_length=1, max_length=63)]
 
+#: A time of the day, 00:00 to 23:59.
+TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5)]
+#: How zones are named in the time zone database.
+_ZONE = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$"
+
 #: A word in the engine's arguments: no blanks, and no leading dash that would make it a flag.
 _WORD = r"^[A-Za-z0-9._/][^\s]*$"
 
@@ -182,6 +187,35 @@ class ScaleDownSpec(ApiModel):
     from 2m to 10m. A shorter one gives GPUs back sooner, and has a cold start between the next rise and them."""
 
 
+class Weekday(StrEnum):
+    """A day of the week."""
+
+    MONDAY = "Monday"
+    TUESDAY = "Tuesday"
+    WEDNESDAY = "Wednesday"
+    THURSDAY = "Thursday"
+    FRIDAY = "Friday"
+    SATURDAY = "Saturday"
+    SUNDAY = "Sunday"
+
+
+class ScheduleSpec(ApiModel):
+    """A time of the day in which at least so many groups serve."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    """Name, for messages."""
+    days: Annotated[list[Weekday], Field(min_length=1, max_length=7), WHOLE_LIST] | None = None
+    """Days on which it begins; default: every day."""
+    begins: Annotated[TimeOfDay, Field(alias="from")]
+    """When the groups are to serve, as `"07:30"`. They are made earlier, by as much as a start takes."""
+    ends: Annotated[TimeOfDay, Field(alias="to")]
+    """Until when; at or before `from`: on the next day. `from: "00:00"` and `to: "00:00"` are a whole day."""
+    time_zone: Annotated[str, Field(min_length=1, max_length=64, pattern=_ZONE)] = "UTC"
+    """Name in the time zone database, such as `Europe/Berlin`; its daylight saving time counts."""
+    min_groups: Annotated[int, Field(ge=1, le=256)]
+    """Fewest groups meanwhile, in place of a lower `scaling.minGroups`. `scaling.maxGroups` still holds."""
+
+
 class ScalingSpec(ApiModel):
     """How many groups run."""
 
@@ -189,12 +223,19 @@ class ScalingSpec(ApiModel):
     """`Auto`: the operator decides, within the limits. `External`: `spec.replicas` groups, within the limits; a metric
     says what Auto would do. `Advisory`: the same, and the status says it too."""
     min_groups: Annotated[int, Field(ge=0, le=256)] = 1
-    """Fewest groups. Mode Auto keeps at least one, as with none there is nothing to measure."""
+    """Fewest groups. With 0, mode Auto keeps one all the same, unless `scaleToZeroAfter` is set."""
     max_groups: Annotated[int, Field(ge=0, le=256)] | None = None
     """Most groups; default: `minGroups` in mode Auto, 256 in modes External and Advisory."""
     scale_down: ScaleDownSpec = ScaleDownSpec()
     """When groups go, in mode Auto and in what it recommends in the others. For more there is no window: groups come
     as soon as they are worth having."""
+    scale_to_zero_after: Annotated[Duration, Between("1m", "168h")] | None = None
+    """With `minGroups: 0`: once no request came for this long, the last group is drained, and there is none until a
+    schedule or the annotation `moe-operator.dev/wake-until` (`kubectl moe wake`) asks for one. Requests that come
+    meanwhile fail: nothing listens. Default: never."""
+    schedules: Annotated[list[ScheduleSpec], Field(max_length=16), NAMED_ITEMS] = Field(default_factory=list)
+    """Times in which there are more groups at least: for demand that is known ahead, and hours in which a model that
+    otherwise scales to zero is there."""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """Who gets GPUs first where there are not enough. Floors (`minGroups`) of all ModelDeployments come before further
     groups of any; a higher priority comes before a lower one, and has groups of a lower one above its floor drained.

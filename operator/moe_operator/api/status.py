@@ -242,6 +242,17 @@ class LearnedStatus(ApiModel):
     """All of it, for the operator alone."""
 
 
+class FloorStatus(ApiModel):
+    """What asks for more groups than `scaling.minGroups` at this time."""
+
+    groups: int
+    """Groups that there are at least, as far as `scaling.maxGroups` allows."""
+    message: str
+    """Which schedule or annotation, and until when."""
+    until: str | None = None
+    """Until when (RFC 3339); absent: for ever."""
+
+
 class ScalingStatus(ApiModel):
     """The last scaling decision, and what came of it where GPUs are scarce."""
 
@@ -257,6 +268,10 @@ class ScalingStatus(ApiModel):
     """One of the scaling decisions in the API reference."""
     message: str
     """The numbers behind it."""
+    floor: FloorStatus | None = None
+    """What keeps more groups than `scaling.minGroups`, while something does."""
+    ignored: str | None = None
+    """What was asked for and cannot be followed, and why."""
     last_change_time: str | None = None
     """When `desired` last changed (RFC 3339)."""
     figures: ScalingFigures | None = None

@@ -2,6 +2,7 @@
 
 What Auto wants is `auto`'s to say; here are the modes, the limits and the words. In the other modes `spec.replicas`
 says how many groups there are, and what Auto would have is recommended: in a metric, and by Advisory in the status.
+Limits hold in every mode; what schedules and the annotation that wakes ask for is part of the lower one.
 """
 
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.spec import ScalingMode
 from moe_operator.autoscaler.auto import Numbers, Want
 from moe_operator.autoscaler.capacity import Resource
+from moe_operator.autoscaler.floors import Floor
 
 #: Ceiling in modes External and Advisory where `maxGroups` is not set.
 UNLIMITED = 256
@@ -20,6 +22,27 @@ SCARCE = {
     Resource.REQUEST_SLOTS: "request slots",
     Resource.STEP_TIME: "time per output token",
 }
+
+
+@dataclass(frozen=True)
+class Idle:
+    """What `scaling.scaleToZeroAfter` asks, and what is known of it."""
+
+    after: float
+    """Seconds without a request after which no group is kept."""
+    written: str
+    """The same, as it was written."""
+    quiet: float | None = None
+    """Seconds for which no request came; None: not known."""
+    recent: bool = False
+    """Whether a group is there that was seen to have a request within `after`."""
+
+    @property
+    def over(self) -> bool:
+        return self.quiet is not None and self.quiet >= self.after
+
+
+_NO_FLOOR = Floor()
 
 
 @dataclass(frozen=True)
@@ -35,6 +58,10 @@ class ScalingInputs:
     """The last decision; at first the floor."""
     serving: int
     starting: int = 0
+    floor: Floor = _NO_FLOOR
+    """What keeps more than `min_groups` for now."""
+    idle: Idle | None = None
+    """None: never to zero by itself."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +80,29 @@ class ScalingDecision:
 
 
 def limits(inputs: ScalingInputs) -> tuple[int, int]:
-    """Floor and ceiling.
+    """Floor and ceiling; of the two the ceiling wins.
 
-    Auto keeps at least one group, unless `maxGroups` is 0: with none there is nothing to measure, and nothing
-    would ever bring one back. Without `maxGroups` Auto stays at the floor; the other modes are free.
+    Auto keeps at least one group while it does not rest: with none there is nothing to measure. Without `maxGroups` it
+    stays at the floor; the other modes are free.
     """
     auto = inputs.mode is ScalingMode.AUTO
-    floor = max(inputs.min_groups, 1) if auto and inputs.max_groups != 0 else inputs.min_groups
-    ceiling = inputs.max_groups if inputs.max_groups is not None else floor if auto else UNLIMITED
-    return floor, max(floor, ceiling)
+    floor = max(inputs.min_groups, inputs.floor.groups)
+    if auto and not rests(inputs):
+        floor = max(floor, 1)
+    if inputs.max_groups is not None:
+        return min(floor, inputs.max_groups), inputs.max_groups
+    return floor, floor if auto else max(floor, UNLIMITED)
+
+
+def rests(inputs: ScalingInputs) -> bool:
+    """Whether Auto has no group, as no request came for long: until something asks for one.
+
+    At zero nothing is measured. A request that was seen since, in the last group while it drains, has it back.
+    """
+    idle = inputs.idle
+    if idle is None or inputs.max_groups == 0 or max(inputs.min_groups, inputs.floor.groups) > 0:
+        return False
+    return idle.over or (inputs.current == 0 and not idle.recent)
 
 
 def base(inputs: ScalingInputs) -> int:
@@ -97,14 +138,21 @@ def _replicas(inputs: ScalingInputs, desired: int) -> tuple[ScalingReason, str]:
 
 
 def _auto(inputs: ScalingInputs, want: Want) -> ScalingDecision:
+    idle = inputs.idle
+    if idle is not None and rests(inputs):
+        return ScalingDecision(0, ScalingReason.IDLE, _idle(idle), 0)
     floor, ceiling = limits(inputs)
-    floor = min(max(floor, 1), ceiling)  # nothing would bring back the last one, whoever let it go
+    floor = min(max(floor, 1), ceiling)
     current = min(max(inputs.current, floor), ceiling)
     numbers = want.numbers
 
     def hold(reason: ScalingReason, text: str) -> ScalingDecision:
         return ScalingDecision(current, reason, text, current, numbers=numbers)
 
+    if inputs.current < current <= inputs.floor.groups:
+        return hold(inputs.floor.reason, _held(inputs))
+    if idle is not None and idle.recent and inputs.current == 0:
+        return hold(ScalingReason.WOKEN, "a request came as the last group left the traffic")
     if current != inputs.current:
         text = f"{inputs.current} groups are outside the limits {floor} to {ceiling}"
         return hold(ScalingReason.LIMITS_CHANGED, text)
@@ -147,6 +195,26 @@ def _unmeasured(inputs: ScalingInputs, want: Want) -> tuple[ScalingReason, str]:
 
 
 # --- Words ---------------------------------------------------------------------------------------
+
+
+def floor_text(inputs: ScalingInputs) -> str | None:
+    """What keeps more than `minGroups` for now; None: nothing does."""
+    return _held(inputs) if inputs.floor.groups > inputs.min_groups else None
+
+
+def _held(inputs: ScalingInputs) -> str:
+    most = inputs.max_groups
+    more = most is not None and inputs.floor.groups > most
+    return inputs.floor.text + (f", but maxGroups is {most}" if more else "")
+
+
+def _idle(idle: Idle) -> str:
+    why = (
+        f"no request came for {idle.written} (scaling.scaleToZeroAfter)"
+        if idle.over
+        else "there is none that a request could come to"
+    )
+    return f"{why}: the next group is made when a schedule or kubectl moe wake asks for one"
 
 
 def _more(groups: int, numbers: Numbers) -> str:

@@ -124,7 +124,8 @@ async def _merge(client: AioKubeClient, obj: Obj, patch: Obj, manager: str) -> N
     space, name = meta["namespace"], meta["name"]
     seen = meta
     for _ in range(_TRIES):
-        pinned = {**patch, "metadata": {"uid": meta["uid"], "resourceVersion": seen["resourceVersion"]}}
+        version = {"uid": meta["uid"], "resourceVersion": seen["resourceVersion"]}
+        pinned = {**patch, "metadata": {**patch.get("metadata", {}), **version}}
         try:
             await client.patch(MODEL_DEPLOYMENT, space, name, pinned, manager=manager)
             return

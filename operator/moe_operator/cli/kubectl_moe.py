@@ -1,6 +1,7 @@
-"""`kubectl moe`: what a deployment would be, and how it is. Reads only; `rollout undo --apply` alone writes.
+"""`kubectl moe`: what a deployment would be, and how it is. Reads only; `rollout undo --apply` and `wake` alone write.
 
-Plan, status, rollout and autoscaler are imported when they are called: a plan from files needs no client of Kubernetes.
+Plan, status, rollout, autoscaler and wake are imported when they are called: a plan from files needs no client of
+Kubernetes.
 """
 
 import argparse
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     )
     rollout_options.add_status(commands)
     rollout_options.add_rollout(commands)
+    rollout_options.add_wake(commands)
     rollout_options.add_autoscaler(commands)
     models_command.add_parser(commands)
     accelerators_command.add_parser(commands)
@@ -96,6 +98,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from moe_operator.cli import rollout_command
 
         return rollout_command.run(arguments)
+    if arguments.command == "wake":
+        from moe_operator.cli import wake_command
+
+        return wake_command.run(arguments)
     if arguments.command == "autoscaler":
         from moe_operator.cli import autoscaler_command
 

@@ -1,4 +1,4 @@
-"""The options of `kubectl moe status`, `rollout` and `autoscaler`, apart from what carries them out."""
+"""The options of `kubectl moe status`, `rollout`, `autoscaler` and `wake`, apart from what carries them out."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 LAST = 20
 #: What a rollout is given; large weights take long.
 TIMEOUT = "30m"
+#: For how long a deployment is woken.
+WAKE_FOR = "2h"
 
 
 def add_status(commands: "Commands") -> None:
@@ -47,6 +49,20 @@ def add_rollout(commands: "Commands") -> None:
         " refused",
     )
     undo.add_argument("--apply", action="store_true", help="send the patch instead of printing it")
+
+
+def add_wake(commands: "Commands") -> None:
+    """`wake`."""
+    wake = commands.add_parser("wake", help="have at least one group of a deployment for a while")
+    _add_deployment(wake)
+    wake.add_argument(
+        "--for",
+        dest="seconds",
+        type=_duration,
+        default=WAKE_FOR,
+        metavar="DURATION",
+        help="from now (default: %(default)s)",
+    )
 
 
 def add_autoscaler(commands: "Commands") -> None:

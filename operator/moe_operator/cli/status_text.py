@@ -81,6 +81,10 @@ def _header(picture: Picture, when: When) -> Iterator[str]:
         scaling = status.scaling
         granted = "" if scaling.granted is None else f", {scaling.granted} granted"
         yield field("scaling", f"{scaling.desired} wanted{granted}: {scaling.reason}: {scaling.message}")
+        if floor := scaling.floor:
+            yield field("floor", floor.message)
+        if scaling.ignored:
+            yield field("ignored", scaling.ignored)
         if waiting := scaling.waiting:
             at = parse_time(waiting.since)
             since = (

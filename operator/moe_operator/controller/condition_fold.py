@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from moe_operator.api import reasons
 from moe_operator.api.base import parse_duration
+from moe_operator.api.status import ScalingStatus
 from moe_operator.api.times import format_time
 from moe_operator.controller.causes import waiting_for
 from moe_operator.controller.conditions import Said, was_ready_at
@@ -78,9 +79,8 @@ def conditions(
     enough = len(serving) >= learned.desired
     said.append(_groups_ready(learned, live, serving, enough))
     if learned.scaling:
-        said.append(
-            Said(reasons.SCALING_ACTIVE, trouble is None, learned.scaling.reason, learned.scaling.message)
-        )
+        text = _scaling(learned.scaling)
+        said.append(Said(reasons.SCALING_ACTIVE, trouble is None, learned.scaling.reason, text))
     said.append(_ready(learned, serving, updated))
     if trouble and trouble.stalled:
         said.append(Said(reasons.STALLED, True, trouble.reason, trouble.message))
@@ -89,6 +89,12 @@ def conditions(
     elif trouble is None and (movement := _movement(learned, live, updated)):
         said.append(movement)
     return said
+
+
+def _scaling(scaling: ScalingStatus) -> str:
+    """The decision, what keeps groups besides, and what is not followed."""
+    floor = scaling.floor.message if scaling.floor and scaling.floor.message not in scaling.message else None
+    return "; ".join(part for part in (scaling.message, floor, scaling.ignored) if part)
 
 
 def _held_back(learned: Learned) -> str | None:
@@ -204,9 +210,10 @@ def _groups_ready(
     if not was_ready_at(learned.deployment):
         reason = reasons.STARTING
     else:
-        reason = (
-            reasons.SCALING if len(serving) >= learned.minimum and not failed else reasons.GROUPS_UNHEALTHY
-        )
+        # What a schedule or a wake-up asks for was never there: nothing is lost.
+        standing = learned.minimum if learned.standing is None else min(learned.minimum, learned.standing)
+        stands = len(serving) >= standing
+        reason = reasons.SCALING if stands and not failed else reasons.GROUPS_UNHEALTHY
     return Said(reasons.GROUPS_READY, False, reason, "; ".join(parts)[:1024])
 
 
@@ -231,8 +238,9 @@ def _ready(learned: Learned, serving: Sequence[GroupView], updated: Sequence[Gro
         if serving:
             text += f" ({len(serving)} groups of the last good revision serve on)"
         return Said(reasons.READY, False, trouble.reason, text)
-    if learned.minimum == 0 and learned.desired == 0:
-        return Said(reasons.READY, True, reasons.SCALED_TO_ZERO, "no groups are wanted")
+    if learned.minimum == 0 and not updated:
+        text = "no groups are wanted" if not learned.desired else "no group has to serve yet"
+        return Said(reasons.READY, True, reasons.SCALED_TO_ZERO, text)
     if len(updated) >= learned.minimum:
         return Said(
             reasons.READY, True, reasons.SERVING, f"at least {learned.minimum} groups serve {_name(learned)}"

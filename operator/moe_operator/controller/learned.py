@@ -42,6 +42,8 @@ class Learned:
     throughput: ThroughputStatus
     ledger: RecoveryStatus
     figures_written_at: float | None
+    standing: int | None = None
+    """Of `minimum`, those that no schedule or annotation asks for; None: all."""
     room: Room | None = None
     """Free GPUs, looked at while a pod finds no node."""
     observations: Mapping[str, PodObservation] = field(default_factory=dict)

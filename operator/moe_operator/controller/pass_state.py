@@ -48,6 +48,8 @@ class PassState:
     kept: dict[str, Revision]
     """Stored revisions by name."""
     trouble: Trouble | None = None
+    readable: bool = True
+    """Whether the spec says anything: one that cannot be read leaves the groups as they are."""
     leaving: bool = False
     """Whether the deployment is being deleted."""
     ledger: RecoveryStatus = field(init=False)

@@ -39,7 +39,7 @@ from moe_operator.controller.pass_state import Decision, PassState
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.requeue import LEAST, soonest, waits
-from moe_operator.controller.scaling import Advice, Scaler
+from moe_operator.controller.scaling import Advice, Scaler, held
 from moe_operator.controller.sharing import Sharing
 from moe_operator.controller.status_writer import StatusWriter
 from moe_operator.controller.store import Key, Store
@@ -192,7 +192,7 @@ class Reconciler:
         if trouble is None and not ending:
             deployment = self._planning.constrained(deployment)
         kept = revisions.kept(self._store, deployment)
-        state = PassState(deployment, written, self._clock(), kept, trouble)
+        state = PassState(deployment, written, self._clock(), kept, trouble, readable=trouble is None)
         try:
             return Result(await (self._leaver.run(state, ending) if ending else self._run(state)))
         except ParentGoneError:
@@ -214,7 +214,9 @@ class Reconciler:
         await self._observer.ask(state)
         await self._chooser.annotate(state)
         look = self._observer.look(state)
-        scale = self._scaler.scale(state.deployment, look.load, state.now)
+        scale = held(state.deployment)
+        if state.readable:
+            scale = self._scaler.scale(state.deployment, look.load, state.now)
         if state.effective is not None:
             state.weights = await self._weights.look(
                 state.deployment, state.effective, scale.desired, scale.minimum

@@ -1,17 +1,31 @@
 """Brings what was measured of the groups before the autoscaler, and its decision into the status."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from moe_operator.api import names, reasons
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import ScalingMode
-from moe_operator.api.status import LearnedStatus, ScalingStatus, ThroughputStatus
+from moe_operator.api.status import FloorStatus, LearnedStatus, ScalingStatus, ThroughputStatus
+from moe_operator.api.times import format_time, read_rfc3339
 from moe_operator.autoscaler.auto import AT_ONCE, TICK, Autoscaler, Numbers, Profile, Want
 from moe_operator.autoscaler.cold_start import ColdStart
-from moe_operator.autoscaler.decide import ScalingDecision, ScalingInputs, base, decide, limits
+from moe_operator.autoscaler.decide import (
+    Idle,
+    ScalingDecision,
+    ScalingInputs,
+    base,
+    decide,
+    floor_text,
+    limits,
+    rests,
+)
+from moe_operator.autoscaler.floors import floor_of
+from moe_operator.autoscaler.idleness import Activity, Idleness
 from moe_operator.autoscaler.memory import UnusableError
 from moe_operator.autoscaler.reading import Buckets, Reading
 from moe_operator.controller.group_planner import GroupState, GroupView
@@ -29,6 +43,8 @@ _OVERDUE = 60.0
 #: A pod's figures are current while no more scrapes than this failed in a row.
 _TOLERATED_FAILURES = 1
 _STARTING = (GroupState.STARTING, GroupState.ADMITTABLE, GroupState.SUSPECT)
+#: Groups that may have requests: one that is admittable may have served before it was in doubt.
+_REACHED = (GroupState.SERVING, GroupState.SUSPECT, GroupState.ADMITTABLE, GroupState.DRAINING)
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,8 @@ class Load:
     draining: Mapping[str, GroupRead]
     starting: int
     throughput: ThroughputStatus
+    activity: Mapping[str, Activity | None] = field(default_factory=dict)
+    """Of the groups that are or were in the traffic, by uid; None for one that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,8 @@ class Scale:
     recheck_after: float | None
     floor: int = 0
     """Groups that it is not to go below."""
+    standing: int = 0
+    """Of `minimum`, those that no schedule or annotation asks for."""
     losses: tuple[float, ...] | None = None
     """Requests per second expected to miss the objective with floor, floor + 1 .. desired groups; None: not known."""
     granted: int | None = None
@@ -113,6 +133,22 @@ def load_of(
         throughput=ThroughputStatus(
             prompt_tokens_per_second=round(prompt), output_tokens_per_second=round(output)
         ),
+        activity={v.facts.uid: _activity(v, snapshot) for v in views if v.state in _REACHED},
+    )
+
+
+def _activity(view: GroupView, snapshot: Snapshot) -> Activity | None:
+    """None where one of its pods cannot be read now, or one of its ranks does not tell."""
+    pods = [pod.uid for pod in view.facts.pods]
+    seen = [one for uid in pods if (one := snapshot.pods.get(uid)) is not None and not one.failures]
+    counters = snapshot.counters(pods) if len(pods) == view.facts.size else None
+    if counters is None or counters.ranks_lost or len(seen) < len(pods):
+        return None
+    totals = (counters.output_tokens, counters.finished, counters.aborted)
+    return Activity(
+        busy=any(one.busy for one in seen),
+        used_at=max(one.used_at for one in seen),
+        counted=(counters.since, counters.ranks, *totals),
     )
 
 
@@ -160,8 +196,11 @@ class _Deployment:
     found: frozenset[str] | None = None
     """Groups that served at the first look: nobody knows since when."""
     looked: float | None = None
-    want: tuple[int, Want] | None = None
-    """The number that it goes on from, and what is wanted."""
+    want: tuple[tuple[int, int], Want] | None = None
+    """The number that it goes on from and the floor, and what is wanted."""
+    idleness: Idleness = field(default_factory=Idleness)
+    held: bool = False
+    """Whether something but requests kept a group at the last look."""
 
     def born(self, group: str) -> float | None:
         """When it began to serve, where that was seen."""
@@ -185,24 +224,17 @@ class Scaler:
 
     def scale(self, deployment: ModelDeployment, load: Load, now: float) -> Scale:
         """Decide. `now`: seconds since the epoch."""
-        spec, old = deployment.spec, deployment.status.scaling
-        inputs = ScalingInputs(
-            mode=spec.scaling.mode,
-            replicas=spec.replicas,
-            min_groups=spec.scaling.min_groups,
-            max_groups=spec.scaling.max_groups,
-            current=old.desired if old else spec.scaling.min_groups,
-            serving=len(load.serving),
-            starting=load.starting,
-        )
+        kept, old = self._of(deployment, load, now), deployment.status.scaling
+        inputs, ignored = _inputs(deployment, load, kept, now)
         floor, ceiling = limits(inputs)
         number, auto = base(inputs), inputs.mode is ScalingMode.AUTO
-        decides = floor < ceiling
+        decides = floor < ceiling and not rests(inputs)
         # Whoever else decides has its own pace.
         at_once = AT_ONCE if auto else number
-        want = self._want(deployment, load, number, floor, at_once, now) if decides else Want(number, None)
+        want = self._want(kept, load, number, floor, at_once) if decides else Want(number, None)
         decision = decide(inputs, want)
-        numbers, minimum = decision.numbers, min(floor, decision.desired) if auto else decision.desired
+        numbers = decision.numbers
+        minimum, standing = _to_serve(inputs, decision, was_at_zero(deployment))
         # While nothing is asked of the fewest groups, telemetry's news bring the next look.
         asked = numbers.level > 0 if numbers is not None else bool(load.serving)
         busy = asked or want.blind or decision.recommended > max(floor, 1)
@@ -211,15 +243,18 @@ class Scaler:
         self._advice[deployment.key] = Advice(
             deployment.key, decision.recommended, want.blind, numbers, until
         )
-        status = scaling_status(old, decision, want, load.clock, now)
+        status = scaling_status(old, decision, want, load.clock, now).model_copy(
+            update={"floor": _floor_status(inputs), "ignored": ignored}
+        )
         if learned := self._learned(deployment, load.clock, now):
             status = status.model_copy(update={"learned": learned})
         return Scale(
             decision.desired,
             minimum,
             status,
-            again,
-            floor=floor,
+            _again(inputs, decision, again, now),
+            floor=min(floor, decision.desired),
+            standing=standing,
             losses=_losses(decision, floor),
         )
 
@@ -248,10 +283,7 @@ class Scaler:
         kept.checked = clock
         return _news(deployment, kept, clock, now)
 
-    def _want(
-        self, deployment: ModelDeployment, load: Load, number: int, floor: int, at_once: int, now: float
-    ) -> Want:
-        kept = self._of(deployment, load, now)
+    def _want(self, kept: _Deployment, load: Load, number: int, floor: int, at_once: int) -> Want:
         autoscaler = kept.autoscaler
         for name, group in (*load.serving.items(), *load.draining.items()):
             if group.reading is not None:
@@ -259,8 +291,8 @@ class Scaler:
         if kept.looked is None or load.clock - kept.looked >= TICK or load.clock < kept.looked:
             kept.looked, kept.want = load.clock, None
             autoscaler.look(load.clock, {name: kept.seen.get(name) for name in load.serving}, load.draining)
-        if kept.want is None or kept.want[0] != number:
-            kept.want = (number, autoscaler.want(load.clock, number, floor, UNBOUNDED, at_once))
+        if kept.want is None or kept.want[0] != (number, floor):
+            kept.want = ((number, floor), autoscaler.want(load.clock, number, floor, UNBOUNDED, at_once))
         return kept.want[1]
 
     def _of(self, deployment: ModelDeployment, load: Load, now: float) -> _Deployment:
@@ -269,9 +301,12 @@ class Scaler:
         if kept is None or (profile is not None and not kept.autoscaler.profile.like(profile)):
             # Another layout or objective: what was learned is of another group.
             starts = kept.starts if kept else ColdStart()
+            before = kept
             kept = self._recalled(deployment, profile, load.clock, now) or _Deployment(
                 Autoscaler(profile or Profile(ranks=1, slots=0), starts.expected), load.clock, starts
             )
+            if before is not None:
+                kept.idleness, kept.held = before.idleness, before.held
             self._kept[deployment.key] = kept
         newest = deployment.status.cold_start
         if newest is not None and (start := f"{newest.group} {newest.created_time}") != kept.started:
@@ -312,9 +347,104 @@ def _news(
     return news(old, kept.autoscaler, kept.starts, kept.started, clock, now, least)
 
 
+def _inputs(
+    deployment: ModelDeployment, load: Load, kept: _Deployment, now: float
+) -> tuple[ScalingInputs, str | None]:
+    """What the decision is based on, and what of it cannot be followed."""
+    spec, old = deployment.spec.scaling, deployment.status.scaling
+    wake_until, ignored = _wake_until(deployment.wake_until)
+    floor = floor_of(spec.schedules, wake_until, now, kept.autoscaler.lead)
+    kept.idleness.look(load.clock, load.activity)
+    if floor.groups or kept.held:
+        kept.idleness.begin(load.clock)  # who asked for it gets all of the time to use it
+    kept.held = floor.groups > 0
+    idle = None
+    if spec.scale_to_zero_after is not None:
+        after, seen = parse_duration(spec.scale_to_zero_after), kept.idleness.requested_at
+        idle = Idle(
+            after,
+            spec.scale_to_zero_after,
+            kept.idleness.quiet(load.clock),
+            recent=bool(load.activity) and seen is not None and load.clock - seen < after,
+        )
+    inputs = ScalingInputs(
+        mode=spec.mode,
+        replicas=deployment.spec.replicas,
+        min_groups=spec.min_groups,
+        max_groups=spec.max_groups,
+        # One that is new comes up before it goes to zero.
+        current=old.desired if old else max(spec.min_groups, 1 if idle else 0),
+        serving=len(load.serving),
+        starting=load.starting,
+        floor=floor,
+        idle=idle,
+    )
+    return inputs, ignored
+
+
+def held(deployment: ModelDeployment) -> Scale:
+    """What was decided last, for a deployment whose spec says nothing."""
+    old = deployment.status.scaling
+    desired = old.desired if old is not None else deployment.status.groups.desired
+    return Scale(desired, desired, old, None, floor=desired, standing=desired)
+
+
+def was_at_zero(deployment: ModelDeployment) -> bool:
+    """Whether the status says that no group was to serve."""
+    return any(
+        c.type == reasons.READY and c.reason == reasons.SCALED_TO_ZERO for c in deployment.status.conditions
+    )
+
+
+def _to_serve(inputs: ScalingInputs, decision: ScalingDecision, at_zero: bool) -> tuple[int, int]:
+    """Groups that must serve for the deployment to be Ready, and those of them that nobody asks for but the spec.
+
+    What a schedule has made ahead need not serve yet: else a deployment would be unready each morning.
+    """
+    floor, desired = inputs.floor, decision.desired
+    if inputs.mode is not ScalingMode.AUTO:
+        due, alone = (base(replace(inputs, floor=replace(floor, groups=asked))) for asked in (floor.due, 0))
+        return min(due, desired), min(alone, desired)
+    ahead = at_zero and floor.groups > floor.due
+    least = max(inputs.min_groups, floor.due, 0 if ahead else 1)
+    return min(least, desired), min(inputs.min_groups if floor.groups else least, desired)
+
+
+def _again(inputs: ScalingInputs, decision: ScalingDecision, tick: float | None, now: float) -> float | None:
+    """Seconds until the next look, though nothing may tell of a reason."""
+    due = [tick] if tick is not None else []
+    if inputs.floor.next_change < math.inf:
+        due.append(inputs.floor.next_change - now)
+    idle = inputs.idle
+    if idle is not None and decision.desired and not max(inputs.min_groups, inputs.floor.groups):
+        if idle.quiet is None:
+            due += [TICK] if inputs.serving else []
+        else:
+            due += [idle.after - idle.quiet] if not idle.over else []
+    return min(due, default=None)
+
+
+def _wake_until(written: str | None) -> tuple[float | None, str | None]:
+    """Until when the annotation asks for a group; and why it cannot be followed."""
+    if written is None:
+        return None, None
+    try:
+        return read_rfc3339(written), None
+    except ValueError as error:
+        return None, f"annotation {names.ANNOTATION_WAKE_UNTIL}: {error}"
+
+
+def _floor_status(inputs: ScalingInputs) -> FloorStatus | None:
+    text, floor = floor_text(inputs), inputs.floor
+    if text is None:
+        return None
+    until = format_time(floor.until) if floor.until < math.inf else None
+    return FloorStatus(groups=floor.groups, message=text, until=until)
+
+
 def _losses(decision: ScalingDecision, floor: int) -> tuple[float, ...] | None:
     """With `floor` to `desired` groups: beyond those that are worth having another avoids none."""
-    if decision.numbers is None or not decision.numbers.losses:
+    if decision.numbers is None or not decision.numbers.losses or decision.desired < floor:
         return None
     known = decision.numbers.losses[: decision.desired - floor + 1]
     return known + known[-1:] * (decision.desired - floor + 1 - len(known))

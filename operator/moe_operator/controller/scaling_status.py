@@ -21,7 +21,10 @@ def scaling_status(
     """
     figures = None if decision.numbers is None else figures_of(decision.numbers, want, clock, now)
     same = old is not None and old.desired == decision.desired
-    making = decision.reason is ScalingReason.OBSERVING
+    # That a group serves is news.
+    making = decision.reason is ScalingReason.OBSERVING and (
+        old is None or old.reason != ScalingReason.NO_GROUP_SERVES.value
+    )
     if old and same and old.advised == decision.advised and (making or old.reason == decision.reason.value):
         # After a start nothing is measured for a while: what was is still the best that is known.
         return old if figures is None else old.model_copy(update={"figures": figures})

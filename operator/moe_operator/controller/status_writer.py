@@ -5,11 +5,13 @@ from dataclasses import replace
 
 from moe_operator.api import names, reasons
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.status import (
     Condition,
     LearnedStatus,
     ModelDeploymentStatus,
     ScalingFigures,
+    ScalingStatus,
     ThroughputStatus,
 )
 from moe_operator.controller.events import EventSink
@@ -21,6 +23,9 @@ from moe_operator.controller.scaling_status import figures_moved
 from moe_operator.controller.status import FIGURE_INTERVAL, fold
 from moe_operator.controller.store import Key, Store
 from moe_operator.telemetry.observation import Snapshot
+
+#: Decisions of which an Event tells: the others show in the Events of groups.
+_TOLD = (ScalingReason.IDLE.value, ScalingReason.SCHEDULED.value, ScalingReason.WOKEN.value)
 
 
 class StatusWriter:
@@ -63,7 +68,20 @@ class StatusWriter:
         for condition in status.conditions:
             if condition.type == reasons.STALLED and not _said(condition, deployment.status.conditions):
                 await self._events.emit(deployment, "Warning", condition.reason, "Plan", condition.message)
+        await self._tell_of_scaling(deployment, status.scaling)
         state.deployment = replace(deployment, status=status)
+
+    async def _tell_of_scaling(self, deployment: ModelDeployment, scaling: ScalingStatus | None) -> None:
+        """To zero and back, and what is asked for in vain: once each, as it stands in the status."""
+        old = deployment.status.scaling
+        if scaling is None:
+            return
+        before = (old.desired, old.reason) if old is not None else None
+        if scaling.reason in _TOLD and before != (scaling.desired, scaling.reason):
+            note = f"{scaling.desired} groups are wanted: {scaling.message}"
+            await self._events.emit(deployment, "Normal", scaling.reason, "Scale", note)
+        if scaling.ignored is not None and (old is None or old.ignored != scaling.ignored):
+            await self._events.emit(deployment, "Warning", reasons.WAKE_UNREADABLE, "Scale", scaling.ignored)
 
     async def remember(self, deployment: ModelDeployment, learned: LearnedStatus) -> None:
         """Keep what was learned, besides what the status says. Raises KubeError."""
@@ -101,6 +119,7 @@ class StatusWriter:
             groups=seen.views,
             desired=seen.scale.desired,
             minimum=seen.scale.minimum,
+            standing=seen.scale.standing,
             scaling=seen.scale.status,
             throughput=seen.load.throughput,
             ledger=state.ledger,
