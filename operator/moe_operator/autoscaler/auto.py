@@ -246,6 +246,8 @@ class Autoscaler:
             late_as_is=_late(value, at_end, curve, current),
             losses=losses,
         )
+        if self._downs and self._downs[-1][0] == now:
+            self._downs.pop()  # asked again of the same look
         self._downs.append((now, down.groups))
         window = self.window
         if window is None:
