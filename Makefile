@@ -76,6 +76,10 @@ bench-recovery: install ## Measure a lost and an added group, beside a bare Lead
 bench-allocation: install ## Measure a pass over scarce GPUs of 1,000 deployments
 	@$(BIN)/python -m bench.allocation
 
+.PHONY: bench-decisions
+bench-decisions: install ## Measure scaling decisions for 1,000 deployments
+	@PYTHONPATH=hack:tests $(BIN)/python -m bench.decisions
+
 .PHONY: bench-planner
 bench-planner: install ## Measure plans per second, and a plan on the command line
 	@$(BIN)/python -m bench.planner

@@ -89,7 +89,7 @@ def test_a_replayed_trace_brings_a_second_group_and_lets_it_go_again() -> None:
             every = (
                 HALF  # a machine that is busy besides would have a queue of minutes by the time it is there
             )
-            wait_for("two groups serve", lambda: story.summary() == "2/2", seconds=PATIENCE)
+            wait_for("two groups serve", lambda: story.summary() == "2/2", seconds=1.4 * PATIENCE)
             _tell(load, story.scaling()[-1])
             shared = load.sent + SHARED
             wait_for("both take requests", lambda: load.sent >= shared, seconds=60)

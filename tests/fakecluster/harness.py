@@ -284,6 +284,8 @@ _OWN = {
     # What was decided on the way, and learned: an operator that was away for a while has seen less of it.
     "history",
     "learned",
+    # What it looks at: forecasts for a cold start from now.
+    "figures",
     names.ANNOTATION_INCARNATION,
     names.ANNOTATION_CLAIM_UID,
     # Derived from the group's name, and so from its slot.

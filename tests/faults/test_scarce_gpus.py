@@ -93,7 +93,8 @@ def test_a_higher_priority_gets_gpus_by_drain_and_the_status_says_who_waits() ->
         assert _waiting(h, HIGH) == {}
         before = h.writes
         await h.rest(600)
-        assert h.writes == before, h.written(before)
+        # What the autoscalers learn meanwhile is written at most once in ten minutes.
+        assert h.writes <= before + 2, h.written(before)
 
     play(scenario, nodes=3, settings=EngineSettings())
 

@@ -191,8 +191,8 @@ class ScaleDownSpec(ApiModel):
     """When groups go."""
 
     window: Annotated[Duration, Between("0s", "24h")] | None = None
-    """Fewer groups must have been enough for this long before one goes; default: 0.6 of a cold start, as it is learned,
-    and 2m at least. A shorter one gives GPUs back sooner, and has a cold start between the next rise and them."""
+    """Fewer groups must have been enough for this long before one goes; default: as cold starts and demand are learned,
+    from 2m to 10m. A shorter one gives GPUs back sooner, and has a cold start between the next rise and them."""
 
 
 class Weekday(StrEnum):

@@ -264,6 +264,8 @@ class Autoscaler:
             losses=losses,
             room=room,
         )
+        if self._downs and self._downs[-1][0] == now:
+            self._downs.pop()  # asked again of the same look
         self._downs.append((now, down.groups))
         window = self.window
         if window is None:
