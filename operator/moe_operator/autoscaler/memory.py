@@ -145,7 +145,7 @@ def snapshot(autoscaler: Autoscaler, starts: ColdStart, now: float) -> Memory | 
     It knows the insides of what it keeps, so that these need not know of it: a test says what would be left out.
     """
     forecasts, meter, budget = autoscaler._forecasts, autoscaler._meter, autoscaler._budget
-    if forecasts.empty:
+    if forecasts.empty or (budget.long.judged <= 0 and meter.work is None):
         return None
     idle, long, lately = autoscaler._idle, budget.long.present(now), budget.lately.present(now)
     return Memory(
