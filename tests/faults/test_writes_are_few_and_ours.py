@@ -54,8 +54,10 @@ def test_reconciling_again_what_is_settled_writes_nothing() -> None:
 
 @pytest.mark.parametrize(("requests", "most"), [(0, 0), (4, 4)], ids=["idle", "busy"])
 def test_an_hour_in_which_nothing_happens_has_no_writes(requests: int, most: int) -> None:
-    """Lost: etcd, to status updates about nothing; and drift in every GitOps tool. What the autoscaler learns under load
-    is written less and less often."""
+    """Lost: etcd, to status updates about nothing; and drift in every GitOps tool.
+
+    What is learned under load is written less and less often.
+    """
 
     async def scenario(h: Harness) -> None:
         await _serving(h, 2)
