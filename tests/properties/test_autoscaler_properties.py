@@ -17,7 +17,7 @@ from moe_operator.autoscaler.decide import ScalingInputs, base, decide, limits
 from moe_operator.autoscaler.growth import Growth
 from moe_operator.autoscaler.lateness import Lateness
 from moe_operator.autoscaler.reading import Reading
-from moe_operator.autoscaler.sizing import best_room, expected_late, sized
+from moe_operator.autoscaler.sizing import best_room, expected_late, sized, steady_room
 
 _FEW = settings(max_examples=12, deadline=None, derandomize=True)
 _MANY = settings(max_examples=200, deadline=None, derandomize=True)
@@ -54,7 +54,7 @@ def test_more_groups_never_make_more_requests_late(
     late = [expected_late(points, curve, demand / groups) for groups in range(1, 40)]
     assert all(0 <= each <= 1 for each in late)
     assert all(more <= fewer + 1e-12 for fewer, more in pairwise(late))
-    room = best_room(points, curve, worth, worth)
+    room = best_room(points, curve, worth, steady_room(curve, worth))
     for floor, ceiling in ((0, 8), (3, 100)):
         found = sized(demand, room, points, curve, worth, floor, ceiling)
         assert floor <= found.groups <= ceiling
@@ -66,7 +66,7 @@ def test_more_demand_never_needs_fewer(
     growth: Growth, lateness: Lateness, demand: float, more: float
 ) -> None:
     points, curve = growth.points(500.0), lateness.curve(500.0)
-    room = best_room(points, curve, 24.0, 24.0)
+    room = best_room(points, curve, 24.0, steady_room(curve, 24.0))
     less = sized(demand, room, points, curve, 24.0, 1, 1000)
     assert sized(demand * (1 + more), room, points, curve, 24.0, 1, 1000).groups >= less.groups
 

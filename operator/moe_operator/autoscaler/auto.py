@@ -25,7 +25,7 @@ from moe_operator.autoscaler.growth import Points
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
 from moe_operator.autoscaler.lateness import Curve, Lateness
 from moe_operator.autoscaler.reading import Reading
-from moe_operator.autoscaler.sizing import Sized, best_room, expected_late, sized
+from moe_operator.autoscaler.sizing import Sized, best_room, expected_late, sized, steady_room
 
 #: Seconds between decisions.
 TICK = 15.0
@@ -295,7 +295,8 @@ class Autoscaler:
         """Lateness by load, and the best room for what comes at the lead's end and for the most within it."""
         if self._kept is None or now - self._kept[0] >= _KEPT:
             curve = self._lateness.curve(now)
-            rooms = best_room(at_end, curve, worth, steady), best_room(highest, curve, worth, steady)
+            least = steady_room(curve, steady)
+            rooms = best_room(at_end, curve, worth, least), best_room(highest, curve, worth, least)
             self._kept = (now, (curve, *rooms))
         return self._kept[1]
 

@@ -48,9 +48,8 @@ class Lateness:
     def curve(self, now: float) -> "Curve":
         """What is to be expected by load."""
         blocks: list[tuple[float, float, int]] = []
-        for late, judged, before in zip(
-            self._late.present(now), self._judged.present(now), _PRIOR, strict=True
-        ):
+        seen = self._judged.present(now)
+        for late, judged, before in zip(self._late.present(now), seen, _PRIOR, strict=True):
             block = ((late + before * _PRIOR_WEIGHT) / (judged + _PRIOR_WEIGHT), judged + _PULL, 1)
             while blocks and blocks[-1][0] > block[0]:
                 value, other, count = blocks.pop()
@@ -58,7 +57,7 @@ class Lateness:
                 block = ((value * other + block[0] * block[1]) / whole, whole, count + block[2])
             blocks.append(block)
         values = [value for value, _, count in blocks for _ in range(count)]
-        known = [at for at, judged in enumerate(self._judged.present(now)) if judged >= _KNOWN]
+        known = [at for at, judged in enumerate(seen) if judged >= _KNOWN]
         # Beyond what is known at least in proportion to the load: so often a request meets what delays it, as a long
         # prompt of another.
         for at in range(known[-1] + 1, _BINS) if known else ():

@@ -44,15 +44,13 @@ def steady_room(curve: Curve, worth: float) -> float:
     return min(_STEADY_ROOMS, key=lambda room: room + worth * curve.at(1 / room))
 
 
-def best_room(points: Points, curve: Curve, worth: float, steady: float) -> float:
+def best_room(points: Points, curve: Curve, worth: float, least: float) -> float:
     """Groups for each group's worth of demand, with the least cost where it may turn out as in `points`; no fewer than
-    are worth having where it does not change.
+    `least`.
 
-    `worth`: groups that one pays for rather than have all requests of one group late; `steady`: the same where demand
-    does not change.
+    `worth`: groups that one pays for rather than have all requests of one group late.
     """
     best, cost = _ROOMS[0], math.inf
-    least = steady_room(curve, steady)
     for room in _ROOMS:
         if room < least:
             continue
