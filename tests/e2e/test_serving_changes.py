@@ -214,14 +214,18 @@ def test_a_revision_that_cannot_start_is_stopped_and_taken_back_without_a_restar
 
 
 def test_a_paused_rollout_makes_nothing_and_going_back_restarts_nothing() -> None:
-    before = [group["metadata"]["uid"] for group in items("leaderworkersets", NAMESPACE, SELECTOR)]
+    def groups() -> list[str]:
+        return [group["metadata"]["uid"] for group in items("leaderworkersets", NAMESPACE, SELECTOR)]
+
+    wait_for("the revision before gone", lambda: len(groups()) == 1, seconds=60)
+    before = groups()
     patch(rollout={"paused": True}, engine={"args": {"seed": "5"}})
     held = wait_condition("Reconciling", reasons.ROLLOUT_PAUSED, seconds=60)
     print(held["message"])
-    assert [g["metadata"]["uid"] for g in items("leaderworkersets", NAMESPACE, SELECTOR)] == before
+    assert groups() == before
     patch(rollout={"paused": False}, engine={"args": {"seed": "0"}})
     wait_ready(NAME, NAMESPACE, seconds=60)
-    assert [g["metadata"]["uid"] for g in items("leaderworkersets", NAMESPACE, SELECTOR)] == before
+    assert groups() == before
 
 
 def test_a_stream_outlives_the_deletion_and_then_everything_goes() -> None:
