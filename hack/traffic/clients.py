@@ -45,6 +45,7 @@ class Load:
         self.id_prefix = f"traffic-{secrets.token_hex(4)}-"
         """How ids of this load's requests begin, in the engines' logs too: a log may have those of earlier loads."""
         self.sent = 0
+        self._long = 0
         self.lag = 0.0
         """Longest time that a request was sent after its time (s): what this machine could not keep up with."""
 
@@ -69,7 +70,8 @@ class Load:
         return list(self._records)
 
     def finish(self, at_least: int) -> list[Record]:
-        """Go on until so many requests were sent, wait for their ends, and return all by number."""
+        """Go on until so many requests besides long streams were sent, wait for the ends of all, and return them by
+        number."""
         self._enough = at_least
         self._thread.join()
         if self._error is not None:
@@ -95,6 +97,7 @@ class Load:
                 break
             self.lag = max(self.lag, self.now() - arrival.at)
             self.sent += 1
+            self._long += arrival.shape is Shape.LONG
             task = asyncio.create_task(self._one(clients[arrival.client], arrival))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
@@ -115,7 +118,7 @@ class Load:
             )
 
     def _over(self) -> bool:
-        return self._stopped or (self._enough is not None and self.sent >= self._enough)
+        return self._stopped or (self._enough is not None and self.sent - self._long >= self._enough)
 
     async def _one(self, client: AsyncOpenAI, arrival: Arrival) -> None:
         sent = self.now()

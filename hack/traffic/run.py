@@ -59,7 +59,7 @@ class Run:
         )
 
     def finish(self, at_least: int) -> Report:
-        """Send at least so many requests in all, wait for their ends, and publish the report."""
+        """Send at least so many requests in all, long streams apart, wait for their ends, and publish the report."""
         records = self.load.finish(at_least)
         taken = self.watch.taken
         self.records = [dataclasses.replace(r, pod=taken.get(r.number, "")) for r in records]
