@@ -233,8 +233,8 @@ class Autoscaler:
                 of[1] += load.late_tokens
                 of[2] += load.judged
         # Where more come than end, the load is on its way to what made those late that ended.
-        load = demand.load * demand.pressure
-        for at, (first, tokens, judged) in ((max(1.0, load), full), (load, rest)):
+        heading = demand.load * demand.pressure
+        for at, (first, tokens, judged) in ((max(1.0, heading), full), (heading, rest)):
             if judged > 0:
                 self._lateness.observed(at, first, tokens, judged, now)
 
