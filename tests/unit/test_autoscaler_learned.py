@@ -74,6 +74,17 @@ def test_a_single_batch_size_says_nothing_of_the_idle_step() -> None:
     assert IdleStepTime().observed(0, 100, 0.05).value is None
 
 
+def test_a_nearly_empty_group_is_no_measure_of_a_step_without_load() -> None:
+    """Lost: a fleet of many times the need. Few requests reach few experts, so their steps are shorter than any that
+    matters; with that as the step without load each group seems to be at work, and the more of them the more so."""
+    learned = IdleStepTime()
+    for tick in range(400):
+        running = 4.0 + tick % 20
+        learned = learned.observed(tick * 15.0, running, 0.030 + 0.001 * running)
+    assert learned.value == pytest.approx(0.030, rel=0.01)
+    assert learned.observed(6015.0, 0.5, 0.019, 0.1).value == pytest.approx(0.030, rel=0.01)
+
+
 def test_requests_that_are_late_far_below_full_load_are_so_in_proportion_above() -> None:
     """Lost: groups of a load whose long prompts delay others, given up until twice as many requests are late."""
     seen = Lateness()

@@ -49,6 +49,8 @@ _BEHIND = 30.0
 _AFTERMATH = 900.0
 #: Seconds after which a group that serves should have been read.
 _UNREAD = 60.0
+#: Of the objective's time per output token, the mean step of a full group: each request is to keep it, not their mean.
+_FULL = 0.8
 #: Of the idle step times that two plans expect, the largest difference (logarithm) at which they are of one engine.
 _LIKE = 0.25
 #: Seconds for which what is learned is kept before it is summed up anew.
@@ -193,7 +195,8 @@ class Autoscaler:
         self._worth = worth or {}
         for gone in [key for key in self._groups if key not in serving and key not in draining]:
             del self._groups[gone]
-        limits = Limits(idle_step_time=self._idle.value, step_time=self.profile.tpot)
+        tpot = self.profile.tpot
+        limits = Limits(idle_step_time=self._idle.value, step_time=None if tpot is None else _FULL * tpot)
         loads = [
             load
             for key, born in serving.items()
