@@ -44,7 +44,7 @@ def test_it_comes_back_as_it_was_written() -> None:
     assert len(TEXT) <= LONGEST
     assert back.profile == MEMORY.profile
     assert back.starts == STARTS.seen
-    for one, other in ((back.growth[0][0], MEMORY.growth[0][0]), (back.late, MEMORY.late)):
+    for one, other in ((back.growth[0][0], MEMORY.growth[0][0]), (back.late_tokens, MEMORY.late_tokens)):
         assert one == pytest.approx(other, rel=0.004, abs=0.05)
     assert back.idle_step_time == pytest.approx(MEMORY.idle_step_time, rel=1e-4)
     assert back.work == pytest.approx(MEMORY.work, rel=1e-4)
@@ -158,7 +158,8 @@ def edited(name: str, value: str) -> str:
         ("starts", "-60"),
         ("starts", "1e300"),
         ("starts", ",".join(["60"] * 21)),
-        ("late", "AA" + "__" * 32),
+        ("first", "AA" + "__" * 32),
+        ("tokens", "AA" + "__" * 32),
         ("Level", "AA" + "__" * 90 + ","),
     ],
 )
@@ -180,9 +181,9 @@ def test_figures_that_no_groups_have_are_not_used(name: str, value: str) -> None
         ("errors", "0"),
         ("work", "a,b,c"),
         ("starts", "60,,60"),
-        ("late", "A"),
-        ("late", "AA!!"),
-        ("late", "AB" + "BA" * 32),
+        ("first", "A"),
+        ("tokens", "AA!!"),
+        ("tokens", "AB" + "BA" * 32),
         ("Level", "AA" + "BA" * 91 + ","),
         ("Level", ""),
         ("Level", ",,"),
@@ -273,6 +274,8 @@ def test_all_that_is_kept_for_hours_is_remembered() -> None:
             "blind": "one look",
             "serving": "one look",
             "_worth": "one look",
+            "_current": "one look",
+            "_fell": "minutes",
             "_full_until": "remembered",
             "_idle": "remembered",
             "_forecasts": "remembered",

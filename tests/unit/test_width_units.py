@@ -155,7 +155,8 @@ def _load(share: float, worth: float = 1.0) -> GroupLoad:
         waiting=0.0,
         step_time=0.05,
         arrivals=4.0,
-        late=0.0,
+        late_first=0.0,
+        late_tokens=0.0,
         judged=4.0,
         worth=worth,
     )

@@ -13,7 +13,7 @@ Numbers are absolute, and groups that start count as there: nothing is ordered t
 
 import math
 from collections import deque
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from moe_operator.autoscaler.budget import Budget
@@ -39,6 +39,8 @@ _WINDOW_LEAST, _WINDOW_MOST = 120.0, 600.0
 _GIVES_UP = 120.0
 #: Groups that go at one time.
 AT_ONCE = 2
+#: Seconds after some have gone before more do, while the budget is spent as aimed at: what fewer do has to be seen.
+_PACE = 120.0
 #: Groups that there may be for each that serves, and besides: what is seen of few says little of many.
 _TIMES, _BESIDES = 2, 2
 #: Seconds that metrics and decisions are behind, in the lead time.
@@ -47,6 +49,8 @@ _BEHIND = 30.0
 _AFTERMATH = 900.0
 #: Seconds after which a group that serves should have been read.
 _UNREAD = 60.0
+#: Of the objective's time per output token, the mean step of a full group: each request is to keep it, not their mean.
+_FULL = 0.8
 #: Of the idle step times that two plans expect, the largest difference (logarithm) at which they are of one engine.
 _LIKE = 0.25
 #: Seconds for which what is learned is kept before it is summed up anew.
@@ -151,6 +155,9 @@ class Autoscaler:
     """Groups that serve and say nothing."""
     serving: int = 0
     _worth: Mapping[Hashable, float] = field(default_factory=dict)
+    _current: int = 0
+    _fell: float = -math.inf
+    """When there were fewer groups than before."""
     _full_until: float = -math.inf
     """When the last request that was at work while groups were full has ended."""
 
@@ -188,7 +195,8 @@ class Autoscaler:
         self._worth = worth or {}
         for gone in [key for key in self._groups if key not in serving and key not in draining]:
             del self._groups[gone]
-        limits = Limits(idle_step_time=self._idle.value, step_time=self.profile.tpot)
+        tpot = self.profile.tpot
+        limits = Limits(idle_step_time=self._idle.value, step_time=None if tpot is None else _FULL * tpot)
         loads = [
             load
             for key, born in serving.items()
@@ -216,7 +224,22 @@ class Autoscaler:
             self._budget.observed(demand.late, demand.judged, now)
             # Who was at work while groups were full ends late when they are no longer.
             if demand.saturated or now >= self._full_until:
-                self._lateness.observed(demand.load, demand.late, demand.judged, now)
+                self._learn_lateness(demand, [*loads, *leaving], now)
+
+    def _learn_lateness(self, demand: Demand, loads: Sequence[GroupLoad | None], now: float) -> None:
+        full, rest = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+        for load in loads:
+            if load is not None and load.judged > 0:
+                # What one has piled up is late though the others have little to do.
+                of = full if demand.saturated or load.share.value > 1 else rest
+                of[0] += load.late_first
+                of[1] += load.late_tokens
+                of[2] += load.judged
+        # Where more come than end, the load is on its way to what made those late that ended.
+        heading = demand.load * demand.pressure
+        for at, (first, tokens, judged) in ((max(1.0, heading), full), (heading, rest)):
+            if judged > 0:
+                self._lateness.observed(at, first, tokens, judged, now)
 
     def _load(self, key: Hashable, now: float, limits: Limits) -> GroupLoad | None:
         window = self._groups.get(key)
@@ -230,6 +253,9 @@ class Autoscaler:
     def want(self, now: float, current: int, floor: int, ceiling: int, at_once: int = AT_ONCE) -> Want:
         """How many groups, of which there are or start `current`; `at_once`: groups that may go at one time."""
         demand, blind = self._demand, self.blind
+        if current < self._current:
+            self._fell = now
+        self._current = current
         if demand is None or self._forecasts.empty:
             self._downs.clear()
             return Want(current, None, blind)
@@ -237,7 +263,7 @@ class Autoscaler:
         at_end, highest = self._forecasts.points(now)
         caution = self._budget.factor(demand.arrivals)
         worth = self.worth * caution
-        steady = self.worth * self._budget.steady_factor(demand.arrivals)
+        steady = self._budget.steady(demand.arrivals)
         curve, room, most_room = self._learned(now, at_end, highest, worth, steady)
         up = sized(value, room, at_end, curve, worth, floor, ceiling)
         down = sized(value, most_room, highest, curve, worth, floor, ceiling)
@@ -285,17 +311,18 @@ class Autoscaler:
             lately = max(groups for at, groups in self._downs if at >= now - _GIVES_UP)
             if lately < current:
                 return Want(max(lately, self.serving), numbers)
-        if kept < current and self._downs[0][0] <= now - window + TICK:
-            return Want(max(kept, current - at_once), numbers)
         higher = [at for at, groups in self._downs if groups >= current]
         since = max(higher) if higher else self._downs[0][0]
-        return Want(current, numbers, held_until=since + window)
+        seen = self._fell + _PACE * min(1.0, caution)
+        if kept < current and since <= now - window + TICK and seen <= now:
+            return Want(max(kept, current - at_once), numbers)
+        return Want(current, numbers, held_until=max(since + window, seen))
 
     def _learned(self, now: float, at_end: Points, highest: Points, worth: float, steady: float) -> _Learned:
         """Lateness by load, and the best room for what comes at the lead's end and for the most within it."""
         if self._kept is None or now - self._kept[0] >= _KEPT:
             curve = self._lateness.curve(now)
-            least = steady_room(curve, steady)
+            least = steady_room(curve, self.worth, steady)
             rooms = best_room(at_end, curve, worth, least), best_room(highest, curve, worth, least)
             self._kept = (now, (curve, *rooms))
         return self._kept[1]

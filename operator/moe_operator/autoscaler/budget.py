@@ -13,9 +13,10 @@ HALF_LIFE, LATELY = 8 * 3600.0, 3600.0
 PRIOR_SECONDS = 4800.0
 #: How the worth goes with the share spent: exp(_GAIN x (share / AIMED - 1)), within limits.
 _GAIN, _LEAST, _MOST = 4.0, 0.1, 1.2
-#: The same of requests that are late day in, day out: what is bought against those helps for certain, so it may cost
-#: more. Not so against surges, where one that nothing could have met would buy groups for hours.
-_STEADY_GAIN, _STEADY_AIMED, _STEADY_MOST = 12.0, 0.007, 12.0
+#: Share that may be late at the load as it is expected to be, while as many were late lately as is aimed at; for each
+#: one more that was, one less may be; and its limits. What is bought against these helps for certain. Not so against
+#: surges: one that nothing could have met would buy groups for hours.
+_STEADY, _STEADY_LEAST, _STEADY_MOST = 0.009, 0.005, 0.015
 #: More than any limit's logarithm.
 _ANY = 10.0
 
@@ -68,9 +69,9 @@ class Budget:
         """How many times its usual worth it is to avoid a late request."""
         return min(max(_grown(_GAIN, self.long.share(rate) / AIMED), _LEAST), _MOST)
 
-    def steady_factor(self, rate: float) -> float:
-        """The same for one that is late at the load as it is expected to be."""
-        return min(_grown(_STEADY_GAIN, self.lately.share(rate) / _STEADY_AIMED), _STEADY_MOST)
+    def steady(self, rate: float) -> float:
+        """Share of requests that may be late at the load as it is expected to be."""
+        return min(max(_STEADY + AIMED - self.lately.share(rate), _STEADY_LEAST), _STEADY_MOST)
 
 
 def _grown(gain: float, spent: float) -> float:

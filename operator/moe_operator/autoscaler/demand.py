@@ -51,9 +51,15 @@ class Demand:
     """Requests that came for each that ended, over ARRIVALS; 1 to _PRESSURE."""
     lasts: float
     """Seconds that a request is at work, by Little's law; infinite while none ends."""
-    late: float
+    late_first: float
+    late_tokens: float
     judged: float
     """Requests, since the last look."""
+
+    @property
+    def late(self) -> float:
+        """Requests, since the last look."""
+        return self.late_first + self.late_tokens
 
     @property
     def value(self) -> float:
@@ -122,7 +128,8 @@ class DemandMeter:
             saturated=saturated,
             pressure=min(max(arrivals / ended, 1.0), _PRESSURE) if ended > 0 else _PRESSURE,
             lasts=sum(load.at_work for load in everyone) / ended if ended > 0 else math.inf,
-            late=sum(load.late for load in everyone),
+            late_first=sum(load.late_first for load in everyone),
+            late_tokens=sum(load.late_tokens for load in everyone),
             judged=sum(load.judged for load in everyone),
         )
 

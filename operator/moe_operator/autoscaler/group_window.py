@@ -30,8 +30,10 @@ class GroupLoad:
     step_time: float | None
     arrivals: float
     """Requests per second that came since the last look."""
-    late: float
-    """Of the requests that were judged since the last look, those beyond the objective."""
+    late_first: float
+    """Of the requests that were judged since the last look, those whose first token came later than the objective."""
+    late_tokens: float
+    """Those of the others whose further tokens did."""
     judged: float
     """Requests that ended since the last look."""
     worth: float = 1.0
@@ -86,7 +88,7 @@ class GroupWindow:
         kv = sum(reading.kv for reading in self._readings) / count
         gaps = last.gaps - first.gaps
         step_time = (last.gap_seconds - first.gap_seconds) / gaps if gaps > 0 else None
-        arrivals, late, judged = self._since_the_last_look(last, ttft, tpot)
+        arrivals, late_first, late_tokens, judged = self._since_the_last_look(last, ttft, tpot)
         self._looked = last
         return GroupLoad(
             share=share_of(Gauges(running, self.slots, kv, step_time), limits),
@@ -95,27 +97,29 @@ class GroupWindow:
             waiting=last.waiting,
             step_time=step_time,
             arrivals=arrivals,
-            late=late,
+            late_first=late_first,
+            late_tokens=late_tokens,
             judged=judged,
         )
 
     def _since_the_last_look(
         self, last: Reading, ttft: float | None, tpot: float | None
-    ) -> tuple[float, float, float]:
+    ) -> tuple[float, float, float, float]:
         before = self._looked
         if before is None:
             if self.born is None or last.at <= self.born:
-                return 0.0, 0.0, 0.0
+                return 0.0, 0.0, 0.0, 0.0
             # What came in its first second, waited for it to be there: it is no rate.
             since = max(last.at - self.born, _FIRST)
-            return (last.running + last.waiting + last.finished) / since, 0.0, 0.0
+            return (last.running + last.waiting + last.finished) / since, 0.0, 0.0, 0.0
         if last.at <= before.at:
-            return 0.0, 0.0, 0.0
+            return 0.0, 0.0, 0.0, 0.0
         ended = last.finished - before.finished
         came = ended + last.running + last.waiting - before.running - before.waiting
-        late = _late(last.first_token.since(before.first_token), ttft)
-        late += _late(last.per_token.since(before.per_token), tpot)
-        return max(0.0, came) / (last.at - before.at), min(late, ended), ended
+        first = min(_late(last.first_token.since(before.first_token), ttft), ended)
+        # Which of them are the same is not told: taken as none.
+        tokens = min(_late(last.per_token.since(before.per_token), tpot), ended - first)
+        return max(0.0, came) / (last.at - before.at), first, tokens, ended
 
 
 def _late(grown: Buckets, objective: float | None) -> float:

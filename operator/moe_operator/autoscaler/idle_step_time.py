@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 HALF_LIFE = 12 * 3600.0
 #: What the prior counts for, in observations.
 _PRIOR_WEIGHT = 0.1
+#: Requests at work on a rank from which on a step counts as the shortest: fewer do not reach all experts, and one look
+#: at an empty group would make all shares too large for as long as it is remembered.
+_FEW = 4.0
 #: Of the mean step time: the least that the idle one can be.
 _LEAST = 0.1
 
@@ -41,7 +44,7 @@ class IdleStepTime:
             xx=self.xx * kept + worth * running * running,
             t=self.t * kept + worth * step_time,
             xt=self.xt * kept + worth * running * step_time,
-            least=min(self.least, step_time),
+            least=min(self.least, step_time) if running >= _FEW else self.least,
         )
 
     @property

@@ -78,7 +78,8 @@ class Memory:
     after: float
     errors: Bins
     starts: Bins
-    late: Bins
+    late_first: Bins
+    late_tokens: Bins
     judged: Bins
     growth: tuple[tuple[Bins, Bins], ...]
 
@@ -105,6 +106,12 @@ class Memory:
 
     def _meter(self) -> DemandMeter:
         return DemandMeter(_calm=self.calm, _levels=self.levels, _rates=self.rates)
+
+    def _lateness(self, now: float) -> Lateness:
+        made = Lateness()
+        bins = self.late_first, self.late_tokens, self.judged
+        made._first, made._tokens, made._judged = (_decayed(one, lateness.HALF_LIFE, now) for one in bins)
+        return made
 
     def aged(self, seconds: float) -> "Memory":
         """As it counts so many seconds later, if nothing was seen meanwhile."""
@@ -133,7 +140,8 @@ class Memory:
             judged_lately=self.judged_lately * lately,
             after=max(0.0, self.after - seconds),
             errors=_times(self.errors, errors),
-            late=_times(self.late, bins),
+            late_first=_times(self.late_first, bins),
+            late_tokens=_times(self.late_tokens, bins),
             judged=_times(self.judged, bins),
             growth=tuple((_times(end, ratios), _times(most, ratios)) for end, most in self.growth),
         )
@@ -162,7 +170,8 @@ def snapshot(autoscaler: Autoscaler, starts: ColdStart, now: float) -> Memory | 
         after=max(0.0, min(autoscaler._full_until - now, MOST_AFTER)),
         errors=tuple(forecasts._errors),
         starts=starts.seen,
-        late=tuple(autoscaler._lateness._late.present(now)),
+        late_first=tuple(autoscaler._lateness._first.present(now)),
+        late_tokens=tuple(autoscaler._lateness._tokens.present(now)),
         judged=tuple(autoscaler._lateness._judged.present(now)),
         growth=tuple(
             (tuple(end._seen.present(now)), tuple(most._seen.present(now))) for end, most in forecasts._growth
@@ -186,9 +195,7 @@ def restored(memory: Memory, profile: Profile, now: float, age: float) -> tuple[
         Spent(LATELY, old.late_lately, old.judged_lately, now),
     )
     made._full_until = now + old.after if old.after > 0 else -math.inf
-    made._lateness = Lateness()
-    made._lateness._late = _decayed(old.late, lateness.HALF_LIFE, now)
-    made._lateness._judged = _decayed(old.judged, lateness.HALF_LIFE, now)
+    made._lateness = old._lateness(now)
     made._forecasts = Forecasts(old.lead)
     made._forecasts.lead = made.lead
     # Groups that were there before its process have filled.
@@ -254,10 +261,5 @@ def _shifted(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _lateness_apart(before: Memory, now: Memory) -> float:
-    curves: list[Sequence[float]] = []
-    for memory in (before, now):
-        seen = Lateness()
-        seen._late = _decayed(memory.late, lateness.HALF_LIFE, 0.0)
-        seen._judged = _decayed(memory.judged, lateness.HALF_LIFE, 0.0)
-        curves.append(seen.curve(0.0).values)
-    return max(abs(one - other) for one, other in zip(curves[0], curves[1], strict=True))
+    one, other = (memory._lateness(0.0).curve(0.0).values for memory in (before, now))
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))

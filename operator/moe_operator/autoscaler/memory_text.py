@@ -10,7 +10,7 @@
     after=S                            for which requests end that were at work while groups were full
     errors=...                         of each forecaster
     starts=...                         cold starts, s, oldest first
-    late=H  judged=H                   bins of `Lateness`
+    first=H  tokens=H  judged=H        bins of `Lateness`
     Level=H,H  Slow=H,H ...            bins of each forecaster's growth: at the lead's end, the highest within it
     sum=HEX                            CRC-32 of all before
 
@@ -31,7 +31,7 @@ from moe_operator.autoscaler.idle_step_time import IdleStepTime
 from moe_operator.autoscaler.memory import MOST_AFTER, Bins, Memory, Unusable, UnusableError
 
 #: Of the form above. What the bins mean is part of the version: see `version`.
-_FORMAT = 2
+_FORMAT = 3
 #: The longest text: every bin of every histogram in use.
 LONGEST = 4096
 
@@ -85,7 +85,8 @@ def _parts(memory: Memory) -> Iterator[tuple[str, str]]:
     yield "after", _list((memory.after,), 6)
     yield "errors", _list(memory.errors, 6)
     yield "starts", _list(memory.starts, 6)
-    yield "late", _bins(memory.late)
+    yield "first", _bins(memory.late_first)
+    yield "tokens", _bins(memory.late_tokens)
     yield "judged", _bins(memory.judged)
     for name, (end, most) in zip(Forecaster, memory.growth, strict=True):
         yield name.value, f"{_bins(end)},{_bins(most)}"
@@ -158,7 +159,8 @@ def _memory(parts: dict[str, str]) -> Memory:
         after=after,
         errors=_floats(parts["errors"], len(Forecaster)),
         starts=_floats(starts, starts.count(",") + 1) if starts else (),
-        late=_weights(parts["late"], lateness._BINS),
+        late_first=_weights(parts["first"], lateness._BINS),
+        late_tokens=_weights(parts["tokens"], lateness._BINS),
         judged=_weights(parts["judged"], lateness._BINS),
         growth=tuple(ratios),
     )
@@ -230,7 +232,8 @@ def _impossible(memory: Memory) -> Iterator[str]:
         yield "a forecaster's error"
     if len(memory.starts) > KEPT or not all(within(start, _MOST_START, 1e-3) for start in memory.starts):
         yield "a cold start"
-    if any(late > judged * 1.01 + _LEAST for late, judged in zip(memory.late, memory.judged, strict=True)):
+    bins = zip(memory.late_first, memory.late_tokens, memory.judged, strict=True)
+    if any(first + tokens > judged * 1.01 + 2 * _LEAST for first, tokens, judged in bins):
         yield "the lateness by load"
     if any(sum(bins) > _MOST_SECONDS for both in memory.growth for bins in both):
         yield "the growth of demand"

@@ -15,7 +15,9 @@ from moe_operator.autoscaler.lateness import Curve
 _ROOMS = tuple(0.7 + 0.15 * step for step in range(16))
 _STEPS = (-0.1, -0.05, 0.05, 0.1)
 #: Rooms for demand that does not change: long prompts make requests late far below full load.
-_STEADY_ROOMS = tuple(1 / (0.025 * step) for step in range(44, 6, -1))
+_STEADY_ROOMS = tuple(1 / (0.025 * step) for step in range(44, 3, -1))
+#: What a late request costs beyond those that may be, in those that may.
+_EXCESS = 40.0
 #: More room has to save that share of the cost: rare surges are not to make it jump up and down.
 _CLEARLY = 0.05
 
@@ -39,9 +41,16 @@ def expected_late(points: Points, curve: Curve, load: float) -> float:
     return late / whole
 
 
-def steady_room(curve: Curve, worth: float) -> float:
-    """Groups for each group's worth of demand, with the least cost if demand stays as it is."""
-    return min(_STEADY_ROOMS, key=lambda room: room + worth * curve.at(1 / room))
+def steady_room(curve: Curve, worth: float, allowed: float) -> float:
+    """Groups for each group's worth of demand, with the least cost if demand stays as it is, where a share of `allowed`
+    may be late: beyond it another costs more, but not any number of groups, as there may be none that helps.
+    """
+
+    def cost(room: float) -> float:
+        late = curve.at(1 / room)
+        return room + worth * late + _EXCESS * worth * max(0.0, late - allowed)
+
+    return min(_STEADY_ROOMS, key=cost)
 
 
 def best_room(points: Points, curve: Curve, worth: float, least: float) -> float:
