@@ -25,6 +25,11 @@ class Request:
     generated: int = 0
     blocks: int = 0
     new: int = 0
+    kept: int = 0
+    """Full blocks at the last preemption, of `had`."""
+    had: int = 0
+    ahead: int = 0
+    """Blocks that are given out before any of those, in all that are given out."""
     first: float = math.nan
     last: float = math.nan
     done: bool = False
@@ -40,6 +45,7 @@ class Rank:
     def __init__(self, engine: EngineModel) -> None:
         self.engine = engine
         self.free = engine.kv_tokens // 16
+        self.given = 0
         self.running: list[Request] = []
         self.waiting: list[Request] = []
         self.preemptions = 0
@@ -54,14 +60,23 @@ class Rank:
         if needed > self.free:
             return False
         self.free -= needed
+        self.given += needed
         request.blocks += needed
         return True
 
     def _preempt(self, request: Request) -> None:
+        request.kept, request.had = request.computed // 16, request.blocks
+        request.ahead = self.given + self.free
         self.free += request.blocks
         request.blocks = request.computed = request.new = 0
         self.waiting.insert(0, request)
         self.preemptions += 1
+
+    def _found(self, request: Request) -> int:
+        if not request.had or not self.engine.prefix_cache_share:
+            return request.hit
+        left = request.had - max(0, self.given - request.ahead)
+        return max(request.hit, 16 * min(request.kept, left, (request.tokens - 1) // 16))
 
     def schedule(self) -> None:
         budget = self.engine.batch_tokens
@@ -88,7 +103,8 @@ class Rank:
             if cdiv(request.tokens) > self.free:
                 break
             self.waiting.pop(0)
-            request.computed = request.hit
+            request.computed = self._found(request)
+            self.given -= request.computed // 16
             new = min(request.tokens - request.computed, budget)
             assert self._allocate(request, new)
             request.new = new

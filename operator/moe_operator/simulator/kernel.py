@@ -9,6 +9,8 @@ The rules are those of vLLM 0.32's scheduler (`v1/core/sched/scheduler.py`), fir
 - Waiting requests are admitted if nothing was preempted in the step, while there are slots and budget, and the whole of
   what a request has to compute fits in the free blocks (`scheduler_reserve_full_isl`).
 - Tokens found in the prefix cache are not computed, but take blocks of their own.
+- The full blocks of a preempted request are found again as it is admitted, but for those that were taken since: the
+  pool gives out free blocks in the order in which they were freed, a request's last ones first.
 - The first token comes at the end of the step that finishes the prompt; a request's blocks are free when the step ends
   that brought its last token.
 
@@ -110,6 +112,10 @@ class Requests(NamedTuple):
     before: Int32s
     made: Int32s
     """Tokens generated before the last preemption."""
+    held: Int32s
+    """Tokens in the cache at the last preemption."""
+    mark: Ints
+    """Blocks that its rank will have taken when the first of those of the last preemption is next to be given out."""
     offset: Ints
     """Of a decoding request: tokens in its cache, less the group's step counter."""
     end: Ints
@@ -147,6 +153,8 @@ class Groups(NamedTuple):
     """Tokens in the cache as the step begins."""
     used: Ints
     """Blocks."""
+    taken: Ints
+    """Blocks given out since the beginning."""
     phase: Ints
     """Decoding requests by offset modulo BLOCK (third axis)."""
     running: Ints
@@ -170,6 +178,8 @@ class Constants(NamedTuple):
     slots: int
     batch: int
     blocks: int
+    keeps: bool
+    """Whether there is a prefix cache."""
     base: float
     experts: float
     untouched: float
@@ -188,6 +198,7 @@ def constants(engine: EngineModel) -> Constants:
         engine.slots,
         engine.batch_tokens,
         engine.kv_blocks,
+        engine.prefix_cache_share > 0,
         engine.base,
         engine.experts,
         math.log1p(-share) if share < 1 else -math.inf,
@@ -216,6 +227,8 @@ def requests(trace: Trace, engine: EngineModel) -> Requests:
         np.full(n, -1, dtype=np.int32),
         np.full(n, -1, dtype=np.int32),
         np.zeros(n, dtype=np.int32),
+        np.zeros(n, dtype=np.int32),
+        np.zeros(n, dtype=np.int64),
         np.zeros(n, dtype=np.int64),
         np.zeros(n, dtype=np.int64),
         np.zeros(4, dtype=np.int64),
@@ -248,6 +261,7 @@ def groups(places: int, engine: EngineModel) -> Groups:
         links(most),
         ints(),
         links(most),
+        ints(ranks),
         ints(ranks),
         ints(ranks),
         ints(ranks),
@@ -353,7 +367,7 @@ def _leave_running(q: Requests, c: Groups, g: int, r: int, request: int) -> None
 
 
 @compiled
-def _preempt_last(q: Requests, c: Groups, g: int, r: int, now: float) -> int:
+def _preempt_last(q: Requests, c: Groups, k: Constants, g: int, r: int, now: float) -> int:
     """The last admitted waits before all others. Returns it."""
     request: int = c.run_tail[g, r]
     _leave_running(q, c, g, r, request)
@@ -370,6 +384,8 @@ def _preempt_last(q: Requests, c: Groups, g: int, r: int, now: float) -> int:
         while c.heap_request[g, at] != request:
             at += 1
         _remove(c, g, at)
+    q.held[request] = held
+    q.mark[request] = c.taken[g, r] + k.blocks - c.used[g, r]
     c.tokens[g, r] -= held
     c.used[g, r] -= _blocks(held)
     c.counters[g, r, PREEMPTIONS] += 1
@@ -380,6 +396,19 @@ def _preempt_last(q: Requests, c: Groups, g: int, r: int, now: float) -> int:
         c.wait_tail[g, r] = request
     c.waiting[g, r] += 1
     return request
+
+
+@compiled
+def _found(q: Requests, c: Groups, k: Constants, g: int, r: int, request: int) -> int:
+    """Tokens in the prefix cache of a request that is to be admitted."""
+    found: int = q.cached[request]
+    if k.keeps and q.held[request] > 0:
+        lost = max(0, c.taken[g, r] - q.mark[request])
+        # The last token has to be computed in any case.
+        most = (q.prompt[request] + q.made[request] - 1) // BLOCK
+        kept = min(q.held[request] // BLOCK, _blocks(q.held[request]) - lost, most)
+        found = max(found, kept * BLOCK)
+    return found
 
 
 # --- Steps ---------------------------------------------------------------------------------------
@@ -401,7 +430,7 @@ def _make_room(q: Requests, c: Groups, k: Constants, g: int, r: int, now: float)
         itself = False
         while needed > free and not itself:
             before = c.used[g, r]
-            itself = _preempt_last(q, c, g, r, now) == request
+            itself = _preempt_last(q, c, k, g, r, now) == request
             free += before - c.used[g, r]
             preempted = True
         if itself:
@@ -441,6 +470,7 @@ def _begin(q: Requests, c: Groups, k: Constants, g: int) -> None:
                 chunk = min(q.prompt[partial] + q.made[partial] - done, k.batch - c.decoding[g, r])
                 blocks += _blocks(done + chunk) - _blocks(done)
         c.used[g, r] += blocks
+        c.taken[g, r] += blocks
         if partial >= 0:
             c.partial_done[g, r] += chunk
             if c.partial_done[g, r] == q.prompt[partial] + q.made[partial]:
@@ -459,9 +489,10 @@ def _begin(q: Requests, c: Groups, k: Constants, g: int) -> None:
                 c.wait_tail[g, r] = -1
             c.waiting[g, r] -= 1
             _append_running(q, c, g, r, request)
-            found = q.cached[request]
+            found = _found(q, c, k, g, r, request)
             chunk = min(target - found, budget)
             c.used[g, r] += _blocks(found + chunk)
+            c.taken[g, r] += _blocks(found + chunk) - found // BLOCK
             c.tokens[g, r] += found
             computing += chunk
             budget -= chunk
@@ -627,7 +658,9 @@ def _coast(c: Groups, k: Constants, g: int, time: float) -> None:
             continue
         for step in range(c.step[g], c.step[g] + done % BLOCK):
             c.used[g, r] += c.phase[g, r, -step % BLOCK]
+            c.taken[g, r] += c.phase[g, r, -step % BLOCK]
         c.used[g, r] += done // BLOCK * decoding
+        c.taken[g, r] += done // BLOCK * decoding
         c.tokens[g, r] += done * decoding
         c.counters[g, r, OUTPUT] += done * decoding
         c.counters[g, r, GAPS] += done * decoding
@@ -752,7 +785,7 @@ def clear_place(q: Requests, c: Groups, k: Constants, g: int) -> None:
         c.wait_head[g, r] = c.wait_tail[g, r] = -1
         c.partial[g, r] = -1
         c.rank_flight[g, r] = c.rank_tokens[g, r] = 0
-        c.decoding[g, r] = c.computing[g, r] = c.tokens[g, r] = c.used[g, r] = 0
+        c.decoding[g, r] = c.computing[g, r] = c.tokens[g, r] = c.used[g, r] = c.taken[g, r] = 0
         c.running[g, r] = c.waiting[g, r] = c.partial_done[g, r] = 0
         c.phase[g, r, :] = 0
         c.counters[g, r, :] = 0
