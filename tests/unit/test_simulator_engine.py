@@ -92,6 +92,21 @@ def test_a_preempted_request_finds_the_blocks_that_nobody_took(share: float, com
     assert _last(result)[1] == pytest.approx(30.32 + 1 + 0.01 * computed + 12)
 
 
+@pytest.mark.parametrize(("output", "computed"), [(40, [52]), (85, [64, 20])])
+def test_blank_blocks_are_given_out_before_those_of_a_preempted_request(
+    output: int, computed: list[int]
+) -> None:
+    # Eight blocks. The first step computes 16 tokens of the one and 48 of the other; in the second, four blocks for the
+    # rest are too many, and the other waits with three full ones behind three blank ones. The one takes two more blocks
+    # in all, or five: the last two of those three.
+    result = run(make_trace([0.0, 0.0], [16, 100], [output, 1]), engine(kv_tokens=128, prefill=0.01))
+    assert result.preemptions == 1
+    alone = 1.64 + output - 1
+    assert result.ttft.tolist() == pytest.approx(
+        [1.64, alone + sum(1 + 0.01 * tokens for tokens in computed)]
+    )
+
+
 def test_a_request_that_no_rank_can_hold_is_rejected_and_holds_up_nobody() -> None:
     result = run(make_trace([0.0, 0.0], [40, 8], [26, 1]), engine(kv_tokens=64))
     assert result.outcome.tolist() == [kernel.REJECTED, kernel.FINISHED]
