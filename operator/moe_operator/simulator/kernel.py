@@ -435,7 +435,8 @@ def _kept(q: Requests, c: Groups, k: Constants, g: int, r: int, request: int) ->
     if not k.keeps:
         return 0
     lost = max(0, c.evicted[g, r] - q.mark[request])
-    return max(0, q.held[request] // BLOCK - lost)
+    kept: int = max(0, q.held[request] // BLOCK - lost)
+    return kept
 
 
 # --- Steps ---------------------------------------------------------------------------------------
