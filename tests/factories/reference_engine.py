@@ -15,6 +15,10 @@ def cdiv(tokens: int) -> int:
     return -(-tokens // 16)
 
 
+Content = tuple[int, int] | None
+"""What a free block has: of which request, and its how manyeth; or nothing to be found."""
+
+
 @dataclass
 class Request:
     arrival: float
@@ -39,7 +43,8 @@ class Request:
 class Rank:
     def __init__(self, engine: EngineModel) -> None:
         self.engine = engine
-        self.free = engine.kv_tokens // 16
+        self.free: list[Content] = [None] * (engine.kv_tokens // 16)
+        """In the order in which they are given out."""
         self.running: list[Request] = []
         self.waiting: list[Request] = []
         self.preemptions = 0
@@ -51,17 +56,38 @@ class Rank:
 
     def _allocate(self, request: Request, new: int) -> bool:
         needed = cdiv(request.computed + new) - request.blocks
-        if needed > self.free:
+        if needed > len(self.free):
             return False
-        self.free -= needed
+        del self.free[: max(0, needed)]
         request.blocks += needed
         return True
 
+    def give_back(self, request: Request) -> None:
+        full = request.computed // 16
+        self.free[:0] = [None] * (request.blocks - full)
+        self.free += [(id(request), at) for at in reversed(range(full))]
+        request.blocks = 0
+
     def _preempt(self, request: Request) -> None:
-        self.free += request.blocks
-        request.blocks = request.computed = request.new = 0
+        self.give_back(request)
+        request.computed = request.new = 0
         self.waiting.insert(0, request)
         self.preemptions += 1
+
+    def _find(self, request: Request) -> None:
+        """Take what the cache has of a request: its own blocks, else the oldest, as if they had what the trace says."""
+        if self.engine.prefix_cache_share:
+            while request.computed + 16 < request.tokens:
+                block = (id(request), request.computed // 16)
+                if block not in self.free:
+                    break
+                self.free.remove(block)
+                request.computed += 16
+        while request.computed < request.hit:
+            full = (at for at, content in enumerate(self.free) if content is not None)
+            self.free.pop(next(full, 0))
+            request.computed += 16
+        request.blocks = request.computed // 16
 
     def schedule(self) -> None:
         budget = self.engine.batch_tokens
@@ -85,10 +111,10 @@ class Rank:
             index += 1
         while not preempted and self.waiting and budget > 0 and len(self.running) < self.engine.slots:
             request = self.waiting[0]
-            if cdiv(request.tokens) > self.free:
+            if cdiv(request.tokens) > len(self.free):
                 break
             self.waiting.pop(0)
-            request.computed = request.hit
+            self._find(request)
             new = min(request.tokens - request.computed, budget)
             assert self._allocate(request, new)
             request.new = new
@@ -150,7 +176,7 @@ class Group:
                 request.last = now
                 if request.generated == request.output:
                     request.done = True
-                    rank.free += request.blocks
+                    rank.give_back(request)
                     rank.running.remove(request)
                     self.decoders.discard(id(request))
         self.clock, self.until = now, None

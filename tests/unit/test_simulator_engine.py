@@ -71,7 +71,7 @@ def _columns() -> tuple[np.ndarray, ...]:
     )
 
 
-def test_the_last_admitted_is_preempted_and_computes_all_of_it_again() -> None:
+def test_the_last_admitted_is_preempted_and_computes_again() -> None:
     # Four blocks. Both prompts take one, and with the second token each takes its second. The 33rd tokens of both come
     # at once (17 generated): the first takes the second's blocks.
     result = run(together(2, 16, 30), engine(kv_tokens=64))
@@ -81,6 +81,30 @@ def test_the_last_admitted_is_preempted_and_computes_all_of_it_again() -> None:
     # 16 + 17 tokens, which brings the 18th, and goes on.
     assert _last(result)[1] == 31.0 + 12
     assert result.ttft.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("share", "computed"), [(1.0, 17), (0.0, 33)])
+def test_a_preempted_request_finds_the_blocks_that_nobody_took(share: float, computed: int) -> None:
+    # As above: two full blocks when it is preempted. The first takes one of them, its last; the other is found.
+    result = run(together(2, 16, 30), engine(kv_tokens=64, prefill=0.01, prefix_cache_share=share))
+    assert result.preemptions == 1
+    assert _last(result)[0] == pytest.approx(30.32)
+    assert _last(result)[1] == pytest.approx(30.32 + 1 + 0.01 * computed + 12)
+
+
+@pytest.mark.parametrize(("output", "computed"), [(40, [52]), (85, [64, 20])])
+def test_blank_blocks_are_given_out_before_those_of_a_preempted_request(
+    output: int, computed: list[int]
+) -> None:
+    # Eight blocks. The first step computes 16 tokens of the one and 48 of the other; in the second, four blocks for the
+    # rest are too many, and the other waits with three full ones behind three blank ones. The one takes two more blocks
+    # in all, or five: the last two of those three.
+    result = run(make_trace([0.0, 0.0], [16, 100], [output, 1]), engine(kv_tokens=128, prefill=0.01))
+    assert result.preemptions == 1
+    alone = 1.64 + output - 1
+    assert result.ttft.tolist() == pytest.approx(
+        [1.64, alone + sum(1 + 0.01 * tokens for tokens in computed)]
+    )
 
 
 def test_a_request_that_no_rank_can_hold_is_rejected_and_holds_up_nobody() -> None:

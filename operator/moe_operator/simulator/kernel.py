@@ -5,10 +5,14 @@ The rules are those of vLLM 0.32's scheduler (`v1/core/sched/scheduler.py`), fir
 - Running requests come first, in order of admission: a token for each that decodes, then the next chunk of the prompt
   that is not done, within `batch_tokens`. Prompts are chunked: at most one is unfinished, and it is the last admitted.
 - Where a running request finds no free block, the last admitted is preempted, as often as needed, maybe the request
-  itself: its blocks are freed, it waits before all others, and computes its prompt and what it generated again.
+  itself: its blocks are freed, it waits before all others, and has its prompt and what it generated to compute again.
 - Waiting requests are admitted if nothing was preempted in the step, while there are slots and budget, and the whole of
   what a request has to compute fits in the free blocks (`scheduler_reserve_full_isl`).
 - Tokens found in the prefix cache are not computed, but take blocks of their own.
+- With a prefix cache (`v1/core/block_pool.py`) the full blocks of a preempted request, those of its output among them,
+  are found again as it is admitted, but for what was given out since. Blank blocks are given out first: those that
+  never held anything and those that were not full when they were freed. Full ones follow in the order in which they
+  were freed, a request's last ones first. What a trace says is found is taken from the oldest.
 - The first token comes at the end of the step that finishes the prompt; a request's blocks are free when the step ends
   that brought its last token.
 
@@ -110,6 +114,10 @@ class Requests(NamedTuple):
     before: Int32s
     made: Int32s
     """Tokens generated before the last preemption."""
+    held: Int32s
+    """Tokens in the cache at the last preemption."""
+    mark: Ints
+    """What `evicted` of its rank will be when the first of the full blocks of the last preemption is next to go."""
     offset: Ints
     """Of a decoding request: tokens in its cache, less the group's step counter."""
     end: Ints
@@ -147,6 +155,10 @@ class Groups(NamedTuple):
     """Tokens in the cache as the step begins."""
     used: Ints
     """Blocks."""
+    blank: Ints
+    """Free blocks that hold nothing to be found."""
+    evicted: Ints
+    """Full blocks that were given out again or taken by hits of the trace, the oldest first, since the beginning."""
     phase: Ints
     """Decoding requests by offset modulo BLOCK (third axis)."""
     running: Ints
@@ -170,6 +182,8 @@ class Constants(NamedTuple):
     slots: int
     batch: int
     blocks: int
+    keeps: bool
+    """Whether there is a prefix cache."""
     base: float
     experts: float
     untouched: float
@@ -188,6 +202,7 @@ def constants(engine: EngineModel) -> Constants:
         engine.slots,
         engine.batch_tokens,
         engine.kv_blocks,
+        engine.prefix_cache_share > 0,
         engine.base,
         engine.experts,
         math.log1p(-share) if share < 1 else -math.inf,
@@ -216,6 +231,8 @@ def requests(trace: Trace, engine: EngineModel) -> Requests:
         np.full(n, -1, dtype=np.int32),
         np.full(n, -1, dtype=np.int32),
         np.zeros(n, dtype=np.int32),
+        np.zeros(n, dtype=np.int32),
+        np.zeros(n, dtype=np.int64),
         np.zeros(n, dtype=np.int64),
         np.zeros(n, dtype=np.int64),
         np.zeros(4, dtype=np.int64),
@@ -253,6 +270,8 @@ def groups(places: int, engine: EngineModel) -> Groups:
         ints(ranks),
         ints(ranks),
         ints(ranks),
+        ints(ranks),
+        ints(ranks) + engine.kv_blocks,
         ints(ranks),
         ints(ranks, BLOCK),
         ints(ranks),
@@ -327,6 +346,33 @@ def _blocks(tokens: int) -> int:
 
 
 @compiled
+def _take(c: Groups, g: int, r: int, blocks: int) -> None:
+    """Give out free blocks."""
+    blank = min(blocks, c.blank[g, r])
+    c.blank[g, r] -= blank
+    c.evicted[g, r] += blocks - blank
+    c.used[g, r] += blocks
+
+
+@compiled
+def _take_found(c: Groups, k: Constants, g: int, r: int, blocks: int, kept: int) -> None:
+    """Free blocks whose tokens are found, of which so many are the request's own."""
+    c.used[g, r] += kept
+    full = min(blocks - kept, k.blocks - c.used[g, r] - c.blank[g, r])
+    c.blank[g, r] -= blocks - kept - full
+    c.evicted[g, r] += full
+    c.used[g, r] += blocks - kept
+
+
+@compiled
+def _give_back(c: Groups, g: int, r: int, held: int) -> None:
+    """Free the blocks of so many tokens."""
+    c.tokens[g, r] -= held
+    c.used[g, r] -= _blocks(held)
+    c.blank[g, r] += _blocks(held) - held // BLOCK
+
+
+@compiled
 def _append_running(q: Requests, c: Groups, g: int, r: int, request: int) -> None:
     tail = c.run_tail[g, r]
     q.before[request], q.after[request] = tail, -1
@@ -353,7 +399,7 @@ def _leave_running(q: Requests, c: Groups, g: int, r: int, request: int) -> None
 
 
 @compiled
-def _preempt_last(q: Requests, c: Groups, g: int, r: int, now: float) -> int:
+def _preempt_last(q: Requests, c: Groups, k: Constants, g: int, r: int, now: float) -> int:
     """The last admitted waits before all others. Returns it."""
     request: int = c.run_tail[g, r]
     _leave_running(q, c, g, r, request)
@@ -370,8 +416,9 @@ def _preempt_last(q: Requests, c: Groups, g: int, r: int, now: float) -> int:
         while c.heap_request[g, at] != request:
             at += 1
         _remove(c, g, at)
-    c.tokens[g, r] -= held
-    c.used[g, r] -= _blocks(held)
+    q.held[request] = held
+    q.mark[request] = c.evicted[g, r] + k.blocks - c.used[g, r] - c.blank[g, r]
+    _give_back(c, g, r, held)
     c.counters[g, r, PREEMPTIONS] += 1
     head = c.wait_head[g, r]
     q.after[request] = head
@@ -382,13 +429,22 @@ def _preempt_last(q: Requests, c: Groups, g: int, r: int, now: float) -> int:
     return request
 
 
+@compiled
+def _kept(q: Requests, c: Groups, k: Constants, g: int, r: int, request: int) -> int:
+    """Blocks of a request's last preemption that were not given out since."""
+    if not k.keeps:
+        return 0
+    lost = max(0, c.evicted[g, r] - q.mark[request])
+    kept: int = max(0, q.held[request] // BLOCK - lost)
+    return kept
+
+
 # --- Steps ---------------------------------------------------------------------------------------
 
 
 @compiled
 def _make_room(q: Requests, c: Groups, k: Constants, g: int, r: int, now: float) -> bool:
     """Blocks for the running requests one by one, preempting from the end. Returns whether any was preempted."""
-    free = k.blocks - c.used[g, r]
     preempted = False
     request = c.run_head[g, r]
     while request >= 0:
@@ -399,14 +455,12 @@ def _make_room(q: Requests, c: Groups, k: Constants, g: int, r: int, now: float)
         else:
             needed = 1 if (q.offset[request] + c.step[g]) % BLOCK == 0 else 0
         itself = False
-        while needed > free and not itself:
-            before = c.used[g, r]
-            itself = _preempt_last(q, c, g, r, now) == request
-            free += before - c.used[g, r]
+        while c.used[g, r] + needed > k.blocks and not itself:
+            itself = _preempt_last(q, c, k, g, r, now) == request
             preempted = True
         if itself:
             break
-        free -= needed
+        _take(c, g, r, needed)
         request = q.after[request]
     return preempted
 
@@ -433,14 +487,10 @@ def _begin(q: Requests, c: Groups, k: Constants, g: int) -> None:
             blocks += _blocks(done + chunk) - _blocks(done)
         if c.used[g, r] + blocks > k.blocks:
             preempted = _make_room(q, c, k, g, r, now)
-            blocks = c.phase[g, r, due]
             partial = c.partial[g, r]
-            chunk = 0
-            if partial >= 0:
-                done = c.partial_done[g, r]
-                chunk = min(q.prompt[partial] + q.made[partial] - done, k.batch - c.decoding[g, r])
-                blocks += _blocks(done + chunk) - _blocks(done)
-        c.used[g, r] += blocks
+            chunk = chunk if partial >= 0 else 0
+        else:
+            _take(c, g, r, blocks)
         if partial >= 0:
             c.partial_done[g, r] += chunk
             if c.partial_done[g, r] == q.prompt[partial] + q.made[partial]:
@@ -459,9 +509,11 @@ def _begin(q: Requests, c: Groups, k: Constants, g: int) -> None:
                 c.wait_tail[g, r] = -1
             c.waiting[g, r] -= 1
             _append_running(q, c, g, r, request)
-            found = q.cached[request]
+            kept = _kept(q, c, k, g, r, request)
+            found = max(kept * BLOCK, q.cached[request])
             chunk = min(target - found, budget)
-            c.used[g, r] += _blocks(found + chunk)
+            _take_found(c, k, g, r, found // BLOCK, kept)
+            _take(c, g, r, _blocks(found + chunk) - found // BLOCK)
             c.tokens[g, r] += found
             computing += chunk
             budget -= chunk
@@ -498,8 +550,7 @@ def _finish(q: Requests, c: Groups, g: int, r: int, request: int, held: int, now
     _leave_running(q, c, g, r, request)
     q.last[request] = now
     q.outcome[request] = FINISHED
-    c.tokens[g, r] -= held
-    c.used[g, r] -= _blocks(held)
+    _give_back(c, g, r, held)
     c.flight[g] -= 1
     c.rank_flight[g, r] -= 1
     c.rank_tokens[g, r] -= q.prompt[request]
@@ -625,9 +676,10 @@ def _coast(c: Groups, k: Constants, g: int, time: float) -> None:
         decoding = c.decoding[g, r]
         if decoding == 0:
             continue
+        taken = done // BLOCK * decoding
         for step in range(c.step[g], c.step[g] + done % BLOCK):
-            c.used[g, r] += c.phase[g, r, -step % BLOCK]
-        c.used[g, r] += done // BLOCK * decoding
+            taken += c.phase[g, r, -step % BLOCK]
+        _take(c, g, r, taken)
         c.tokens[g, r] += done * decoding
         c.counters[g, r, OUTPUT] += done * decoding
         c.counters[g, r, GAPS] += done * decoding
@@ -752,7 +804,8 @@ def clear_place(q: Requests, c: Groups, k: Constants, g: int) -> None:
         c.wait_head[g, r] = c.wait_tail[g, r] = -1
         c.partial[g, r] = -1
         c.rank_flight[g, r] = c.rank_tokens[g, r] = 0
-        c.decoding[g, r] = c.computing[g, r] = c.tokens[g, r] = c.used[g, r] = 0
+        c.decoding[g, r] = c.computing[g, r] = c.tokens[g, r] = c.used[g, r] = c.evicted[g, r] = 0
+        c.blank[g, r] = k.blocks
         c.running[g, r] = c.waiting[g, r] = c.partial_done[g, r] = 0
         c.phase[g, r, :] = 0
         c.counters[g, r, :] = 0
