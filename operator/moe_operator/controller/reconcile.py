@@ -21,7 +21,7 @@ from moe_operator.controller.agent_tokens import AgentTokens
 from moe_operator.controller.canary import Asker, CanaryRunner
 from moe_operator.controller.census import Census
 from moe_operator.controller.choosing import RevisionChooser
-from moe_operator.controller.condition_fold import waits_for_node
+from moe_operator.controller.condition_fold import finds_no_room, waits_for_node
 from moe_operator.controller.deciding import decide
 from moe_operator.controller.deletion import FinalizerKeeper
 from moe_operator.controller.events import EventSink, LossObserver
@@ -247,8 +247,9 @@ class Reconciler:
         )
 
     async def _room(self, state: PassState, seen: Decision) -> Room | None:
-        """Asked only while a pod finds no node: it costs a list of all pods."""
-        if state.effective is None or not any(waits_for_node(view) for view in seen.views):
+        """Asked only while a pod finds no node, or a group no room: it costs a list of all pods."""
+        short = finds_no_room(seen.scale.status) or any(waits_for_node(view) for view in seen.views)
+        if state.effective is None or not short:
             return None
         return await self._planning.room(state.deployment, state.effective)
 

@@ -19,7 +19,7 @@ from moe_operator.api.reasons import WaitingReason
 from moe_operator.api.status import ScalingStatus, WaitingStatus
 from moe_operator.api.times import format_time, parse_time
 from moe_operator.autoscaler.allocation import RECLAIM_AFTER, allocate
-from moe_operator.autoscaler.claims import Allocation, Claim, Held, Phase, Pool, Shape, Share, Waiting
+from moe_operator.autoscaler.claims import LIVE, Allocation, Claim, Held, Phase, Pool, Shape, Share, Waiting
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller.census import Census, Present
 from moe_operator.controller.group_planner import GroupState, GroupView
@@ -251,12 +251,9 @@ class Sharing:
 
     def _nothing_to_share(self, key: Key, wish: _Wish) -> bool:
         """Whether it has what it wants, and nobody waits for what it has."""
-        live = len(self._placed(key, wish))
-        return live >= wish.wanted and not self._waiting()
-
-    def _placed(self, key: Key, wish: _Wish) -> list[Held]:
-        live = (Phase.SERVING, Phase.STARTING)
-        return [group for group in self._held(key, wish) if group.phase in live and group.nodes]
+        placed = [group for group in self._held(key, wish) if group.phase in LIVE and group.nodes]
+        halves = any(group.lacks for group in placed)
+        return len(placed) >= wish.wanted and not halves and not self._waiting()
 
     def _fresh(self, now: float) -> bool:
         return self._made is not None and self._made[0] == self._version and now < self._made[1]
@@ -355,7 +352,8 @@ class Sharing:
             domain = annotations.get(names.ANNOTATION_DOMAIN, "").partition("=")[2]
             hint = annotations.get(names.ANNOTATION_NODE) or domain or None
             at_nodes, work = tuple(nodes.get(meta["name"], ())), wish.work.get(meta["name"], 0)
-            held = Held(meta["name"], phase, at_nodes, self._gpus_of(key, lws, wish), work, hint)
+            size = int((lws["spec"].get("leaderWorkerTemplate") or {}).get("size") or 1)
+            held = Held(meta["name"], phase, at_nodes, self._gpus_of(key, lws, wish), work, hint, size)
             found.append((annotations.get(names.ANNOTATION_DRAINING, ""), held))
         found.sort(key=lambda one: one[0], reverse=True)
         return [held for _, held in found]
