@@ -127,6 +127,21 @@ def test_two_deployments_that_start_at_once_do_not_count_on_the_same_trays() -> 
     play(scenario, nodes=0)
 
 
+def test_two_deployments_that_start_at_once_share_a_rack() -> None:
+    """Lost: the rack of the second, as what the first counts on is taken off twice."""
+
+    async def scenario(h: Harness) -> None:
+        _rack(h, "r1", 4)
+        for name in (NAME, "other"):
+            h.apply(_wanted(name=name))
+        for name in (NAME, "other"):
+            await h.serve(name=name, within=120)
+            (group,) = h.groups(name)
+            assert group["metadata"]["annotations"][names.ANNOTATION_DOMAIN] == f"{CLIQUE}=r1"
+
+    play(scenario, nodes=0)
+
+
 def test_groups_of_a_deployment_are_spread_over_zones() -> None:
     async def scenario(h: Harness) -> None:
         _rack(h, "r1", 4, "zone-a")

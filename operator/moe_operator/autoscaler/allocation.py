@@ -30,7 +30,7 @@ Pure; times are seconds. O(n log n) in claims, but for at most `_SEARCHES` looks
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -190,10 +190,11 @@ class _Pass:
         self._take(clearing.nodes, gpus, self._reserved.setdefault(s.claim.key, {}))
         return self._clears(s, WaitingReason.RECLAIMING)
 
-    def _moves_in(self, s: Standing, nodes: Iterable[str]) -> bool:
-        """It gets this place. Until its pods are there, the place is kept for it: where a group was told to go is said
-        by the group itself."""
-        told = s.unplaced and s.unplaced[0].hint is not None
+    def _moves_in(self, s: Standing, nodes: Collection[str]) -> bool:
+        """It gets this place. Until its pods are there, the place is kept for it: a group that was told to go there
+        says so itself."""
+        hint = s.unplaced[0].hint if s.unplaced else None
+        told = all(hint in (node, s.claim.pool.nodes[node]) for node in nodes)
         kept = None if told else self._moving_in.setdefault(s.claim.key, {})
         self._take(nodes, s.claim.shape.gpus, kept)
         self._lines[s.claim.pool].moving_in.setdefault(s.claim.key, s.rank()[:2])
