@@ -39,7 +39,8 @@ from moe_operator.controller.pass_state import Decision, PassState
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.requeue import LEAST, soonest, waits
-from moe_operator.controller.scaling import Advice, Scaler, held
+from moe_operator.controller.scale import held
+from moe_operator.controller.scaling import Advice, Scaler
 from moe_operator.controller.sharing import Sharing
 from moe_operator.controller.status_writer import StatusWriter
 from moe_operator.controller.store import Key, Store
