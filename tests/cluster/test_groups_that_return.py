@@ -16,6 +16,7 @@ from cluster.played_engines import PlayedEngines
 from cluster.replica import Replica
 from cluster.runtime_helpers import HAS_CLUSTER, NO_CLUSTER, drop_namespace, make_namespace, until
 from cluster.simulated_fleet import SimulatedFleet
+from factories.deployments import manifest
 from localcluster.kubelet.apiclient import ApiClient, Obj
 from moe_operator.api import names
 from moe_operator.controller.kube import EVENT, MODEL_DEPLOYMENT
@@ -57,7 +58,7 @@ async def test_a_group_that_drains_serves_again_and_no_other_is_made(
         seen.start()
         replica = await Replica.start(namespace, "returning", tmp_path)
         try:
-            await client.create(MODEL_DEPLOYMENT, deployment(namespace))
+            await client.create(MODEL_DEPLOYMENT, manifest(NAME, namespace, 2))
             await seen.until(lambda: serving() == 2, "two groups serve")
             before = {group["metadata"]["uid"] for group in seen.of_deployment(NAME)}
             engines.requests = 1
@@ -85,18 +86,3 @@ async def test_a_group_that_drains_serves_again_and_no_other_is_made(
             await seen.until(lambda: not seen.pods, "the pods are gone", 60)
             await seen.stop()
     await api.close()
-
-
-def deployment(namespace: str) -> Obj:
-    """Two groups of one pod."""
-    return {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND,
-        "metadata": {"name": NAME, "namespace": namespace},
-        "spec": {
-            "model": {"name": "org/tiny-moe"},
-            "hardware": {"accelerator": "B200", "gpusPerGroup": 8},
-            "scaling": {"mode": "External", "maxGroups": 4},
-            "replicas": 2,
-        },
-    }

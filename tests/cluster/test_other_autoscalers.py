@@ -21,6 +21,7 @@ from cluster.played_engines import PlayedEngines
 from cluster.replica import Replica
 from cluster.runtime_helpers import HAS_CLUSTER, NO_CLUSTER, drop_namespace, make_namespace, until
 from cluster.simulated_fleet import SimulatedFleet
+from factories.deployments import manifest
 from harness.crds import established
 from harness.history import watched
 from harness.install import ROOT
@@ -41,17 +42,8 @@ HPA_ACCOUNT = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 
 def deployment(namespace: str) -> Obj:
     """Groups of one pod, from one to three. Without `replicas`, which another writes."""
-    return {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND,
-        "metadata": {"name": NAME, "namespace": namespace},
-        "spec": {
-            "model": {"name": "org/tiny-moe"},
-            "hardware": {"accelerator": "B200", "gpusPerGroup": 8},
-            "scaling": {"mode": "External", "maxGroups": 3, "scaleDown": {"window": "15s"}},
-            "rollout": {"drainDeadline": "10s"},
-        },
-    }
+    scaling = {"mode": "External", "maxGroups": 3, "scaleDown": {"window": "15s"}}
+    return manifest(NAME, namespace, scaling=scaling, rollout={"drainDeadline": "10s"})
 
 
 def autoscaler(namespace: str) -> Obj:

@@ -19,6 +19,7 @@ from cluster.runtime_helpers import (
     until,
 )
 from cluster.simulated_fleet import CLIQUE, SimulatedFleet
+from factories.deployments import manifest
 from moe_operator.api import names, reasons
 from moe_operator.controller.kube import (
     LEADER_WORKER_SET,
@@ -42,21 +43,9 @@ class World:
 
     async def deploy(self, name: str, groups: int = 1, *, trays: int = 2, **spec: Any) -> None:
         """Groups of so many whole trays, which the planner puts on NVLink, unless `spec` has another hardware."""
-        await self.client.create(
-            MODEL_DEPLOYMENT,
-            {
-                "apiVersion": names.API_VERSION,
-                "kind": names.KIND,
-                "metadata": {"name": name, "namespace": self.namespace},
-                "spec": {
-                    "model": {"name": "org/tiny-moe"},
-                    "hardware": {"accelerator": "GB200", "gpusPerGroup": 4 * trays},
-                    "scaling": {"mode": "External", "maxGroups": 8},
-                    "replicas": groups,
-                    **spec,
-                },
-            },
-        )
+        whole = {"accelerator": "GB200", "gpusPerGroup": 4 * trays}
+        made = {"hardware": whole, "scaling": {"mode": "External", "maxGroups": 8}, **spec}
+        await self.client.create(MODEL_DEPLOYMENT, manifest(name, self.namespace, groups, **made))
 
     async def status(self, name: str) -> dict[str, Any]:
         found = await self.client.get(MODEL_DEPLOYMENT, self.namespace, name)

@@ -24,8 +24,9 @@ def serving(name: str, *nodes: str, gpus: int = 8) -> Held:
     return Held(name, Phase.SERVING, nodes, gpus)
 
 
-def starting(name: str, *nodes: str, gpus: int = 8, hint: str | None = None) -> Held:
-    return Held(name, Phase.STARTING, nodes, gpus, hint=hint)
+def starting(name: str, *nodes: str, gpus: int = 8, hint: str | None = None, pods: int = 0) -> Held:
+    """`pods`: of a group of which not all have nodes."""
+    return Held(name, Phase.STARTING, nodes, gpus, hint=hint, pods=pods)
 
 
 def draining(name: str, *nodes: str, gpus: int = 8) -> Held:

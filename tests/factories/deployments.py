@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment, parse
 from moe_operator.catalog.accelerators import AcceleratorProfile, load_catalog
 from moe_operator.catalog.operator_config import OperatorConfig, default_config
@@ -22,6 +23,24 @@ def model_deployment(name: str = "tiny", namespace: str = "serving", **spec: Any
             "spec": {"model": {"name": "org/tiny-moe"}, "hardware": {"accelerator": "cpu"}, **spec},
         }
     )
+
+
+def manifest(name: str, namespace: str, replicas: int | None = None, **spec: Any) -> dict[str, Any]:
+    """A ModelDeployment as a user writes it: up to four groups, of one node of eight GPUs. Without `replicas`, which
+    another writes; `spec` in camelCase."""
+    wanted = {} if replicas is None else {"replicas": replicas}
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "model": {"name": "org/tiny-moe"},
+            "hardware": {"accelerator": "B200", "gpusPerGroup": 8},
+            "scaling": {"mode": "External", "maxGroups": 4},
+            **wanted,
+            **spec,
+        },
+    }
 
 
 def group_plan(

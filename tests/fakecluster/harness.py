@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from factories import deployments
 from fakecluster.api_server import Write
 from fakecluster.clock import run_virtual
 from fakecluster.engines import Engine, EngineSettings
@@ -39,18 +40,8 @@ _POLL = 0.1
 
 def manifest(replicas: int = 1, name: str = NAME, **spec: Any) -> Obj:
     """A ModelDeployment of groups of two pods with eight GPUs each."""
-    return {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND,
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {
-            "model": {"name": "org/tiny-moe"},
-            "hardware": {"accelerator": "B200", "gpusPerGroup": 16},
-            "scaling": {"mode": "External", "maxGroups": 4},
-            "replicas": replicas,
-            **spec,
-        },
-    }
+    hardware = {"accelerator": "B200", "gpusPerGroup": 16}
+    return deployments.manifest(name, NAMESPACE, replicas, **{"hardware": hardware, **spec})
 
 
 @dataclass

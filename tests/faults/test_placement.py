@@ -12,6 +12,7 @@ import pytest
 from fakecluster.crashes import Report, Story, explore
 from fakecluster.harness import NAME, NAMESPACE, Harness, manifest, play
 from moe_operator.api import names, reasons
+from moe_operator.api.reasons import WaitingReason
 from moe_operator.controller import revisions
 from moe_operator.controller.kube import LEADER_WORKER_SET, POD, Kind, Obj
 from moe_operator.planner.plan import Plan, Refusal, Transport
@@ -126,6 +127,21 @@ def test_two_deployments_that_start_at_once_do_not_count_on_the_same_trays() -> 
     play(scenario, nodes=0)
 
 
+def test_two_deployments_that_start_at_once_share_a_rack() -> None:
+    """Lost: the rack of the second, as what the first counts on is taken off twice."""
+
+    async def scenario(h: Harness) -> None:
+        _rack(h, "r1", 4)
+        for name in (NAME, "other"):
+            h.apply(_wanted(name=name))
+        for name in (NAME, "other"):
+            await h.serve(name=name, within=120)
+            (group,) = h.groups(name)
+            assert group["metadata"]["annotations"][names.ANNOTATION_DOMAIN] == f"{CLIQUE}=r1"
+
+    play(scenario, nodes=0)
+
+
 def test_groups_of_a_deployment_are_spread_over_zones() -> None:
     async def scenario(h: Harness) -> None:
         _rack(h, "r1", 4, "zone-a")
@@ -209,16 +225,108 @@ def test_without_a_rack_that_takes_a_group_it_waits_and_the_status_counts_what_i
         for node in ("r1-0", "r1-1", "r2-0", "r2-1"):
             _tenant(h, node)
         h.apply(_wanted(recovery={"placementLimit": "30s"}))
-        await h.until(lambda: _capacity(h).get("reason") == reasons.CAPACITY_SHORT, 60)
+        await h.until(lambda: _capacity(h).get("reason") == reasons.WAITING_FOR_GPUS, 60)
         text = _capacity(h)["message"]
+        assert "waits for 1 group of 8 GPUs (GB200): first in the queue" in text
         assert f"needs 4 free GPUs on each of 2 nodes of one {CLIQUE}" in text
         assert "the clique with most room, r1, has 1 such node among its 3" in text
+        await h.rest(60)
+        assert not h.groups(), "it would hold the free tray for nothing"
+        _tenant(h, "r1-2")
+        await h.until(lambda: _capacity(h).get("reason") == reasons.CAPACITY_SHORT, 120)
+        assert "has no such node" in _capacity(h)["message"]
         group = h.groups()[0]["metadata"]
         assert names.ANNOTATION_DOMAIN not in group["annotations"], "an autoscaler may bring any rack's nodes"
         _free(h, "r1-0")
+        _free(h, "r1-2")
         await h.serve(within=300)
         assert list(_racks(h).values()) == [{"r1"}]
         assert _capacity(h)["reason"] == reasons.CAPACITY_SUFFICIENT
+
+    play(scenario, nodes=0)
+
+
+def _waiting(h: Harness, name: str = NAME) -> dict[str, Any]:
+    return (h.status(name).get("scaling") or {}).get("waiting") or {}
+
+
+@pytest.mark.parametrize("trays", [2, 3])
+def test_of_two_groups_of_one_deployment_with_room_for_one_the_other_is_not_made(trays: int) -> None:
+    """Lost: both, as each had half of the nodes."""
+
+    async def scenario(h: Harness) -> None:
+        _rack(h, "r1", trays)
+        h.apply(_wanted(2, recovery={"placementLimit": "20s"}))
+        await h.until(lambda: len(h.serving()) == 1, 120)
+        await h.rest(120)
+        assert len(_nodes(h, "tiny-g0")) == 2
+        assert _waiting(h)["reason"] == WaitingReason.NO_ROOM
+        if trays == 3:
+            assert [g["metadata"]["name"] for g in h.groups()] == ["tiny-g0"], (
+                "the third tray is half a place"
+            )
+            assert "has 1 such node among its 3" in _capacity(h)["message"]
+        else:
+            assert not _nodes(h, "tiny-g1"), "its pods hold nothing: they are for node autoscalers to see"
+        assert not _cause(h)
+        _rack(h, "r2", 2)
+        await h.serve(2, 180)
+        assert not _cause(h)
+        assert not _waiting(h)
+
+    play(scenario, nodes=0)
+
+
+@pytest.mark.parametrize("trays", [2, 3])
+def test_of_two_deployments_with_room_for_one_group_the_other_waits_behind_it(trays: int) -> None:
+    async def scenario(h: Harness) -> None:
+        _rack(h, "r1", trays)
+        for name in (NAME, "other"):
+            h.apply(_wanted(name=name, recovery={"placementLimit": "20s"}))
+        waits: list[str] = []
+        await h.until(
+            lambda: (
+                waits.extend(filter(None, [_waiting(h, "other").get("reason"), _waiting(h).get("reason")]))
+                or len(h.serving()) + len(h.serving("other")) == 1
+            ),
+            120,
+        )
+        assert waits[0] == WaitingReason.BEHIND, "its pods would take what the first counts on"
+        await h.rest(120)
+        late = "other" if h.serving() else NAME
+        assert _waiting(h, late)["reason"] == WaitingReason.NO_ROOM
+        assert not any(_nodes(h, g["metadata"]["name"]) for g in h.groups(late))
+        _rack(h, "r2", 2)
+        await h.serve(1, 180, late)
+        assert not any((h.status(name).get("recovery") or {}).get("lastCause") for name in (NAME, "other"))
+
+    play(scenario, nodes=0)
+
+
+@pytest.mark.parametrize("deployments", [1, 2])
+def test_of_two_halves_one_yields_and_the_other_becomes_whole(deployments: int) -> None:
+    """Somebody else's pods take half of the place of each, and keep it. Lost: both groups, for as long as they do."""
+
+    async def scenario(h: Harness) -> None:
+        _rack(h, "r1", 4)
+        taken: list[str] = []
+
+        def quick(created: Obj) -> None:
+            if not taken:
+                taken.extend(("r1-0", "r1-1"))
+                for node in taken:
+                    _tenant(h, node)
+
+        _on_group(h, quick)
+        every = [NAME, "other"][:deployments]
+        for name in every:
+            h.apply(_wanted(3 - len(every), name, recovery={"placementLimit": "10m"}))
+        await h.until(lambda: sum(len(h.serving(name)) for name in every) == 1, 120)
+        assert h.world.clock.elapsed < 120, "not only once recovery.placementLimit is over"
+        await h.rest(60)
+        held = sorted(len(_nodes(h, g["metadata"]["name"])) for name in every for g in h.groups(name))
+        assert [count for count in held if count] == [2]
+        assert not any((h.status(name).get("recovery") or {}).get("lastCause") for name in every)
 
     play(scenario, nodes=0)
 

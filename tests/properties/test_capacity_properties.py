@@ -5,8 +5,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from moe_operator.autoscaler.capacity import Gauges, Limits, Resource, share_of
+from moe_operator.autoscaler.capacity import Gauges, Limits, share_of
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
+from moe_operator.catalog.saturation import Resource
 
 IDLE = st.floats(0.004, 0.04)
 PART = st.floats(0.0, 0.9)

@@ -13,7 +13,9 @@ from moe_operator.api.status import ModelDeploymentStatus, ThroughputStatus
 from moe_operator.api.times import format_time, parse_time
 from moe_operator.autoscaler.idleness import Activity
 from moe_operator.autoscaler.schedules import floor_at
-from moe_operator.controller.scaling import GroupRead, Load, Scale, Scaler
+from moe_operator.controller.load import GroupRead, Load
+from moe_operator.controller.scale import Scale
+from moe_operator.controller.scaling import Scaler
 
 _MANY = settings(max_examples=150, deadline=None, derandomize=True)
 #: Friday, 15 January 2027, 08:00 UTC.

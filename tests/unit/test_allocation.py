@@ -14,6 +14,8 @@ from moe_operator.autoscaler.allocation import RECLAIM_AFTER, RESERVATION, alloc
 from moe_operator.autoscaler.claims import Allocation, Claim, Held, Phase, Shape, Waiting, avoided
 
 NOW = 10_000.0
+#: A group on two nodes of eight GPUs.
+PAIR = Shape(2, 8)
 
 
 def _pass(*claims: Claim, now: float = NOW, **free: int) -> Allocation:
@@ -378,12 +380,82 @@ def test_a_group_that_was_told_where_to_go_finds_its_room_kept() -> None:
     assert _waiting(found, "whole") is not None
 
 
+def test_of_two_groups_of_one_deployment_the_one_that_fits_is_made() -> None:
+    """Both at once would share its nodes out among them, and neither would serve."""
+    wide = claim("w", pool(n1="r", n2="r", n3="r"), wanted=2, shape=PAIR)
+    for third in (0, 8):
+        found = _pass(wide, n1=8, n2=8, n3=third)
+        assert _granted(found) == {"w": 1}
+        assert _waiting(found, "w") == Waiting(1, WaitingReason.NO_ROOM)
+
+
+def test_the_next_is_made_once_no_node_takes_one_of_its_pods_alone() -> None:
+    """Pods that all wait hold nothing, and node autoscalers see them."""
+    nodes = pool(n1="r", n2="r", n3="r")
+    for held, free, granted in (
+        (starting("w-g0", hint="r", pods=2), {"n1": 8, "n2": 8}, 1),  # its pods are yet to come
+        (starting("w-g0", "n1", pods=2), {"n2": 8}, 1),  # one of two
+        (serving("w-g0", "n1", "n2"), {"n3": 8}, 1),  # the third node would take one of two
+        (serving("w-g0", "n1", "n2"), {}, 2),
+    ):
+        found = _pass(claim("w", nodes, held, wanted=3, shape=PAIR), **free)
+        assert _granted(found) == {"w": granted}, (held, free)
+        assert _waiting(found, "w").groups == 2
+
+
+def test_a_group_that_waits_is_not_taken_back_because_a_node_comes_free() -> None:
+    nodes = pool(n1="r", n2="r", n3="r")
+    waits = claim("w", nodes, serving("w-g0", "n1", "n2"), starting("w-g1", pods=2), wanted=2, shape=PAIR)
+    assert _pass(waits, n3=8).shares[key("w")].given_up == ()
+
+
+def test_where_nodes_are_added_a_group_asks_once_those_before_it_have_theirs() -> None:
+    nodes = pool(n1="r", n2="r", n3="r", grows=True)
+    first = claim("w", nodes, wanted=3, shape=PAIR)
+    assert _granted(_pass(first, n1=8, n2=8, n3=8)) == {"w": 1}
+    there = claim("w", nodes, serving("w-g0", "n1", "n2"), wanted=3, shape=PAIR)
+    assert _granted(_pass(there, n3=8)) == {"w": 3}, "a node is added for each pod that finds none"
+
+
 def test_half_a_group_keeps_the_rest_of_its_room() -> None:
     nodes = pool(n1="r", n2="r")
-    half = claim("half", nodes, starting("half-g0", "n1"), shape=Shape(2, 8), wanted=1)
+    half = claim("half", nodes, starting("half-g0", "n1", pods=2), shape=PAIR, wanted=1)
     found = _pass(half, claim("other", nodes, wanted=1, priority=9), n2=8)
-    assert _granted(found)["other"] == 1
-    assert _waiting(found, "other").reason is WaitingReason.NO_ROOM
+    assert _granted(found) == {"half": 1, "other": 0}, "a pod of the other would take it"
+    assert _waiting(found, "other") == Waiting(1, WaitingReason.BEHIND, (key("half"),))
+
+
+def _halves(*, grows: bool = False, **changes: object) -> tuple[Claim, Claim]:
+    nodes = pool(n1="r", n2="r", grows=grows)
+    a = claim("a", nodes, starting("a-g0", "n1", pods=2), shape=PAIR, wanted=1)
+    b = claim("b", nodes, starting("b-g0", "n2", pods=2), shape=PAIR, wanted=1, **changes)
+    return a, b
+
+
+def test_of_two_halves_that_keep_each_other_from_being_whole_one_yields() -> None:
+    found = _pass(*_halves())
+    assert found.shares[key("b")].given_up == ("b-g0",)
+    assert _granted(found) == {"a": 1, "b": 0}
+    assert _waiting(found, "b") == Waiting(1, WaitingReason.BEHIND, (key("a"),))
+    assert _pass(*_halves(priority=1)).shares[key("a")].given_up == ("a-g0",), "the one that comes later"
+    nodes = pool(n1="r", n2="r")
+    groups = (starting("w-g0", "n1", pods=2), starting("w-g1", "n2", pods=2))
+    found = _pass(claim("w", nodes, *groups, wanted=2, shape=PAIR))
+    assert found.shares[key("w")].given_up == ("w-g1",), "also of one deployment"
+    assert _granted(found) == {"w": 1}
+
+
+def test_halves_yield_only_where_that_makes_one_whole() -> None:
+    a, b = _halves()
+    roomy = pool(n1="r", n2="r", n3="r", n4="r")
+    assert not _given_up(_pass(replace(a, pool=roomy), replace(b, pool=roomy), n3=8, n4=8)), "both have room"
+    apart = pool(n1="r", n2="q")
+    assert not _given_up(_pass(replace(a, pool=apart), replace(b, pool=apart))), "of two racks"
+    assert not _given_up(_pass(*_halves(grows=True))), "nodes are added for both"
+
+
+def _given_up(found: Allocation) -> set[str]:
+    return {name for share in found.shares.values() for name in share.given_up}
 
 
 def test_what_was_taken_is_not_taken_back_until_the_other_gives_it_up() -> None:

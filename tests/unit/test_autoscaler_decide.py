@@ -9,11 +9,11 @@ import pytest
 from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.spec import ScalingMode
 from moe_operator.autoscaler.auto import Numbers, Want
-from moe_operator.autoscaler.capacity import Resource
 from moe_operator.autoscaler.decide import Idle, ScalingInputs, base, decide, floor_text, limits
-from moe_operator.autoscaler.floors import Floor
+from moe_operator.autoscaler.floor import Floor
 from moe_operator.autoscaler.forecast import Forecaster
 from moe_operator.autoscaler.sizing import Sized
+from moe_operator.catalog.saturation import Resource
 
 NUMBERS = Numbers(
     level=1.42,

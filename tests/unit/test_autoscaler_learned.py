@@ -6,13 +6,14 @@ import pytest
 
 from moe_operator.autoscaler.attainment import Within, within
 from moe_operator.autoscaler.budget import AIMED, Budget
-from moe_operator.autoscaler.capacity import Gauges, Limits, Resource, share_of
+from moe_operator.autoscaler.capacity import Gauges, Limits, share_of
 from moe_operator.autoscaler.cold_start import KEPT, ColdStart
 from moe_operator.autoscaler.demand import Demand
 from moe_operator.autoscaler.forecast import Forecasts
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
 from moe_operator.autoscaler.lateness import Lateness, prior
 from moe_operator.autoscaler.sizing import steady_room
+from moe_operator.catalog.saturation import Resource
 
 BOUNDS = (1.0, 2.5, 5.0, math.inf)
 

@@ -9,11 +9,11 @@ import pytest
 from factories.plans import plan_manifest
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.operator_config import default_config
+from moe_operator.catalog.saturation import Resource
 from moe_operator.cli.inventory_source import usual
 from moe_operator.cli.manifest import deployment_of
 from moe_operator.planner.facts import Inventory
 from moe_operator.planner.group_capacity import (
-    Bound,
     GroupSize,
     RequestMix,
     group_capacity,
@@ -38,7 +38,7 @@ class TestByHand:
         found = group_capacity(SIZE, PLAIN, RequestMix(100, 100), 0.05)
         assert (found.sequences, found.bound, found.meets) == (
             pytest.approx(40, rel=2e-3),
-            Bound.STEP_TIME,
+            Resource.STEP_TIME,
             True,
         )
         assert found.requests_per_second == pytest.approx(8.0, rel=2e-3)
@@ -46,18 +46,18 @@ class TestByHand:
     def test_the_cache_ends_it(self) -> None:
         """Nine tenths of 1000 tokens hold six requests of 100 + 50 on average."""
         found = group_capacity(replace(SIZE, kv_tokens=1000), PLAIN, RequestMix(100, 100), 0.05)
-        assert (found.sequences, found.bound) == (pytest.approx(6), Bound.KV_CACHE)
+        assert (found.sequences, found.bound) == (pytest.approx(6), Resource.KV_CACHE)
         assert found.requests_per_second == pytest.approx(6 / (100 * 0.016))
 
     def test_slots_end_it(self) -> None:
         found = group_capacity(replace(SIZE, slots=10), PLAIN, RequestMix(100, 100), 0.05)
-        assert (found.sequences, found.bound) == (10, Bound.REQUEST_SLOTS)
+        assert (found.sequences, found.bound) == (10, Resource.REQUEST_SLOTS)
         assert found.requests_per_second == pytest.approx(10 / (100 * 0.020))
 
     def test_prompts_share_the_tokens_of_a_step(self) -> None:
         """For each token of an answer one of a prompt: half of 64 tokens are answers."""
         found = group_capacity(replace(SIZE, batch_tokens=64), PLAIN, RequestMix(100, 100), 0.05)
-        assert (found.sequences, found.bound) == (32, Bound.REQUEST_SLOTS)
+        assert (found.sequences, found.bound) == (32, Resource.REQUEST_SLOTS)
 
     def test_experts_are_read_once_for_all(self) -> None:
         """One of four experts for each token: of 2 ranks with one request each 1 - (3/4)^2 is read."""

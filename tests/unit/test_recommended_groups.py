@@ -11,7 +11,9 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import ChosenWidthStatus, LearnedStatus, ScalingStatus
 from moe_operator.autoscaler.auto import TICK
 from moe_operator.autoscaler.reading import Reading
-from moe_operator.controller.scaling import Advice, GroupRead, Load, Scale, Scaler, held
+from moe_operator.controller.load import GroupRead, Load
+from moe_operator.controller.scale import Scale, held
+from moe_operator.controller.scaling import Advice, Scaler
 from moe_operator.runtime.metrics import SCALING_FIGURES
 from moe_operator.runtime.reporting import scaling
 

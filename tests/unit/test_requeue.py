@@ -11,10 +11,11 @@ from moe_operator.api import reasons
 from moe_operator.api.status import ThroughputStatus
 from moe_operator.controller.group_planner import CreateGroup, GroupPlan
 from moe_operator.controller.learned import Trouble
+from moe_operator.controller.load import Load
 from moe_operator.controller.pass_state import Decision, PassState
 from moe_operator.controller.planning import Room
 from moe_operator.controller.requeue import LEAST, soonest, waits
-from moe_operator.controller.scaling import Load, Scale
+from moe_operator.controller.scale import Scale
 
 
 def found(seen_slots: tuple[int, ...] = (), after_slots: tuple[int, ...] = (), **learned: Any) -> list[float]:

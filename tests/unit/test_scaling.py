@@ -13,8 +13,10 @@ from moe_operator.api.status import CHANGES_KEPT, ScalingFigures, ScalingStatus,
 from moe_operator.api.times import format_time
 from moe_operator.autoscaler.decide import UNLIMITED
 from moe_operator.autoscaler.reading import Buckets, Reading
+from moe_operator.controller.load import GroupRead, Load, load_of
 from moe_operator.controller.remembering import INTERVAL
-from moe_operator.controller.scaling import GroupRead, Load, Scale, Scaler, load_of
+from moe_operator.controller.scale import Scale
+from moe_operator.controller.scaling import Scaler
 from moe_operator.controller.scaling_status import figures_moved
 from moe_operator.telemetry.observation import Snapshot
 

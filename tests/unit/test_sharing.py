@@ -23,7 +23,7 @@ from moe_operator.controller.kube import LEADER_WORKER_SET, MODEL_DEPLOYMENT, NO
 from moe_operator.controller.neighbours import ComputeDomains
 from moe_operator.controller.pass_state import PassState
 from moe_operator.controller.placing import Placing
-from moe_operator.controller.scaling import Scale
+from moe_operator.controller.scale import Scale
 from moe_operator.controller.sharing import Sharing
 from moe_operator.controller.store import Key, Store
 from moe_operator.planner.placement import Placement

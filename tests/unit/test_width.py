@@ -21,14 +21,14 @@ from moe_operator.autoscaler.width import (
     best,
     costs,
 )
-from moe_operator.planner.group_capacity import Bound
+from moe_operator.catalog.saturation import Resource
 
 LIMITS = Limits(groups=1, gpus=64)
 #: Seconds between samples: longer than in life, as long as none is left out.
 TICK = 60.0
 
 
-def _option(gpus: int, worth: float, bound: Bound = Bound.STEP_TIME) -> Option:
+def _option(gpus: int, worth: float, bound: Resource = Resource.STEP_TIME) -> Option:
     return Option(gpus, worth, bound, kv_tokens=gpus * 100_000)
 
 
@@ -108,7 +108,7 @@ def test_which_width_is_best(
 
 
 def test_the_message_has_the_numbers() -> None:
-    narrow = _option(8, 1.0, Bound.KV_CACHE)
+    narrow = _option(8, 1.0, Resource.KV_CACHE)
     advice = best(_always(5.0), narrow, [SIXTEEN], LIMITS)
     assert advice is not None
     assert advice.words() == (

@@ -10,10 +10,11 @@ from factories.deployments import model_deployment, revision_of_width
 from factories.groups import group, view
 from moe_operator.api import reasons
 from moe_operator.api.status import ChosenWidthStatus, ScalingStatus
-from moe_operator.autoscaler.capacity import Resource, Share
+from moe_operator.autoscaler.capacity import Share
 from moe_operator.autoscaler.demand import DemandMeter
 from moe_operator.autoscaler.group_window import GroupLoad
 from moe_operator.autoscaler.width_units import WidthUnits, chosen_width, most_groups, with_chosen_width
+from moe_operator.catalog.saturation import Resource
 from moe_operator.controller.mixed_widths import measures
 from moe_operator.controller.width_news import width_news
 from moe_operator.resources.revision import spec_hash

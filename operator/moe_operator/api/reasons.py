@@ -375,8 +375,8 @@ CAPACITY_SHORT = _reason(
 WAITING_FOR_GPUS = _reason(
     _CAPACITY,
     "WaitingForGpus",
-    "Groups are not made yet, as other ModelDeployments come first or are drained for them: `status.scaling.waiting`"
-    " says which.",
+    "Groups are not made yet, as other ModelDeployments come first or are drained for them, or as no nodes have room"
+    " for a whole one: `status.scaling.waiting` says which.",
     "Free or add nodes, raise `scaling.priority`, or lower `scaling.minGroups` or `maxGroups` of others.",
 )
 UNSCHEDULABLE = _reason(
@@ -618,7 +618,8 @@ SCALED_DOWN = _reason(_STEP, "ScaledDown", "A group goes because fewer are wante
 RECLAIMED = _reason(
     _STEP,
     "Reclaimed",
-    "A group goes because a ModelDeployment of higher `scaling.priority` waits for its GPUs.",
+    "A group goes because a ModelDeployment of higher `scaling.priority` waits for its GPUs; or it had nodes for some"
+    " of its pods only, and another group becomes whole on these.",
     "Raise `scaling.minGroups` to keep more, or `scaling.priority`.",
 )
 NODE_MAINTENANCE = _reason(
@@ -761,7 +762,8 @@ _WAITING_WHEN: dict[WaitingReason, tuple[str, str]] = {
         "Raise `scaling.priority`, or free or add nodes.",
     ),
     WaitingReason.NO_ROOM: (
-        "It is the first in the queue: its group is made, and its pods wait for a node.",
+        "It is the first in the queue: its group is made, and its pods wait for a node. A group of several nodes is not"
+        " made while some of its pods would find one and others not.",
         "Free or add nodes.",
     ),
 }

@@ -14,7 +14,12 @@ What finds no room waits, for the first of these that does:
 - nothing here makes it: a group without a place is made all the same, as pods without a node are what node autoscalers
   add nodes for, and what the scheduler serves first. In a pool that does not grow that is the head of the queue alone:
   pods of those behind it would take what comes free for it. Nor is one made before others' pods have taken the room
-  that was found for them.
+  that was found for them;
+- but of groups of several pods none that would be placed in part: not before those of its own deployment have their
+  nodes, one at a time, and in a pool that does not grow only while no node takes a single pod of it.
+
+Where groups are there in part all the same (somebody else's pods were quicker), the first takes what is left, and one
+that comes later gives up what it has if that makes the first whole.
 
 Nothing that fits is held back for what does not, but for a place that is being cleared, and for a reservation: the
 first that would fit if groups of its own or of higher priority left has the roomiest place kept for it, in turns (see
@@ -25,13 +30,14 @@ Pure; times are seconds. O(n log n) in claims, but for at most `_SEARCHES` looks
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
 from moe_operator.api.reasons import WaitingReason
 from moe_operator.autoscaler.claims import LIVE, Allocation, Claim, Held, Key, Phase, Pool, Shape, avoided
 from moe_operator.autoscaler.free_room import FreeRoom
+from moe_operator.autoscaler.halves import halves, rest_of, yielding
 from moe_operator.autoscaler.reclaim import Reclaiming, Standing
 
 #: A wait must last this long (s) before a group of another deployment is drained for it: many are over sooner, as
@@ -123,11 +129,10 @@ class _Pass:
         return Standing(claim, avoided(claim), base, base, owed, placed, serving, unplaced, draining=draining)
 
     def run(self) -> Allocation:
+        self._finish_halves()
         for standing in self._standings:
             for group in standing.claim.groups:
-                if group.phase in LIVE and 0 < len(group.nodes) < standing.claim.shape.pods:
-                    self._finish(standing.claim, group)
-                elif group.phase is Phase.DRAINING and standing.owed > 0:
+                if group.phase is Phase.DRAINING and standing.owed > 0:
                     self._succeed(standing, group)
             self._push(standing)
         while self._heap:
@@ -185,9 +190,13 @@ class _Pass:
         self._take(clearing.nodes, gpus, self._reserved.setdefault(s.claim.key, {}))
         return self._clears(s, WaitingReason.RECLAIMING)
 
-    def _moves_in(self, s: Standing, nodes: Iterable[str]) -> bool:
-        """It gets this place. Until its pods are there, the place is kept for it."""
-        self._take(nodes, s.claim.shape.gpus, self._moving_in.setdefault(s.claim.key, {}))
+    def _moves_in(self, s: Standing, nodes: Collection[str]) -> bool:
+        """It gets this place. Until its pods are there, the place is kept for it: a group that was told to go there
+        says so itself."""
+        hint = s.unplaced[0].hint if s.unplaced else None
+        told = all(hint in (node, s.claim.pool.nodes[node]) for node in nodes)
+        kept = None if told else self._moving_in.setdefault(s.claim.key, {})
+        self._take(nodes, s.claim.shape.gpus, kept)
         self._lines[s.claim.pool].moving_in.setdefault(s.claim.key, s.rank()[:2])
         s.grant()
         s.position += 1
@@ -204,9 +213,11 @@ class _Pass:
 
     def _asks(self, s: Standing) -> bool:
         """Nothing here makes room for it."""
+        splits = self._would_split(s)
         self._reserve(s.claim)
-        if self._held_back(s):
-            self._enter(s, WaitingReason.BEHIND)
+        behind = self._held_back(s)
+        if behind or splits:
+            self._enter(s, WaitingReason.BEHIND if behind else WaitingReason.NO_ROOM)
             s.missing += s.claim.wanted - s.position
             return False
         self._enter(s, WaitingReason.NO_ROOM)
@@ -234,14 +245,50 @@ class _Pass:
         fitting = [node for node in named if self._free.get(node, 0) >= claim.shape.gpus]
         return fitting[: claim.shape.pods] if len(fitting) >= claim.shape.pods else None
 
-    def _finish(self, claim: Claim, group: Held) -> None:
-        """A group that is there in part takes the rest of its room before anything else."""
-        domains, missing = claim.pool.nodes, claim.shape.pods - len(group.nodes)
-        domain = domains.get(group.nodes[0])
-        for node in sorted(node for node, at in domains.items() if at == domain and node not in group.nodes):
-            if missing and self._free.get(node, 0) >= group.gpus:
-                self._take([node], group.gpus)
-                missing -= 1
+    # --- groups that are there in part ------------------------------------------------------------
+
+    def _finish_halves(self) -> None:
+        """Groups that are there in part take the rest of their room before anything else. Where there is none, one
+        that comes later gives its nodes up for one that so becomes whole: else neither serves."""
+        known = halves(self._standings)
+        for index, (s, group) in enumerate(known):
+            if group.name in s.given_up:
+                continue
+            rest = rest_of(s.claim, group, self._free)
+            if len(rest) < group.lacks and not s.claim.pool.grows:
+                for victim, other in yielding(s.claim, group, rest, known[index + 1 :]):
+                    self._yield(victim, other)
+                rest = rest_of(s.claim, group, self._free)
+            self._take(rest, group.gpus)
+            if len(rest) == group.lacks or not s.claim.pool.grows:
+                # Where nodes are added, some come for it and some for others.
+                self._lines[s.claim.pool].moving_in.setdefault(s.claim.key, s.rank()[:2])
+
+    def _yield(self, victim: Standing, group: Held) -> None:
+        """It stands in the queue again, for a whole place. Its pods never served: they are gone in seconds."""
+        victim.given_up.append(group.name)
+        victim.live -= 1
+        victim.granted = victim.position = min(victim.position, victim.live)
+        for node in group.nodes:
+            before = self._free.get(node, 0)
+            self._free[node] = before + group.gpus
+            for room in self._rooms_of.get(node, ()):
+                room.changed(node, before)
+
+    def _would_split(self, s: Standing) -> bool:
+        """Whether pods of a further group without a place would get nodes for some of them only, or take one of those
+        that another of its own groups counts on."""
+        claim = s.claim
+        if claim.shape.pods == 1:
+            return False
+        counts_on = claim.key in self._lines[claim.pool].moving_in
+        if claim.pool.grows:
+            return not s.unplaced and (counts_on or s.reason in _CLEARING)
+        return (
+            counts_on
+            or s.missing > 0
+            or (not s.unplaced and self._rooms[claim.pool].takes_a_pod(claim.shape))
+        )
 
     def _succeed(self, s: Standing, group: Held) -> None:
         """A group that drains for a successor of its own makes room for that, and not for those in the queue."""

@@ -17,7 +17,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from moe_operator.autoscaler.budget import Budget
-from moe_operator.autoscaler.capacity import Limits, Resource, certainty
+from moe_operator.autoscaler.capacity import Limits, certainty
 from moe_operator.autoscaler.demand import Demand, DemandMeter
 from moe_operator.autoscaler.forecast import Forecaster, Forecasts
 from moe_operator.autoscaler.group_window import GroupLoad, GroupWindow
@@ -26,6 +26,7 @@ from moe_operator.autoscaler.idle_step_time import IdleStepTime
 from moe_operator.autoscaler.lateness import Curve, Lateness
 from moe_operator.autoscaler.reading import Reading
 from moe_operator.autoscaler.sizing import Sized, best_room, expected_late, sized, steady_room
+from moe_operator.catalog.saturation import Resource
 
 #: Seconds between decisions.
 TICK = 15.0

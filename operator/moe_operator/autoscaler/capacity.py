@@ -16,10 +16,9 @@ the shortest steps, so far below full load shares are too large, never too small
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-#: Share of the KV cache beyond which vLLM begins to preempt: sequences grow after they were admitted.
-KV_LIMIT = 0.9
+from moe_operator.catalog.saturation import KV_LIMIT, Resource
+
 #: Of `y` (see above): beyond it one measurement says nothing of how much more would fit.
 _MOST_BUSY = 0.98
 
@@ -28,14 +27,6 @@ _MOST_BUSY = 0.98
 _DOUBTFUL, _SURE = 0.3, 0.6
 #: What a doubtful share counts for: something has to begin with.
 _LITTLE = 0.1
-
-
-class Resource(StrEnum):
-    """What a group runs out of first."""
-
-    KV_CACHE = "KvCache"
-    REQUEST_SLOTS = "RequestSlots"
-    STEP_TIME = "StepTime"
 
 
 @dataclass(frozen=True, slots=True)

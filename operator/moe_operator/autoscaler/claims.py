@@ -40,6 +40,13 @@ class Held:
     """Requests in it."""
     hint: str | None = None
     """Node or domain that it was given, while no pod has a node."""
+    pods: int = 0
+    """With those that have no node yet; fewer than there are nodes where that is not known."""
+
+    @property
+    def lacks(self) -> int:
+        """Nodes that it lacks, where some of its pods have one: it holds GPUs, and cannot serve."""
+        return max(0, self.pods - len(self.nodes)) if self.nodes else 0
 
 
 @dataclass(frozen=True)

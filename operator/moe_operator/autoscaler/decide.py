@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.spec import ScalingMode
 from moe_operator.autoscaler.auto import Numbers, Want
-from moe_operator.autoscaler.capacity import Resource
-from moe_operator.autoscaler.floors import Floor
+from moe_operator.autoscaler.floor import Floor
+from moe_operator.catalog.saturation import Resource
 
 #: Ceiling in modes External and Advisory where `maxGroups` is not set.
 UNLIMITED = 256

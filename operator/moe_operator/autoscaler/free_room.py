@@ -39,15 +39,23 @@ class FreeRoom:
             for node, domain in self._pool.nodes.items():
                 members.setdefault(domain, []).append(node)
             self._domains = {domain: self._levels(nodes) for domain, nodes in members.items()}
-        if shape.gpus not in self._counts:
-            counts = self._counts[shape.gpus] = dict.fromkeys(self._domains, 0)
-            for node, domain in self._pool.nodes.items():
-                counts[domain] += self._free.get(node, 0) >= shape.gpus
-        counts = self._counts[shape.gpus]
+        counts = self._fits(shape.gpus)
         best = min(((n, domain) for domain, n in counts.items() if n >= shape.pods), default=None)
         if best is None:
             return None
         return list(islice(self._fitting(self._domains[best[1]], shape.gpus), shape.pods))
+
+    def takes_a_pod(self, shape: Shape) -> bool:
+        """Whether any node has room for one pod of a group."""
+        return any(self._fits(shape.gpus).values())
+
+    def _fits(self, gpus: int) -> Mapping[str, int]:
+        """Nodes of each domain that have so many GPUs free."""
+        if gpus not in self._counts:
+            counts = self._counts[gpus] = dict.fromkeys(self._pool.nodes.values(), 0)
+            for node, domain in self._pool.nodes.items():
+                counts[domain] += self._free.get(node, 0) >= gpus
+        return self._counts[gpus]
 
     def _levels(self, nodes: Iterable[str]) -> dict[int, list[str]]:
         levels: dict[int, list[str]] = {}

@@ -14,26 +14,11 @@ from zoneinfo import ZoneInfo
 
 from moe_operator.api.spec import ScheduleSpec, Weekday
 from moe_operator.api.time_zones import time_zone
+from moe_operator.autoscaler.floor import Floor
 
 _WEEK = tuple(Weekday)
 #: Days around today whose windows are looked at: the next of a weekly window, and the first of a week of whole days.
 _AROUND = 8
-
-
-@dataclass(frozen=True)
-class Scheduled:
-    """What schedules ask for at a moment. Times in seconds since the epoch."""
-
-    groups: int = 0
-    """Groups that there are to be, so that they serve when they have to."""
-    due: int = 0
-    """Groups that have to serve now."""
-    until: float = math.inf
-    """When the window that asks for `groups` ends; infinite: never."""
-    text: str = ""
-    """Which window, for people."""
-    next_change: float = math.inf
-    """When to ask again."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +29,7 @@ class _Window:
     ends: float
 
 
-def floor_at(schedules: Sequence[ScheduleSpec], now: float, lead: float) -> Scheduled:
+def floor_at(schedules: Sequence[ScheduleSpec], now: float, lead: float) -> Floor:
     """What they ask for at `now` (seconds since the epoch), where a group that is ordered serves after `lead` seconds.
 
     The schedule with most groups counts; of several the one that lasts longest. Those with a zone that the database
@@ -55,10 +40,10 @@ def floor_at(schedules: Sequence[ScheduleSpec], now: float, lead: float) -> Sche
     change = min(edges, default=math.inf)
     open_now = [w for w in windows if w.begins - lead <= now < w.ends]
     if not open_now:
-        return Scheduled(next_change=change)
+        return Floor(next_change=change)
     most = max(open_now, key=lambda w: (w.schedule.min_groups, w.ends, w.schedule.name))
     due = max((w.schedule.min_groups for w in open_now if w.begins <= now), default=0)
-    return Scheduled(most.schedule.min_groups, due, most.ends, _text(most, now), change)
+    return Floor(most.schedule.min_groups, due, text=_text(most, now), until=most.ends, next_change=change)
 
 
 def _windows(schedule: ScheduleSpec, now: float) -> Iterator[_Window]:

@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from moe_operator.autoscaler.decayed import Decayed
-from moe_operator.planner.group_capacity import Bound, RequestMix
+from moe_operator.catalog.saturation import Resource
+from moe_operator.planner.group_capacity import RequestMix
 
 #: What was asked counts half after so many seconds: a day and its night are in it.
 HALF_LIFE = 12 * 3600.0
@@ -58,7 +59,7 @@ class Option:
     gpus: int
     worth: float
     """In groups of the present width."""
-    bound: Bound
+    bound: Resource
     """What a group of it runs out of first."""
     kv_tokens: int
     """That the KV caches of a group hold."""
@@ -115,7 +116,7 @@ class Advice:
             f" {_groups(self.costs.most)} of {there.gpus} GPUs in place of {self.now.most} of {here.gpus}; by estimate"
             f" a group of {there.gpus} serves what {there.worth:.2f} of {here.gpus} do"
         )
-        if here.bound is Bound.KV_CACHE and there.gpus > here.gpus:
+        if here.bound is Resource.KV_CACHE and there.gpus > here.gpus:
             text += (
                 f", which run out of KV cache first ({here.kv_tokens} tokens in a group; one of {there.gpus} GPUs has"
                 f" {there.kv_tokens})"

@@ -25,7 +25,7 @@ from moe_operator.controller.kube import (
     KubeError,
     NotFoundError,
 )
-from moe_operator.planner.inventory import Inventory
+from moe_operator.planner.inventory import Inventory, NodeReader
 from moe_operator.runtime.connection import NoConnectionError, context_namespace, load_configuration
 from moe_operator.runtime.kube_client import AioKubeClient
 from moe_operator.runtime.transport import Transport
@@ -185,7 +185,7 @@ async def _nodes(client: AioKubeClient, site: OperatorConfig) -> Nodes:
     except ForbiddenError:
         return Nodes(Inventory(nodes=None), "the catalogue, as nodes may not be read")
     holders = await list_holders(client)
-    return Nodes(holders.inventory(nodes, site), "the cluster")
+    return Nodes(holders.inventory(nodes, NodeReader.of(site)), "the cluster")
 
 
 async def _config(client: AioKubeClient, obj: Obj, namespace: str) -> str | None:

@@ -7,8 +7,8 @@ from moe_operator.api.spec import ScalingMode
 from moe_operator.api.status import LearnedStatus, ScalingChange, ScalingFigures
 from moe_operator.api.times import parse_time
 from moe_operator.autoscaler.budget import ALLOWED
-from moe_operator.autoscaler.capacity import Resource
 from moe_operator.autoscaler.decide import SCARCE
+from moe_operator.catalog.saturation import Resource
 from moe_operator.cli.lines import WIDTH, When, field, section, wrapped
 from moe_operator.cli.scaling_explanation import Explanation
 from moe_operator.cli.spec_changes import cut

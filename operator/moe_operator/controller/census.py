@@ -22,8 +22,8 @@ from moe_operator.controller.kube import (
     Obj,
 )
 from moe_operator.controller.store import Store
-from moe_operator.planner.facts import SiteNames
-from moe_operator.planner.inventory import Inventory, held_from, inventory_from
+from moe_operator.planner.inventory import Inventory, NodeReader, held_from, inventory_from
+from moe_operator.planner.pod_requests import DeviceCount
 
 #: Seconds for which a census is taken to hold: a pass over many deployments takes one.
 _HOLDS = 15.0
@@ -41,14 +41,9 @@ class Holders:
     slices: list[Obj] = field(default_factory=list)
     claims: list[Obj] = field(default_factory=list)
 
-    def inventory(self, nodes: list[Obj], config: OperatorConfig) -> Inventory:
+    def inventory(self, nodes: list[Obj], reader: NodeReader) -> Inventory:
         """The cluster of these nodes."""
-        site = SiteNames.of(config)
-        return inventory_from(nodes, self.pods, self.slices, self.claims, catalog=config.catalog, site=site)
-
-    def held(self, of: Inventory) -> dict[str, dict[str, int]] | None:
-        """What is in use of an inventory's nodes, by node and resource; None where it is not known."""
-        return held_from(of, self.pods, self.slices, self.claims)
+        return inventory_from(nodes, self.pods, self.slices, self.claims, reader=reader)
 
 
 @dataclass(frozen=True)
@@ -79,19 +74,22 @@ async def _listed(client: KubeClient, kind: Kind) -> list[Obj] | None:
 
 
 class Census:
-    """Inventories, made anew only when nodes have changed or the last look at the others is too old."""
+    """Inventories; what has not changed since the last is not made anew."""
 
     def __init__(
         self, client: KubeClient, store: Store, config: OperatorConfig, clock: Callable[[], float]
     ) -> None:
         self._client = client
         self._store = store
-        self._config = config
         self._clock = clock
+        self._reader = NodeReader.of(config)
+        self._count = DeviceCount()
         self._taken_at: float | None = None
         self._holders = Holders()
-        self._own: frozenset[str] = frozenset()
-        """Uids of the pods that were in the cache when the last look began."""
+        self._others: list[Obj] = []
+        """Pods of the last look but for those that were in the cache when it began."""
+        self._bound: frozenset[str] = frozenset()
+        """Uids of those that had nodes then, whosoever they are."""
         self._known: dict[bool, tuple[object, Inventory]] = {}
         self._taking: asyncio.Task[None] | None = None
 
@@ -110,16 +108,15 @@ class Census:
         if NODE in self._store.forbidden:
             return Present(Inventory(nodes=None), frozenset())
         await self._take(_WILL_DO)
-        seen = self._holders.pods
-        if seen is None:
-            return Present(self._made(self._holders, in_use=True), frozenset())
+        known = self._holders
+        if known.pods is None:
+            return Present(self._made(known, in_use=True), frozenset())
         own = {pod["metadata"]["uid"]: pod for pod in self._store.all(POD)}
-        others = [pod for pod in seen if pod["metadata"]["uid"] not in self._own | own.keys()]
+        others = [pod for pod in self._others if pod["metadata"]["uid"] not in own]
         kept = [pod for uid, pod in own.items() if uid not in without]
-        holders = replace(self._holders, pods=[*others, *kept])
-        facts = self.nodes()
-        bound = frozenset(pod["metadata"]["uid"] for pod in seen if (pod.get("spec") or {}).get("nodeName"))
-        return Present(replace(facts, held=holders.held(facts)), bound)
+        facts, by_requests = self.nodes(), self._count.of([*others, *kept])
+        held = held_from(facts, by_requests, known.slices, known.claims)
+        return Present(replace(facts, held=held), self._bound)
 
     def nodes(self) -> Inventory:
         """The cluster's nodes alone: nothing is said of what is in use."""
@@ -134,7 +131,7 @@ class Census:
         stamp = (self._taken_at, versions)
         known = self._known.get(in_use)
         if known is None or known[0] != stamp:
-            known = self._known[in_use] = (stamp, holders.inventory(nodes, self._config))
+            known = self._known[in_use] = (stamp, holders.inventory(nodes, self._reader))
         return known[1]
 
     async def _take(self, will_do: float = _HOLDS) -> None:
@@ -153,7 +150,10 @@ class Census:
         now = self._clock()
         own = frozenset(pod["metadata"]["uid"] for pod in self._store.all(POD))
         self._holders = await list_holders(self._client)
-        self._own, self._taken_at = own, now
+        self._taken_at = now
+        pods = self._holders.pods or []
+        self._bound = frozenset(p["metadata"]["uid"] for p in pods if (p.get("spec") or {}).get("nodeName"))
+        self._others = [pod for pod in pods if pod["metadata"]["uid"] not in own]
 
     async def close(self) -> None:
         """Stop what runs beside the reconciles."""

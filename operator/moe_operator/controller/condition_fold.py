@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from moe_operator.api import reasons
 from moe_operator.api.base import parse_duration
+from moe_operator.api.reasons import WaitingReason
 from moe_operator.api.status import ScalingStatus
 from moe_operator.api.times import format_time
 from moe_operator.controller.causes import waiting_for
@@ -99,8 +100,12 @@ def _scaling(scaling: ScalingStatus) -> str:
 
 def _held_back(learned: Learned) -> str | None:
     """What groups wait for that are not made yet, as GPUs are scarce."""
-    scaling = learned.scaling
-    return scaling.waiting.message if scaling and scaling.waiting and scaling.granted is not None else None
+    scaling, room = learned.scaling, learned.room
+    if scaling is None or scaling.waiting is None or scaling.granted is None:
+        return None
+    if not finds_no_room(scaling) or learned.revision is None or room is None or room.groups:
+        return scaling.waiting.message
+    return f"{scaling.waiting.message} ({_capacity_short(learned.revision, room)})"
 
 
 def _movement(learned: Learned, live: Sequence[GroupView], updated: Sequence[GroupView]) -> Said | None:
@@ -261,6 +266,12 @@ def _ready(learned: Learned, serving: Sequence[GroupView], updated: Sequence[Gro
 
 def _name(learned: Learned) -> str:
     return f"revision {learned.revision.name}" if learned.revision else "the wanted revision"
+
+
+def finds_no_room(scaling: ScalingStatus | None) -> bool:
+    """Whether groups are not made because no nodes have room for a whole one."""
+    waiting = scaling.waiting if scaling is not None and scaling.granted is not None else None
+    return waiting is not None and waiting.reason == WaitingReason.NO_ROOM
 
 
 def waits_for_node(group: GroupView) -> bool:

@@ -12,7 +12,7 @@ from moe_operator.controller.conditions import was_ready_at
 from moe_operator.controller.group_planner import GONE, GroupState, GroupView, Wanted, plan_groups
 from moe_operator.controller.mixed_widths import measures
 from moe_operator.controller.pass_state import Decision, Look, PassState
-from moe_operator.controller.scaling import Scale
+from moe_operator.controller.scale import Scale
 from moe_operator.resources.revision import Revision
 
 

@@ -10,11 +10,11 @@ from moe_operator.controller.canary import CanaryRunner
 from moe_operator.controller.faulty_nodes import with_faulty_accelerators
 from moe_operator.controller.idle_canary import IdleCanaries
 from moe_operator.controller.judging import groups_of, judge, occupied_slots
+from moe_operator.controller.load import load_of
 from moe_operator.controller.notices import Notices
 from moe_operator.controller.observed import GroupFacts
 from moe_operator.controller.pass_state import Look, PassState
 from moe_operator.controller.placing import Placing
-from moe_operator.controller.scaling import load_of
 from moe_operator.controller.store import Store
 from moe_operator.telemetry.accelerator_faults import AcceleratorFault
 from moe_operator.telemetry.observation import Snapshot

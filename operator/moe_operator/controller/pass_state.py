@@ -8,9 +8,10 @@ from moe_operator.api.spec import GroupsOnDeletion, ModelDeploymentSpec
 from moe_operator.api.status import Cause, RecoveryStatus, RolloutStatus
 from moe_operator.controller.group_planner import GroupPlan, GroupView
 from moe_operator.controller.learned import Trouble
+from moe_operator.controller.load import Load
 from moe_operator.controller.notices import Notice
 from moe_operator.controller.planning import Room
-from moe_operator.controller.scaling import Load, Scale
+from moe_operator.controller.scale import Scale
 from moe_operator.controller.weights_removal import removes
 from moe_operator.controller.weights_state import WeightsView
 from moe_operator.planner.governance import Provenance

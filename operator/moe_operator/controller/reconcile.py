@@ -21,7 +21,7 @@ from moe_operator.controller.agent_tokens import AgentTokens
 from moe_operator.controller.canary import Asker, CanaryRunner
 from moe_operator.controller.census import Census
 from moe_operator.controller.choosing import RevisionChooser
-from moe_operator.controller.condition_fold import waits_for_node
+from moe_operator.controller.condition_fold import finds_no_room, waits_for_node
 from moe_operator.controller.deciding import decide
 from moe_operator.controller.deletion import FinalizerKeeper
 from moe_operator.controller.events import EventSink, LossObserver
@@ -39,7 +39,8 @@ from moe_operator.controller.pass_state import Decision, PassState
 from moe_operator.controller.placing import Placing
 from moe_operator.controller.planning import Planning, Room
 from moe_operator.controller.requeue import LEAST, soonest, waits
-from moe_operator.controller.scaling import Advice, Scaler, held
+from moe_operator.controller.scale import held
+from moe_operator.controller.scaling import Advice, Scaler
 from moe_operator.controller.sharing import Sharing
 from moe_operator.controller.status_writer import StatusWriter
 from moe_operator.controller.store import Key, Store
@@ -247,8 +248,9 @@ class Reconciler:
         )
 
     async def _room(self, state: PassState, seen: Decision) -> Room | None:
-        """Asked only while a pod finds no node: it costs a list of all pods."""
-        if state.effective is None or not any(waits_for_node(view) for view in seen.views):
+        """Asked only while a pod finds no node, or a group no room: it costs a list of all pods."""
+        short = finds_no_room(seen.scale.status) or any(waits_for_node(view) for view in seen.views)
+        if state.effective is None or not short:
             return None
         return await self._planning.room(state.deployment, state.effective)
 

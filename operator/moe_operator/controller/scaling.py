@@ -1,16 +1,15 @@
-"""Brings what was measured of the groups before the autoscaler, and its decision into the status."""
+"""Keeps an autoscaler for every deployment: brings what was measured before it, and its decision into the status."""
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 from moe_operator.api import names, reasons
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import ScalingMode
-from moe_operator.api.status import FloorStatus, LearnedStatus, ScalingStatus, ThroughputStatus
+from moe_operator.api.status import FloorStatus, LearnedStatus
 from moe_operator.api.times import format_time, read_rfc3339
 from moe_operator.autoscaler.auto import AT_ONCE, TICK, Autoscaler, Numbers, Profile, Want
 from moe_operator.autoscaler.cold_start import ColdStart
@@ -25,82 +24,20 @@ from moe_operator.autoscaler.decide import (
     rests,
 )
 from moe_operator.autoscaler.floors import floor_of
-from moe_operator.autoscaler.idleness import Activity, Idleness
+from moe_operator.autoscaler.idleness import Idleness
 from moe_operator.autoscaler.memory import UnusableError
-from moe_operator.autoscaler.reading import Buckets, Reading
 from moe_operator.autoscaler.width_units import WidthUnits, chosen_width, most_groups
-from moe_operator.controller.group_planner import GroupState, GroupView
+from moe_operator.controller.load import Load
 from moe_operator.controller.remembering import HAND_OVER, INTERVAL, news, recalled
+from moe_operator.controller.scale import Scale
 from moe_operator.controller.scaling_status import scaling_status
 from moe_operator.controller.store import Key
 from moe_operator.planner.wants import TIME_PER_OUTPUT_TOKEN, TIME_TO_FIRST_TOKEN
-from moe_operator.telemetry.engine_counters import EngineCounters
-from moe_operator.telemetry.observation import Snapshot
 
 log = logging.getLogger(__name__)
 
 #: Seconds after which a look that was due is overdue: what the last one found is not told any longer.
 _OVERDUE = 60.0
-#: A pod's figures are current while no more scrapes than this failed in a row.
-_TOLERATED_FAILURES = 1
-_STARTING = (GroupState.STARTING, GroupState.ADMITTABLE, GroupState.SUSPECT)
-#: Groups that may have requests: one that is admittable may have served before it was in doubt.
-_REACHED = (GroupState.SERVING, GroupState.SUSPECT, GroupState.ADMITTABLE, GroupState.DRAINING)
-
-
-@dataclass(frozen=True)
-class GroupRead:
-    """A group that serves or drains, as telemetry sees it."""
-
-    ranks: int
-    slots: int
-    """Requests that a rank works on at once; 0: unknown."""
-    reading: Reading | None
-    idle_step_time: float | None = None
-    """Seconds of a step without load, as its plan expects; None: it does not say."""
-    width: int = 0
-    """GPUs of the group; 0: unknown, as its revision is gone."""
-
-
-@dataclass(frozen=True)
-class Load:
-    """The groups' load, and the deployment's sums."""
-
-    clock: float
-    """Telemetry's, to which readings belong, in seconds."""
-    serving: Mapping[str, GroupRead]
-    draining: Mapping[str, GroupRead]
-    starting: int
-    throughput: ThroughputStatus
-    activity: Mapping[str, Activity | None] = field(default_factory=dict)
-    """Of the groups that are or were in the traffic, by uid; None for one that cannot be read."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What the decision means for the groups."""
-
-    desired: int
-    minimum: int
-    """Groups that must serve for the deployment to be Ready."""
-    status: ScalingStatus | None
-    recheck_after: float | None
-    floor: int = 0
-    """Groups that it is not to go below."""
-    standing: int = 0
-    """Of `minimum`, those that no schedule or annotation asks for."""
-    numbers: Numbers | None = None
-    """What the decision was made of, where anything was measured."""
-    losses: tuple[float, ...] | None = None
-    """Requests per second expected to miss the objective with floor, floor + 1 .. desired groups; None: not known."""
-    granted: int | None = None
-    """Groups that it may have where GPUs are scarce; None: all."""
-    surge: bool = True
-    """Whether a rollout may make more than these meanwhile."""
-    units: WidthUnits | None = None
-    """Of the width that was chosen, in which groups are counted here; None: that of the plan."""
-    given_up: frozenset[str] = frozenset()
-    """Groups that go for other deployments, by name; those that drain already do not come back."""
 
 
 @dataclass(frozen=True)
@@ -117,86 +54,6 @@ class Advice:
     """None where nothing was measured, or there is nothing to decide."""
     until: float | None
     """When it is to be renewed, by telemetry's clock; None: when something changes."""
-
-
-def load_of(
-    views: Sequence[GroupView],
-    snapshot: Snapshot,
-    idle_step_times: Mapping[str, float] = MappingProxyType({}),
-    widths: Mapping[str, int] = MappingProxyType({}),
-) -> Load:
-    """Sum up the observations of the groups' pods. By revision: `idle_step_times` in seconds, as planned; `widths`:
-    GPUs of a group."""
-
-    def read(state: GroupState) -> dict[str, GroupRead]:
-        return {v.name: _read(v, snapshot, idle_step_times, widths) for v in views if v.state is state}
-
-    prompt = output = 0.0
-    for group in views:
-        seen = [s for p in group.facts.pods if (s := snapshot.pods.get(p.uid))]
-        current = [s for s in seen if s.failures <= _TOLERATED_FAILURES]
-        prompt += sum(s.prompt_tokens_per_second for s in current)
-        output += sum(s.output_tokens_per_second for s in current)
-    return Load(
-        clock=snapshot.taken_at,
-        serving=read(GroupState.SERVING),
-        draining=read(GroupState.DRAINING),
-        starting=sum(view.state in _STARTING for view in views),
-        throughput=ThroughputStatus(
-            prompt_tokens_per_second=round(prompt), output_tokens_per_second=round(output)
-        ),
-        activity={v.facts.uid: _activity(v, snapshot) for v in views if v.state in _REACHED},
-    )
-
-
-def _activity(view: GroupView, snapshot: Snapshot) -> Activity | None:
-    """None where one of its pods cannot be read now, or one of its ranks does not tell."""
-    pods = [pod.uid for pod in view.facts.pods]
-    seen = [one for uid in pods if (one := snapshot.pods.get(uid)) is not None and not one.failures]
-    counters = snapshot.counters(pods) if len(pods) == view.facts.size else None
-    if counters is None or counters.ranks_lost or len(seen) < len(pods):
-        return None
-    totals = (counters.output_tokens, counters.finished, counters.aborted)
-    return Activity(
-        busy=any(one.busy for one in seen),
-        used_at=max(one.used_at for one in seen),
-        counted=(counters.since, counters.ranks, *totals),
-    )
-
-
-def _read(
-    view: GroupView, snapshot: Snapshot, idle_step_times: Mapping[str, float], widths: Mapping[str, int]
-) -> GroupRead:
-    pods = [pod.uid for pod in view.facts.pods]
-    ranks = view.facts.size * view.facts.ranks_per_pod
-    slots = [seen.request_slots for uid in pods if (seen := snapshot.pods.get(uid))]
-    counters = snapshot.counters(pods, _TOLERATED_FAILURES) if len(pods) == view.facts.size else None
-    return GroupRead(
-        ranks=ranks,
-        slots=sum(slots) // ranks if slots and all(slots) and len(slots) == len(pods) else 0,
-        reading=None if counters is None else _reading(counters),
-        idle_step_time=idle_step_times.get(view.facts.revision),
-        width=widths.get(view.facts.revision, 0),
-    )
-
-
-def _reading(seen: EngineCounters) -> Reading:
-    return Reading(
-        at=seen.at,
-        running=seen.running,
-        waiting=seen.waiting,
-        kv=seen.kv_sum / max(1, seen.ranks),
-        finished=seen.finished + seen.aborted,
-        gaps=seen.inter_token_count,
-        gap_seconds=seen.inter_token_sum,
-        first_token=Buckets(seen.first_token.bounds, seen.first_token.counts),
-        per_token=Buckets(seen.per_token.bounds, seen.per_token.counts),
-        ranks=seen.ranks,
-        since=seen.since,
-        prompt_tokens=seen.prompt_tokens,
-        cached_tokens=seen.cached_prompt_tokens,
-        output_tokens=seen.output_tokens,
-    )
 
 
 @dataclass
@@ -443,14 +300,6 @@ def _inputs(
         width=chosen.gpus if chosen is not None and chosen.gpus != chosen.planned else None,
     )
     return inputs, ignored
-
-
-def held(deployment: ModelDeployment) -> Scale:
-    """What was decided last, for a deployment whose spec says nothing."""
-    old = deployment.status.scaling
-    desired = old.desired if old is not None else deployment.status.groups.desired
-    units = WidthUnits.of(chosen_width(deployment.spec, old))
-    return Scale(desired, desired, old, None, floor=desired, standing=desired, units=units)
 
 
 def was_at_zero(deployment: ModelDeployment) -> bool:

@@ -23,9 +23,10 @@ from moe_operator.autoscaler.width import BETWEEN, Limits, MixMeter, Option, Wid
 from moe_operator.autoscaler.width_units import WidthUnits, chosen_width
 from moe_operator.controller.group_planner import GroupState, GroupView
 from moe_operator.controller.kube import KubeError
+from moe_operator.controller.load import Load
 from moe_operator.controller.pass_state import Look, PassState
 from moe_operator.controller.planning import Planning
-from moe_operator.controller.scaling import Load, Scale
+from moe_operator.controller.scale import Scale
 from moe_operator.controller.scaling_status import converted
 from moe_operator.controller.store import Key
 from moe_operator.planner.group_capacity import RequestMix

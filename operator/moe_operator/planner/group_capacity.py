@@ -10,24 +10,14 @@ Ratios between layouts are closer to what is measured than the figures themselve
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 
+from moe_operator.catalog.saturation import KV_LIMIT, Resource
 from moe_operator.planner.step_times import StepTimes
 
-#: Share of the KV cache that is filled: requests grow after they were admitted, and beyond it vLLM preempts.
-KV_LIMIT = 0.9
 #: Requests at work are found as closely as this.
 _PRECISION = 1e-3
 #: Prompts in one step of one rank beyond which further ones are not counted.
 _MOST_PROMPTS = 64
-
-
-class Bound(StrEnum):
-    """What ends a group's capacity."""
-
-    KV_CACHE = "KvCache"
-    REQUEST_SLOTS = "RequestSlots"
-    STEP_TIME = "StepTime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +58,7 @@ class GroupCapacity:
     requests_per_second: float
     sequences: float
     """Requests at work in each rank."""
-    bound: Bound
+    bound: Resource
     meets: bool
     """Whether a single request in each rank meets the objective."""
 
@@ -81,7 +71,7 @@ def group_capacity(
     held = KV_LIMIT * size.kv_tokens / mix.held
     # Answers and prompts share a step.
     slots = min(size.slots, size.batch_tokens / (1 + mix.computed / mix.output))
-    most, bound = (held, Bound.KV_CACHE) if held < slots else (slots, Bound.REQUEST_SLOTS)
+    most, bound = (held, Resource.KV_CACHE) if held < slots else (slots, Resource.REQUEST_SLOTS)
     least = min(1.0, most)
     meets = step_seconds(size, times, mix, least) <= time_per_output_token
     if step_seconds(size, times, mix, most) > time_per_output_token:
@@ -92,7 +82,7 @@ def group_capacity(
                 low = middle
             else:
                 high = middle
-        most, bound = low, Bound.STEP_TIME
+        most, bound = low, Resource.STEP_TIME
     rate = size.ranks * most / (mix.output * step_seconds(size, times, mix, most))
     return GroupCapacity(rate, most, bound, meets)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from moe_operator.catalog.accelerators import Catalog, load_catalog
+from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.planner.facts import Inventory as Inventory
 from moe_operator.planner.facts import NodeFacts as NodeFacts
 from moe_operator.planner.facts import Problem as Problem
@@ -15,9 +16,41 @@ from moe_operator.planner.facts import SiteNames
 from moe_operator.planner.facts import Taint as Taint
 from moe_operator.planner.node_object import problems_of, read_node
 from moe_operator.planner.pod_requests import held_by_pods
-from moe_operator.planner.resource_slices import SliceIndex
+from moe_operator.planner.resource_slices import SliceGpus, SliceIndex
 
 _Objects = Iterable[Mapping[str, Any]]
+
+
+class NodeReader:
+    """Reads nodes, each anew only when it is another object than last time, or its GPUs are others: objects are never
+    changed in place."""
+
+    def __init__(self, catalog: Catalog, site: SiteNames) -> None:
+        self._catalog = catalog
+        self._site = site
+        self._known: dict[str, tuple[object, SliceGpus | None, NodeFacts, tuple[Problem, ...]]] = {}
+
+    @classmethod
+    def of(cls, config: OperatorConfig) -> "NodeReader":
+        """By the catalogue and the names of a site."""
+        return cls(config.catalog, SiteNames.of(config))
+
+    def read(
+        self, nodes: _Objects, slices: Mapping[str, SliceGpus]
+    ) -> tuple[tuple[NodeFacts, ...], tuple[Problem, ...]]:
+        """Facts of all, by name, and what is wrong with them. `slices`: GPUs by node of ResourceSlices."""
+        before, self._known = self._known, {}
+        read = []
+        for node in nodes:
+            name = node["metadata"]["name"]
+            gpus, known = slices.get(name), before.get(name)
+            if known is None or known[0] is not node or known[1] != gpus:
+                facts = read_node(node, gpus, self._site)
+                known = (node, gpus, facts, tuple(problems_of(facts, gpus, self._catalog)))
+            self._known[name] = known
+            read.append(known)
+        read.sort(key=lambda one: one[2].name)
+        return tuple(one[2] for one in read), tuple(problem for one in read for problem in one[3])
 
 
 def inventory_from(
@@ -28,39 +61,41 @@ def inventory_from(
     *,
     catalog: Catalog | None = None,
     site: SiteNames | None = None,
+    reader: NodeReader | None = None,
 ) -> Inventory:
     """Read Kubernetes' objects (plain dicts). Fields that are absent count as empty.
 
-    Without `pods` nothing is said of what is in use. Pods must be those of all namespaces.
+    Without `pods` nothing is said of what is in use. Pods must be those of all namespaces. `reader`: one that has
+    read such nodes before, in place of `catalog` and `site`.
     """
-    site, catalog = site or SiteNames(), catalog or load_catalog()
+    if reader is None:
+        reader = NodeReader(catalog or load_catalog(), site or SiteNames())
     slices = SliceIndex(resource_slices)
-    by_node = slices.by_node()
-    facts = sorted(
-        (read_node(node, by_node.get(node["metadata"]["name"]), site) for node in nodes),
-        key=lambda node: node.name,
-    )
-    held = None if pods is None else _held(facts, pods, slices, resource_claims)
-    problems = [p for node in facts for p in problems_of(node, by_node.get(node.name), catalog)]
-    return Inventory(tuple(facts), held, tuple(problems))
+    facts, problems = reader.read(nodes, slices.by_node())
+    held = None if pods is None else _held(facts, held_by_pods(pods), slices, resource_claims)
+    return Inventory(facts, held, problems)
 
 
 def held_from(
     inventory: Inventory,
-    pods: _Objects | None,
+    by_requests: dict[str, dict[str, int]],
     resource_slices: _Objects = (),
     resource_claims: _Objects = (),
 ) -> dict[str, dict[str, int]] | None:
-    """What pods hold of an inventory's nodes, by node and resource; None without `pods`, or where nodes are unknown."""
-    if pods is None or inventory.nodes is None:
+    """What is in use of an inventory's nodes, by node and resource; None where nodes are unknown. `by_requests`: what
+    pods hold by requests, to which claims are added in place."""
+    if inventory.nodes is None:
         return None
-    return _held(inventory.nodes, pods, SliceIndex(resource_slices), resource_claims)
+    return _held(inventory.nodes, by_requests, SliceIndex(resource_slices), resource_claims)
 
 
 def _held(
-    nodes: Iterable[NodeFacts], pods: _Objects, slices: SliceIndex, resource_claims: _Objects
+    nodes: Iterable[NodeFacts],
+    held: dict[str, dict[str, int]],
+    slices: SliceIndex,
+    resource_claims: _Objects,
 ) -> dict[str, dict[str, int]]:
-    held, by_node = held_by_pods(pods), slices.by_node()
+    by_node = slices.by_node()
     claimed = slices.held(resource_claims)
     _add_claims(held, {n: (by_node[n].resource, count) for n, count in claimed.items()}, nodes)
     return held
