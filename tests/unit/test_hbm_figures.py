@@ -14,6 +14,7 @@ from factories.exporter_pages import b200, dcgm_page, of_pod, series_of
 from factories.groups import NOW, admitted, group, view
 from moe_operator.api import reasons
 from moe_operator.api.status import HbmSource, HbmStatus, ModelDeploymentStatus
+from moe_operator.cli.hbm_text import hbm_text
 from moe_operator.controller.hbm import HbmFigures, Split, hbm_figures
 from moe_operator.controller.hbm_status import hbm_moved, hbm_news, hbm_status, hbm_turned
 from moe_operator.controller.observed import GroupFacts
@@ -244,6 +245,17 @@ class TestStatus:
         assert not hbm_moved(one, hbm_status(one, found(kv=0.26), NOW))
         assert hbm_moved(one, hbm_status(one, found(kv=0.28), NOW))
         assert not hbm_turned(one, hbm_status(one, found(kv=0.28), NOW))
+
+    def test_people_read_it_in_one_line(self) -> None:
+        status = hbm_status(None, found(), NOW)
+        assert status is not None
+        assert hbm_text(status) == (
+            "336 of 357 GiB (94 %), measured: weights 117, KV cache in use 49, free 146, other 23;"
+            " fullest GPU 0 of tiny-g0-0, rank 0 on node-0: 94 %; planner off by 0.0 %"
+        )
+        guess = hbm_status(None, found(exporter=False), NOW)
+        assert guess is not None
+        assert "(94 %), estimated (0 of 2 GPUs measured): weights 117" in hbm_text(guess)
 
     def test_it_is_read_as_it_was_written(self) -> None:
         status = fold(learned(groups=[view(facts(1))], hbm=found()))

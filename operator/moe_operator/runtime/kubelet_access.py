@@ -4,6 +4,7 @@ A kubelet has the API server judge who asks: `get` on `nodes/metrics` is all tha
 it would take `nodes/proxy`, with which one may run commands in every pod of the node.
 """
 
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,6 +13,8 @@ from kubernetes.aio.client import Configuration
 
 from moe_operator.catalog.telemetry_site import KubeletCertificate
 from moe_operator.telemetry.memory_sources import KubeletAccess
+
+log = logging.getLogger(__name__)
 
 
 def kubelet_access(
@@ -32,7 +35,9 @@ def kubelet_access(
                 await again
             token = (configuration.api_key or {}).get("BearerToken")
             return KubeletAccess(context, {"Authorization": token} if token else {})
-        except Exception:
+        except Exception as error:
+            # A round of telemetry goes on; the kubelet then refuses, which is said where it is asked.
+            log.debug("no credentials for kubelets: %s", error)
             return KubeletAccess()
 
     return access

@@ -37,6 +37,7 @@ async def exporter_page(
     on_ignored: OnIgnored,
     headers: Mapping[str, str] | None = None,
     ssl: SSLContext | bool = True,
+    on_error: Callable[[PageError], None] = lambda error: None,
 ) -> Page | None:
     """The series of these names; None where there is no page. Tells what was not used of it."""
     wanted = Wanted(tuple(name.encode() for name in names))
@@ -46,6 +47,7 @@ async def exporter_page(
         log.debug("%s: %s", url, error)
         if error.ignored is not None:
             on_ignored(Counts([error.ignored]))
+        on_error(error)
         return None
     page = read_series(lines, names)
     if page.ignored:
@@ -127,6 +129,7 @@ class Kubelets:
         self._container = container
         self._on_ignored = on_ignored
         self._limit = asyncio.Semaphore(AT_ONCE)
+        self._said = False
 
     async def read(self, book: MemoryBook) -> None:
         """Every kubelet once."""
@@ -141,11 +144,29 @@ class Kubelets:
         url = address(host, self._port, "/metrics/resource", "https")
         async with self._limit:
             page = await exporter_page(
-                self._session, url, KUBELET_NAMES, self._on_ignored, access.headers, access.ssl
+                self._session,
+                url,
+                KUBELET_NAMES,
+                self._on_ignored,
+                access.headers,
+                access.ssl,
+                lambda error: self._failed(node, error),
             )
         if page is None:
             return
+        self._said = False
         sets, ignored = working_sets(page.series, self._container)
         if ignored:
             self._on_ignored(ignored)
         book.take_working_sets(node, sets)
+
+    def _failed(self, node: str, error: PageError) -> None:
+        """Said once, until one answers again."""
+        if not self._said:
+            self._said = True
+            log.warning(
+                "the kubelet of node %s does not tell the memory of containers, so it is estimated: %s (HTTP 401 or 403:"
+                " get on nodes/metrics is missing; a certificate: see telemetry.kubelet.certificate)",
+                node,
+                error,
+            )
