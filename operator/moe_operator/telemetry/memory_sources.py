@@ -165,8 +165,8 @@ class Kubelets:
         if not self._said:
             self._said = True
             log.warning(
-                "the kubelet of node %s does not tell the memory of containers, so it is estimated: %s (HTTP 401 or 403:"
-                " get on nodes/metrics is missing; a certificate: see telemetry.kubelet.certificate)",
+                "the kubelet of node %s does not tell the memory of containers, so it is estimated: %s (HTTP 401 or"
+                " 403: get on nodes/metrics is missing; a certificate: see telemetry.kubelet.certificate)",
                 node,
                 error,
             )
