@@ -62,13 +62,9 @@ async def read_page(
             if answer.status != 200:
                 raise PageError(None, f"HTTP {answer.status}")
             if answer.headers.get("Content-Encoding", "") not in _NOT_ENCODED:
-                answer.close()
                 raise PageError(Ignored.ENCODED, "the answer is compressed")
-            try:
-                return await _lines(answer.content, wanted)
-            except PageError:
-                answer.close()  # else the rest would be read
-                raise
+            # An answer that is left before its end takes its connection with it.
+            return await _lines(answer.content, wanted)
     except TimeoutError as error:
         raise PageError(Ignored.TOO_SLOW, f"no end within {seconds:.0f} s") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
