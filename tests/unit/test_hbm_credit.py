@@ -2,7 +2,13 @@
 write; or a measurement that goes on to be told when nobody measures any more."""
 
 from dataclasses import replace
+from typing import Any
 
+from moe_operator.api import names
+from moe_operator.controller.kube import LEADER_WORKER_SET, NODE, Obj
+from moe_operator.controller.kube import POD as POD_KIND
+from moe_operator.controller.store import Store
+from moe_operator.runtime.node_pods import host_addresses, node_devices, node_pods
 from moe_operator.telemetry.accelerator_memory import GpuMemory
 from moe_operator.telemetry.ignored import Counts, Ignored
 from moe_operator.telemetry.memory_book import INTERVAL, MemoryBook
@@ -163,3 +169,54 @@ class TestBook:
         site.round(*(gpu(index, "tiny-g0-0") for index in range(5)))
         assert site.ignored == {Ignored.TOO_MANY_DEVICES: 5}
         assert site.book.snapshot() == {}
+
+
+def _pod(name: str, resources: dict[str, Any], group: str = "tiny-g0", **meta: Any) -> Obj:
+    labels = {names.LABEL_DEPLOYMENT: "tiny", names.LABEL_GROUP: group}
+    made = {
+        "name": name,
+        "namespace": "serving",
+        "uid": f"uid-{name}",
+        "resourceVersion": "1",
+        "labels": labels,
+    }
+    containers = [{"name": "beside"}, {"name": names.ENGINE_CONTAINER, "resources": resources}]
+    return {
+        "metadata": made | meta,
+        "spec": {"nodeName": "node-0", "containers": containers},
+        "status": {"hostIP": "10.0.0.7"},
+    }
+
+
+class TestCache:
+    """Which pods are ours, by what the operator's own cache has."""
+
+    def _store(self, *pods: Obj, annotations: dict[str, str] | None = None) -> Store:
+        store = Store()
+        meta = {"name": "tiny-g0", "namespace": "serving", "uid": "g", "resourceVersion": "1"}
+        store.upsert(LEADER_WORKER_SET, {"metadata": meta | {"annotations": annotations or {}}})
+        for pod in pods:
+            store.upsert(POD_KIND, pod)
+        return store
+
+    def test_gpus_by_resource_or_by_claim_and_none_on_processors(self) -> None:
+        gpus = _pod("a", {"limits": {"nvidia.com/gpu": "8", "memory": "2Ti"}})
+        host = _pod("b", {"requests": {"memory": "4Gi"}})
+        found = {pod.name: pod for pod in node_pods(self._store(gpus, host))}
+        assert (found["a"].devices, found["a"].memory, found["a"].uid) == (8, 2 * 2**40, "uid-a")
+        assert (found["b"].devices, found["b"].memory) == (0, 4 * 2**30)
+        assert found["b"].deployment == ("serving", "tiny")
+        claimed = self._store(_pod("c", {}), annotations={names.ANNOTATION_GPUS_PER_POD: "4"})
+        assert [pod.devices for pod in node_pods(claimed)] == [4]
+
+    def test_a_pod_that_only_wears_our_label_is_nobodys(self) -> None:
+        stranger = _pod("a", {"limits": {"nvidia.com/gpu": "8"}}, group="tiny-g7")
+        assert list(node_pods(self._store(stranger))) == []
+
+    def test_addresses_and_gpus_of_nodes(self) -> None:
+        store = self._store(_pod("a", {}))
+        assert host_addresses(store) == {"node-0": "10.0.0.7"}
+        assert node_devices(store, "node-0") is None
+        node = {"metadata": {"name": "node-0", "resourceVersion": "1"}, "status": {}}
+        store.upsert(NODE, node | {"status": {"capacity": {"nvidia.com/gpu": "8", "cpu": "192"}}})
+        assert node_devices(store, "node-0") == 8
