@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from moe_operator.telemetry.exporter_series import read_series, wanted_lines
+from moe_operator.telemetry.exporter_series import Page, read_series, wanted_lines
 
 _HELP = {
     "DCGM_FI_DEV_SM_CLOCK": ("gauge", "SM clock frequency (in MHz)."),
@@ -147,6 +147,6 @@ def kubelet_page(containers: Mapping[tuple[str, str, str], int], at: int = 17645
     return "\n".join(lines).encode()
 
 
-def series_of(page: bytes, names: frozenset[str]):
+def series_of(page: bytes, names: frozenset[str]) -> Page:
     """As telemetry reads a page, with what it ignores."""
     return read_series(wanted_lines(page, tuple(name.encode() for name in names)), names)
