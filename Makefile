@@ -80,6 +80,10 @@ bench-allocation: install ## Measure a pass over scarce GPUs of 1,000 deployment
 bench-decisions: install ## Measure scaling decisions for 1,000 deployments
 	@PYTHONPATH=hack:tests $(BIN)/python -m bench.decisions
 
+.PHONY: bench-telemetry
+bench-telemetry: install ## Measure a round of telemetry of up to 1,000 pods and as many exporters
+	@PYTHONPATH=hack:tests $(BIN)/python -m bench.telemetry
+
 .PHONY: bench-planner
 bench-planner: install ## Measure plans per second, and a plan on the command line
 	@$(BIN)/python -m bench.planner

@@ -64,6 +64,9 @@ weights:
   tolerations: [{key: a}]
 telemetry:
   dcgmExporter: {namespace: gpu-operator, selector: "app=dcgm,tier=node", port: 9401}
+  amdExporter: {namespace: kube-amd-gpu, selector: app=metrics-exporter, port: 5001, prefix: amd_}
+  kubelet: {metrics: Enabled, certificate: Unverified, port: 10251}
+  prometheus: {url: "https://prometheus.monitoring:9090/prometheus/", tokenFile: /var/run/token}
 nodes: {unhealthyConditions: [GpuUnhealthy]}
 """,
     "compileCache: {default: {claim: compiled}, hostPaths: [/var/lib/compiled]}",
@@ -141,6 +144,14 @@ WRONG = [
     "weights: {cache: {size: much}}",
     "telemetry: {dcgmExporter: {selector: app in (a)}}",
     "telemetry: {dcgmExporter: {port: 0}}",
+    "telemetry: {amdExporter: {port: 5000}}",
+    "telemetry: {amdExporter: {selector: a=b, prefix: 'a b'}}",
+    "telemetry: {kubelet: {metrics: true}}",
+    "telemetry: {kubelet: {certificate: Any}}",
+    "telemetry: {prometheus: {}}",
+    "telemetry: {prometheus: {url: 'prometheus:9090'}}",
+    "telemetry: {prometheus: {url: 'http://user:password@prometheus:9090'}}",
+    "telemetry: {prometheus: {url: 'http://p:9090', tokenFile: token}}",
     "nodes: {unhealthyConditions: GpuUnhealthy}",
     "nodes: {unhealthyConditions: ['']}",
     "weights: {hostPaths: [relative]}",

@@ -9,6 +9,7 @@ import aiohttp
 from fakecluster.nodes import Nodes
 from moe_operator.telemetry.accelerator_faults import AcceleratorFault
 from moe_operator.telemetry.accelerators import AcceleratorWatch
+from moe_operator.telemetry.memory_book import MemoryBook
 
 
 @dataclass
@@ -17,20 +18,28 @@ class Exporters:
 
     nodes: Nodes
     xids: dict[str, dict[int, int]] = field(default_factory=dict)
+    memory: dict[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
+    """MiB used and free by node and GPU."""
     pods: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
     """Namespace and pod by node and GPU; empty: the exporter does not know pods."""
 
     def page(self, node: str) -> bytes | None:
         """What a scrape of a node gets."""
-        if node not in self.xids or not self.nodes.alive(node):
+        if (node not in self.xids and node not in self.memory) or not self.nodes.alive(node):
             return None
         lines = []
-        for gpu, xid in self.xids[node].items():
-            labels = f'gpu="{gpu}",UUID="GPU-{node}-{gpu}",Hostname="{node}"'
-            if owner := self.pods.get((node, gpu)):
-                labels += f',namespace="{owner[0]}",pod="{owner[1]}"'
-            lines.append(f"DCGM_FI_DEV_XID_ERRORS{{{labels}}} {xid}")
+        for gpu, xid in self.xids.get(node, {}).items():
+            lines.append(f"DCGM_FI_DEV_XID_ERRORS{{{self._labels(node, gpu)}}} {xid}")
+        for gpu, (used, free) in self.memory.get(node, {}).items():
+            lines.append(f"DCGM_FI_DEV_FB_USED{{{self._labels(node, gpu)}}} {used}")
+            lines.append(f"DCGM_FI_DEV_FB_FREE{{{self._labels(node, gpu)}}} {free}")
         return "\n".join(lines).encode()
+
+    def _labels(self, node: str, gpu: int) -> str:
+        labels = f'gpu="{gpu}",UUID="GPU-{node}-{gpu}",Hostname="{node}"'
+        if owner := self.pods.get((node, gpu)):
+            labels += f',namespace="{owner[0]}",pod="{owner[1]}"'
+        return labels
 
 
 class MemoryAccelerators(AcceleratorWatch):
@@ -41,13 +50,15 @@ class MemoryAccelerators(AcceleratorWatch):
         exporters: Exporters,
         on_fault: Callable[[AcceleratorFault], None],
         wall_clock: Callable[[], float],
+        book: MemoryBook,
     ) -> None:
         async def addresses() -> dict[str, str]:
-            return {node: node for node in exporters.xids}
+            return {node: node for node in {*exporters.xids, *exporters.memory}}
 
         # There is no session: `_get`, its only user, is replaced.
-        super().__init__(cast(aiohttp.ClientSession, None), addresses, on_fault, wall_clock, 9400)
+        super().__init__(cast(aiohttp.ClientSession, None), addresses, on_fault, wall_clock, 9400, book)
         self._pages = exporters
 
-    async def _get(self, address: str) -> bytes | None:
-        return self._pages.page(address)
+    async def _get(self, host: str) -> list[bytes] | None:
+        page = self._pages.page(host)
+        return None if page is None else page.split(b"\n")

@@ -26,6 +26,7 @@ from moe_operator.runtime.fence import FencedClient
 from moe_operator.runtime.freshness import Freshness
 from moe_operator.runtime.intake import Intake
 from moe_operator.runtime.lease import Lease
+from moe_operator.runtime.measuring import memory_book
 from moe_operator.runtime.provisions import ProvisionCheck
 from moe_operator.runtime.queue import KeyedQueue
 from moe_operator.runtime.resync import Resync
@@ -145,7 +146,8 @@ class Operator:
             world.engines, lambda: targets(self.store), self.queue.add, loop.time, own
         )
         self._collector = collector
-        self._accelerators = MemoryAccelerators(world.exporters, self._accelerator_failed, world.clock)
+        book = memory_book(self.store, self.queue.add, world.clock)
+        self._accelerators = MemoryAccelerators(world.exporters, self._accelerator_failed, world.clock, book)
         tokens = AgentTokens()
         tokens.use(key)
         self.reconciler = Reconciler(
@@ -163,6 +165,7 @@ class Operator:
             tokens=tokens,
             own=own,
             faults=self._accelerators.faults,
+            memory=book.snapshot,
             learning_anew=self.counting.learned_anew.append,
         )
         self._workers = Workers(

@@ -13,8 +13,8 @@ from factories.groups import NOW, admitted, change_pod, group
 from moe_operator.api import names, reasons
 from moe_operator.api.spec import RecoverySpec
 from moe_operator.api.status import RecoveryStatus
-from moe_operator.catalog.node_health import DcgmExporter
 from moe_operator.catalog.operator_config import OperatorConfigError, read_config
+from moe_operator.catalog.telemetry_site import DcgmExporter
 from moe_operator.controller import ledger
 from moe_operator.controller.faulty_nodes import with_faulty_accelerators
 from moe_operator.controller.group_planner import GroupState
@@ -297,9 +297,9 @@ telemetry: {dcgmExporter: {namespace: gpus, selector: "app=dcgm,tier=node", port
 nodes: {unhealthyConditions: [GpuUnhealthy]}
 """
         config = read_config(text)
-        assert config.exporter == DcgmExporter("gpus", ("app=dcgm,tier=node",), 9401)
+        assert config.telemetry.dcgm == DcgmExporter("gpus", ("app=dcgm,tier=node",), 9401)
         assert config.unhealthy_conditions == {"GpuUnhealthy"}
-        assert read_config("{}").exporter == DcgmExporter()
+        assert read_config("{}").telemetry.dcgm == DcgmExporter()
 
     def test_a_selector_that_is_none_is_refused_by_its_path(self) -> None:
         with pytest.raises(OperatorConfigError, match=r"telemetry\.dcgmExporter\.selector"):

@@ -638,6 +638,14 @@ UNDRAINED = _reason(
     "Undrained",
     "A group that drained stays, as more groups are wanted again: it is warm, a new one takes minutes.",
 )
+MEMORY_OFF_PLAN = _reason(
+    _STEP,
+    "MemoryOffPlan",
+    "GPUs hold more or less beside the KV cache than was planned for weights, activations and buffers, by more than 5"
+    " percent of a GPU (`status.hbm.plannerErrorPercent`).",
+    "More: the KV cache is smaller than planned; compare `status.plan.memory` with `kubectl moe plan`, and look for"
+    " another process on the GPU. `gpu-memory-utilization` in `engine.args` leaves more or less room.",
+)
 WIDTH_RECOMMENDED = _reason(
     _STEP,
     "WidthRecommended",

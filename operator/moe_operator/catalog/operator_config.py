@@ -32,9 +32,10 @@ from moe_operator.catalog.accelerators import Catalog, catalog_data, load_catalo
 from moe_operator.catalog.compile_cache_site import CompileCacheSection, CompileCacheSite
 from moe_operator.catalog.device_classes import DeviceClassSection, device_classes
 from moe_operator.catalog.network import Network, NetworkForm
-from moe_operator.catalog.node_health import DcgmExporter, NodesForm, TelemetryForm
+from moe_operator.catalog.node_health import NodesForm
 from moe_operator.catalog.policy import Policy, PolicyForm
 from moe_operator.catalog.site_fabrics import SiteFabricsError, site_fabrics
+from moe_operator.catalog.telemetry_site import TelemetryForm, TelemetrySite
 from moe_operator.catalog.weights_site import WeightsSection, WeightsSite
 
 #: Bytes; the file is a ConfigMap's key, which holds at most one MiB.
@@ -64,8 +65,8 @@ class OperatorConfig:
     """DeviceClass that gives whole GPUs, by the extended resource that stands for them."""
     weights: WeightsSite = field(default_factory=WeightsSite)
     """How weights are fetched and kept."""
-    exporter: DcgmExporter = field(default_factory=DcgmExporter)
-    """Who tells of faults of NVIDIA GPUs."""
+    telemetry: TelemetrySite = field(default_factory=TelemetrySite)
+    """Who tells of GPUs and of memory."""
     unhealthy_conditions: frozenset[str] = frozenset()
     """Types of node conditions that say, while True, that a node's pods are to go."""
     compile_cache: CompileCacheSite = field(default_factory=CompileCacheSite)
@@ -131,7 +132,7 @@ def read_config(text: str) -> OperatorConfig:
         policy=policy,
         network=given.network.network(),
         weights=given.weights.site(),
-        exporter=given.telemetry.exporter(),
+        telemetry=given.telemetry.site(),
         unhealthy_conditions=frozenset(given.nodes.unhealthy_conditions),
         compile_cache=given.compile_cache.site(),
     )

@@ -25,7 +25,17 @@ def status_data(picture: Picture, last: int) -> dict[str, Any]:
             key: value
             for key, value in status.wire().items()
             if key
-            in ("plan", "groups", "throughput", "scaling", "weights", "coldStart", "recovery", "provenance")
+            in (
+                "plan",
+                "groups",
+                "throughput",
+                "hbm",
+                "scaling",
+                "weights",
+                "coldStart",
+                "recovery",
+                "provenance",
+            )
         },
         "groups": None if picture.groups is None else [_group(one) for one in picture.groups],
         "revisions": None if picture.revisions is None else [revision_data(one) for one in picture.revisions],

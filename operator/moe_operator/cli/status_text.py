@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from moe_operator.api import reasons
 from moe_operator.api.status import ColdStartStatus, Condition, ProvenanceStatus, WeightsStatus
 from moe_operator.api.times import parse_time
+from moe_operator.cli.hbm_text import hbm_text
 from moe_operator.cli.lines import WIDTH, When, field, item, section, wrapped
 from moe_operator.cli.spec_changes import cut, one_line
 from moe_operator.cli.status_picture import GroupLine, Picture, RevisionLine
@@ -77,6 +78,8 @@ def _header(picture: Picture, when: When) -> Iterator[str]:
         f"{status.throughput.prompt_tokens_per_second} prompt,"
         f" {status.throughput.output_tokens_per_second} output",
     )
+    if status.hbm:
+        yield field("hbm", hbm_text(status.hbm))
     if status.scaling:
         scaling = status.scaling
         granted = "" if scaling.granted is None else f", {scaling.granted} granted"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import RecoveryStatus, RolloutStatus, ScalingStatus, ThroughputStatus
 from moe_operator.controller.group_planner import GroupView
+from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.planning import Room
 from moe_operator.controller.weights_state import WeightsView
 from moe_operator.planner.governance import Provenance
@@ -56,6 +57,8 @@ class Learned:
     """How far the move to the revision has come, while it is under way."""
     hindrance: tuple[str, str] | None = None
     """Why a write was refused that will not be refused for ever: a reason and a message."""
+    hbm: HbmFigures | None = None
+    """What the GPUs hold."""
     leaving: bool = False
     """The deployment is being deleted."""
     removing: Sequence[str] = ()

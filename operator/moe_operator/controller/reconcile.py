@@ -8,7 +8,7 @@ pass of its own: `leaving`.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moe_operator.api import names, reasons
@@ -26,6 +26,8 @@ from moe_operator.controller.deciding import decide
 from moe_operator.controller.deletion import FinalizerKeeper
 from moe_operator.controller.events import EventSink, LossObserver
 from moe_operator.controller.executor import Executor
+from moe_operator.controller.hbm import HbmFigures
+from moe_operator.controller.hbm_keeper import HbmKeeper
 from moe_operator.controller.idle_canary import IdleCanaries
 from moe_operator.controller.keeper import ChildKeeper
 from moe_operator.controller.kube import MODEL_DEPLOYMENT, KubeClient, KubeError, NotFoundError
@@ -51,6 +53,7 @@ from moe_operator.telemetry.accelerator_faults import AcceleratorFault
 from moe_operator.telemetry.engine import EngineClient
 from moe_operator.telemetry.observation import Snapshot
 from moe_operator.telemetry.own_requests import OwnRequests
+from moe_operator.telemetry.pod_memory import PodMemory
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +88,14 @@ class Reconciler:
         tokens: AgentTokens | None = None,
         own: OwnRequests | None = None,
         faults: Callable[[], Sequence[AcceleratorFault]] = lambda: (),
+        memory: Callable[[], Mapping[str, PodMemory]] = dict,
         learning_anew: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """`clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None;
         `provisions` what the cluster lacks for a plan, or None; `own`: where what the operator asks of engines is
-        counted, for telemetry to leave out; `faults`: of GPUs, as telemetry saw them come; `learning_anew`: told when
-        what an autoscaler had learned is not used, with a reason of `autoscaler.memory.Unusable`."""
+        counted, for telemetry to leave out; `faults`: of GPUs, as telemetry saw them come; `memory`: of pods
+        by uid, as it was measured last; `learning_anew`: told when what an autoscaler had learned is not used, with a
+        reason of `autoscaler.memory.Unusable`."""
         self._store = store
         self._snapshot = snapshot
         self._clock = clock
@@ -120,7 +125,8 @@ class Reconciler:
             unhealthy_conditions=config.unhealthy_conditions,
         )
         self._parent = Parent(client, store)
-        self._status = StatusWriter(client, store, events, self._parent, snapshot)
+        self._hbm = HbmKeeper(snapshot, memory)
+        self._status = StatusWriter(client, store, events, self._parent, snapshot, self._hbm)
         finalizer = FinalizerKeeper(client, store)
         self._actor = Actor(
             client,
@@ -139,6 +145,10 @@ class Reconciler:
     def advice(self) -> Iterator[Advice]:
         """How many groups Auto has, or would have, of each deployment."""
         return self._scaler.advice(self._snapshot().taken_at)
+
+    def hbm(self) -> Iterator[tuple[Key, HbmFigures]]:
+        """What the GPUs of each deployment hold."""
+        return self._hbm.all()
 
     async def close(self) -> None:
         """Stop what runs beside the reconciles."""
@@ -203,6 +213,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._status.forget(key)
+        self._hbm.forget(key)
         self._idle.forget(key)
         self._scaler.forget(key)
         self._sharing.forget(key)

@@ -8,6 +8,7 @@ from moe_operator.api import names, reasons
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import (
     GroupsStatus,
+    HbmStatus,
     MemoryStatus,
     ModelDeploymentStatus,
     PlanStatus,
@@ -22,6 +23,7 @@ from moe_operator.controller.cold_start import newest_start
 from moe_operator.controller.condition_fold import conditions
 from moe_operator.controller.conditions import merge
 from moe_operator.controller.group_planner import GONE, GroupState, GroupView, leader_selector
+from moe_operator.controller.hbm_status import hbm_moved, hbm_status, hbm_turned
 from moe_operator.controller.learned import Learned
 from moe_operator.controller.scaling_status import figures_moved
 from moe_operator.planner.memory import MIB
@@ -40,7 +42,7 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
     """The status to write; equal to the present one when nothing a reader cares about has changed."""
     deployment, revision = learned.deployment, learned.revision
     old = deployment.status
-    throughput, scaling = _settled_figures(old, learned)
+    throughput, scaling, hbm = _settled_figures(old, learned)
     live = [g for g in learned.groups if g.state not in GONE]
     serving = [g for g in live if g.state is GroupState.SERVING]
     wanted_name = revision.name if revision and learned.trouble is None else None
@@ -66,6 +68,7 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         selector=leader_selector(deployment.name),
         groups=groups,
         throughput=throughput,
+        hbm=hbm,
         scaling=scaling,
         rollout=learned.rollout,
         recovery=learned.ledger,
@@ -160,22 +163,30 @@ def _unhealthy(groups: Sequence[GroupView]) -> list[UnhealthyGroup]:
 
 def _settled_figures(
     old: ModelDeploymentStatus, learned: Learned
-) -> tuple[ThroughputStatus, ScalingStatus | None]:
-    """Figures of both are written together, so that they are of one moment; a decision brings its own."""
+) -> tuple[ThroughputStatus, ScalingStatus | None, HbmStatus | None]:
+    """Figures of all are written together, so that they are of one moment; a decision brings its own, and memory that
+    begins or ends to be measured."""
     before, new = old.throughput, learned.throughput
+    hbm = hbm_status(old.hbm, learned.hbm, learned.now)
     recent = (
         learned.figures_written_at is not None and learned.now - learned.figures_written_at < FIGURE_INTERVAL
     )
-    moved = figures_moved(old.scaling, learned.scaling) or any(
-        abs(a - b) > _FIGURE_STEP * max(abs(a), abs(b))
-        for a, b in (
-            (before.prompt_tokens_per_second, new.prompt_tokens_per_second),
-            (before.output_tokens_per_second, new.output_tokens_per_second),
+    moved = (
+        figures_moved(old.scaling, learned.scaling)
+        or hbm_moved(old.hbm, hbm)
+        or any(
+            abs(a - b) > _FIGURE_STEP * max(abs(a), abs(b))
+            for a, b in (
+                (before.prompt_tokens_per_second, new.prompt_tokens_per_second),
+                (before.output_tokens_per_second, new.output_tokens_per_second),
+            )
         )
     )
     if moved and not recent:
-        return new, learned.scaling
+        return new, learned.scaling, hbm
+    if not hbm_turned(old.hbm, hbm):
+        hbm = old.hbm
     if old.scaling is None or learned.scaling is None:
-        return before, learned.scaling
+        return before, learned.scaling, hbm
     settled = learned.scaling.model_copy(update={"figures": old.scaling.figures})
-    return before, settled if settled == old.scaling else learned.scaling
+    return before, settled if settled == old.scaling else learned.scaling, hbm

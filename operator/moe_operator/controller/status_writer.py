@@ -8,6 +8,7 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.status import (
     Condition,
+    HbmStatus,
     LearnedStatus,
     ModelDeploymentStatus,
     ScalingFigures,
@@ -15,6 +16,8 @@ from moe_operator.api.status import (
     ThroughputStatus,
 )
 from moe_operator.controller.events import EventSink
+from moe_operator.controller.hbm_keeper import HbmKeeper
+from moe_operator.controller.hbm_status import hbm_moved, hbm_news, hbm_status
 from moe_operator.controller.kube import MODEL_DEPLOYMENT, KubeClient, Obj
 from moe_operator.controller.learned import Learned
 from moe_operator.controller.parent import Parent
@@ -39,12 +42,14 @@ class StatusWriter:
         events: EventSink,
         parent: Parent,
         snapshot: Callable[[], Snapshot],
+        hbm: HbmKeeper,
     ) -> None:
         self._client = client
         self._store = store
         self._events = events
         self._parent = parent
         self._snapshot = snapshot
+        self._hbm = hbm
         self._figures_written_at: dict[Key, float] = {}
 
     def forget(self, key: Key) -> None:
@@ -72,6 +77,8 @@ class StatusWriter:
         await self._tell_of_scaling(deployment, status.scaling)
         for type_, reason, note in width_news(before, after):
             await self._events.emit(deployment, type_, reason, "Scale", note)
+        for type_, reason, note in hbm_news(deployment.status.hbm, status.hbm):
+            await self._events.emit(deployment, type_, reason, "Measure", note)
         state.deployment = replace(deployment, status=status)
 
     async def _tell_of_scaling(self, deployment: ModelDeployment, scaling: ScalingStatus | None) -> None:
@@ -107,7 +114,12 @@ class StatusWriter:
     def figures_due(self, state: PassState, seen: Decision) -> float | None:
         """Figures that may not be written yet are looked at again when they may: in so many seconds."""
         told = state.deployment.status
-        if seen.load.throughput == told.throughput and not figures_moved(told.scaling, seen.scale.status):
+        hbm = hbm_status(told.hbm, self._hbm.figures(state.deployment.key), state.now)
+        if (
+            seen.load.throughput == told.throughput
+            and not figures_moved(told.scaling, seen.scale.status)
+            and not hbm_moved(told.hbm, hbm)
+        ):
             return None
         written = self._figures_written_at.get(state.deployment.key)
         return FIGURE_INTERVAL if written is None else max(1.0, written + FIGURE_INTERVAL - state.now)
@@ -133,13 +145,16 @@ class StatusWriter:
             provenance=state.provenance,
             rollout=state.rollout,
             hindrance=state.hindrance,
+            hbm=self._hbm.look(state, seen.views),
             leaving=state.leaving,
             removing=state.removing,
         )
 
 
-def _figures(status: ModelDeploymentStatus) -> tuple[ThroughputStatus, ScalingFigures | None]:
-    return status.throughput, status.scaling.figures if status.scaling else None
+def _figures(
+    status: ModelDeploymentStatus,
+) -> tuple[ThroughputStatus, ScalingFigures | None, HbmStatus | None]:
+    return status.throughput, status.scaling.figures if status.scaling else None, status.hbm
 
 
 def _changed(before: ScalingStatus, after: ScalingStatus) -> str | None:

@@ -1,9 +1,9 @@
-"""Where DCGM exporter's pods are: those on the nodes of our own pods."""
+"""Where exporters' pods are: those on the nodes of our own pods."""
 
 import logging
 from collections.abc import Callable
 
-from moe_operator.catalog.node_health import DcgmExporter
+from moe_operator.catalog.telemetry_site import AmdExporter, DcgmExporter
 from moe_operator.controller.kube import POD, KubeClient, KubeError, NotFoundError
 from moe_operator.controller.store import Store, owner_key
 
@@ -11,13 +11,25 @@ log = logging.getLogger(__name__)
 
 #: Seconds for which a list holds, and until a list that failed is tried again. Exporters stay where they are.
 _HOLDS = 300.0
+#: What each is called, and what is lost without it.
+_LOST = {
+    DcgmExporter: (
+        "DCGM exporter",
+        "faults of GPUs are not seen before an engine fails, and their memory is estimated",
+    ),
+    AmdExporter: ("AMD's device-metrics-exporter", "memory of GPUs is estimated"),
+}
 
 
 class Exporters:
     """Addresses by node. Empty where there are none, or where pods of that namespace may not be listed."""
 
     def __init__(
-        self, client: KubeClient, store: Store, site: DcgmExporter, clock: Callable[[], float]
+        self,
+        client: KubeClient,
+        store: Store,
+        site: DcgmExporter | AmdExporter,
+        clock: Callable[[], float],
     ) -> None:
         self._client = client
         self._store = store
@@ -43,18 +55,16 @@ class Exporters:
         return frozenset(node for node in found if node)
 
     async def _ask(self) -> None:
-        found = {}
+        found: dict[str, tuple[str, str]] = {}
         for selector in self._site.selectors:
             try:
                 pods = await self._client.list(POD, self._site.namespace, selector)
             except KubeError as error:
                 if not self._said and not isinstance(error, NotFoundError):
                     where = f"namespace {self._site.namespace}" if self._site.namespace else "all namespaces"
+                    what, lost = _LOST[type(self._site)]
                     log.warning(
-                        "pods of DCGM exporter cannot be listed in %s, so faults of GPUs are not seen before an"
-                        " engine fails: %s",
-                        where,
-                        error.message,
+                        "pods of %s cannot be listed in %s, so %s: %s", what, where, lost, error.message
                     )
                     self._said = True
                 return
@@ -62,6 +72,9 @@ class Exporters:
                 node = (pod.get("spec") or {}).get("nodeName")
                 address = (pod.get("status") or {}).get("podIP")
                 running = (pod.get("status") or {}).get("phase") == "Running"
-                if node and address and running:
-                    found[node] = address
-        self._known = found
+                if not (node and address and running):
+                    continue
+                # Two on one node, in whatever namespaces: the one that was there first.
+                age = ((pod.get("metadata") or {}).get("creationTimestamp") or "", address)
+                found[node] = min(found.get(node, age), age)
+        self._known = {node: address for node, (_, address) in found.items()}

@@ -10,6 +10,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
+from moe_operator.telemetry.ignored import Counts
+
 #: From a cached decision to a reconcile that waits for a slow API server.
 _RECONCILE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 60, 240)
 _REQUEST_BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
@@ -24,6 +26,35 @@ SCALING_FIGURES = {
     "lead_seconds": "How far ahead that is: the cold start as it is learned, and what metrics are behind.",
     "late_ratio": "Share of requests that were beyond the objective, decaying over hours; before any was seen, what is"
     " aimed at.",
+}
+
+#: Of each deployment with groups that serve: name, help, and labels beside namespace and name.
+HBM_FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "hbm_bytes": (
+        "Memory of the GPUs of a ModelDeployment's groups that serve, by state: used (measured, or estimated where no"
+        " exporter tells), capacity (what processes may have), and of what is used weights, kv_used, kv_free and other."
+        " On cpu, main memory of the engines.",
+        ("state",),
+    ),
+    "hbm_gpus": (
+        "GPUs that this is about, by source: measured or estimated.",
+        ("source",),
+    ),
+    "hbm_rank_used_ratio": (
+        "Used of what processes may have, of each rank's fullest GPU that was measured; rank is empty where it is not"
+        " known.",
+        ("group", "pod", "rank"),
+    ),
+    "hbm_bandwidth_ratio": (
+        "Share of the time in which memory of GPUs is read or written (DRAM_ACTIVE), mean of those that tell.",
+        (),
+    ),
+    "hbm_planner_error_ratio": (
+        "What a GPU was measured to hold beside the KV cache, less what was planned for it, as a share of the GPU;"
+        " positive: more. Where that is most.",
+        (),
+    ),
+    "gpu_power_watts": ("Power of a ModelDeployment's GPUs, where all tell.", ()),
 }
 
 M = TypeVar("M", bound=MetricWrapperBase)
@@ -113,6 +144,13 @@ class Metrics:
             "Kubernetes Events by outcome: posted, counted (added to a series), dropped, error.",
             "outcome",
         )
+        self._ignored = self._counter(
+            "telemetry_ignored",
+            "What engines and exporters said and was not used, by reason: series (NotASeries, NotANumber, OutOfRange,"
+            " RepeatedLabel, RepeatedSeries, NoDevice, TooManySeries), GPUs (AnotherPod, AnotherContainer,"
+            " SharedDevice, TooManyDevices) and whole pages (PageTooLong, LineTooLong, TooSlow, Encoded).",
+            "reason",
+        )
         self._gauge("build_info", "1; the label says which version runs.", "version").labels(
             version("moe-operator")
         ).set(1)
@@ -132,6 +170,7 @@ class Metrics:
         weights: Callable[[], Iterable[Sample]],
         starts: Callable[[], Iterable[Sample]],
         scaling: Callable[[str], Iterable[Sample]],
+        hbm: Callable[[str], Iterable[Sample]],
     ) -> None:
         """Say where the values come from that others keep."""
         self._computed(
@@ -191,6 +230,9 @@ class Metrics:
         for name, help_ in SCALING_FIGURES.items():
             text = f"{help_} From the leader only."
             self._computed(f"scaling_{name}", text, ("namespace", "name"), partial(scaling, name))
+        for name, (help_, labels) in HBM_FIGURES.items():
+            text = f"{help_} From the leader only."
+            self._computed(name, text, ("namespace", "name", *labels), partial(hbm, name))
 
     # --- observers ------------------------------------------------------------------------------------
 
@@ -230,6 +272,10 @@ class Metrics:
 
     def learning_anew(self, reason: str) -> None:
         self._learning_anew.labels(reason).inc()
+
+    def ignored(self, counts: Counts) -> None:
+        for reason, times in counts.items():
+            self._ignored.labels(reason.value).inc(times)
 
     def event(self, outcome: str) -> None:
         self._events.labels(outcome).inc()

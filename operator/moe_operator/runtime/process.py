@@ -22,7 +22,6 @@ from moe_operator.runtime.agent_key import AgentKeyError, load_agent_key
 from moe_operator.runtime.capabilities import LeaderWorkerSetCheck
 from moe_operator.runtime.connection import load_configuration
 from moe_operator.runtime.events import EventPoster
-from moe_operator.runtime.exporters import Exporters
 from moe_operator.runtime.fence import FencedClient
 from moe_operator.runtime.freshness import Freshness, FreshnessCheck
 from moe_operator.runtime.health import DEAF_RESTART, HealthServer, Vitals
@@ -30,6 +29,7 @@ from moe_operator.runtime.intake import Intake
 from moe_operator.runtime.kopf_source import KopfSource
 from moe_operator.runtime.kube_client import AioKubeClient
 from moe_operator.runtime.lease import Lease
+from moe_operator.runtime.measuring import accelerator_watch, memory_book
 from moe_operator.runtime.metrics import Metrics
 from moe_operator.runtime.provisions import ProvisionCheck
 from moe_operator.runtime.queue import KeyedQueue
@@ -38,6 +38,7 @@ from moe_operator.runtime.reporting import (
     LastAnswer,
     cold_starts,
     group_counts,
+    hbm,
     oldest,
     readiness,
     scaling,
@@ -52,7 +53,6 @@ from moe_operator.runtime.transport import Transport
 from moe_operator.runtime.watching import Watching
 from moe_operator.runtime.workers import Workers
 from moe_operator.telemetry.accelerator_faults import AcceleratorFault
-from moe_operator.telemetry.accelerators import AcceleratorWatch
 from moe_operator.telemetry.collector import Collector
 from moe_operator.telemetry.engine_http import HttpEngineClient
 from moe_operator.telemetry.own_requests import OwnRequests
@@ -156,13 +156,19 @@ class Process:
             fenced, instance=identity, observer=metrics, clock=loop.time, wall_clock=time.time
         )
         own = OwnRequests()
-        self.collector = Collector(engines, lambda: targets(self.store), self.queue.add, loop.time, own)
-        self._accelerators = AcceleratorWatch(
+        self.collector = Collector(
+            engines, lambda: targets(self.store), self.queue.add, loop.time, own, metrics.ignored
+        )
+        book = memory_book(self.store, self.queue.add, time.time, metrics.ignored)
+        self._accelerators = accelerator_watch(
             engines,
-            Exporters(client, self.store, options.config.exporter, loop.time),
+            client,
+            self.store,
+            options.config.telemetry,
+            book,
+            lambda: load_configuration(options.kubeconfig),
             self._accelerator_failed,
-            time.time,
-            options.config.exporter.port,
+            metrics.ignored,
         )
         self._client = fenced
         self._tokens = AgentTokens()
@@ -181,6 +187,7 @@ class Process:
             tokens=self._tokens,
             own=own,
             faults=self._accelerators.faults,
+            memory=book.snapshot,
             learning_anew=metrics.learning_anew,
         )
         self._workers = Workers(
@@ -198,6 +205,7 @@ class Process:
             weights=lambda: weights_bytes(self.store) if self._leads else (),
             starts=lambda: cold_starts(self.store) if self._leads else (),
             scaling=lambda figure: scaling(self._reconciler.advice(), figure) if self._leads else (),
+            hbm=lambda figure: hbm(self._reconciler.hbm(), figure) if self._leads else (),
         )
 
     # --- life -----------------------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from moe_operator.api import reasons
+from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.kube import MODEL_DEPLOYMENT
 from moe_operator.controller.scaling import Advice
-from moe_operator.controller.store import Store
+from moe_operator.controller.store import Key, Store
 from moe_operator.runtime.metrics import Metrics, Sample
 from moe_operator.telemetry.engine import CanaryResult, EngineClient
 from moe_operator.telemetry.observation import Snapshot
@@ -76,6 +77,49 @@ _FIGURES: dict[str, Callable[[Advice], float | None]] = {
     "forecast_groups": lambda one: one.numbers.forecast if one.numbers else None,
     "lead_seconds": lambda one: one.numbers.lead if one.numbers else None,
     "late_ratio": lambda one: one.numbers.late if one.numbers else None,
+}
+
+
+def hbm(known: Iterable[tuple[Key, HbmFigures]], figure: str) -> Iterator[Sample]:
+    """One of the figures of memory."""
+    read = _HBM[figure]
+    for key, one in known:
+        for labels, value in read(one):
+            yield (*key, *labels), value
+
+
+def _bytes(one: HbmFigures) -> Iterator[Sample]:
+    yield ("used",), float(one.used)
+    yield ("capacity",), float(one.capacity)
+    if one.split is not None:
+        for state in ("weights", "kv_used", "kv_free", "other"):
+            yield (state,), float(getattr(one.split, state))
+
+
+def _ranks(one: HbmFigures) -> Iterator[Sample]:
+    fullest: dict[tuple[str, ...], float] = {}
+    for gpu in one.gpus:
+        if gpu.measured:
+            at = gpu.group, gpu.pod, "" if gpu.rank is None else str(gpu.rank)
+            fullest[at] = max(fullest.get(at, 0.0), gpu.share)
+    yield from fullest.items()
+
+
+def _single(value: float | None) -> Iterator[Sample]:
+    if value is not None:
+        yield (), value
+
+
+_HBM: dict[str, Callable[[HbmFigures], Iterable[Sample]]] = {
+    "hbm_bytes": _bytes,
+    "hbm_gpus": lambda one: (
+        (("measured",), float(one.measured)),
+        (("estimated",), float(len(one.gpus) - one.measured)),
+    ),
+    "hbm_rank_used_ratio": _ranks,
+    "hbm_bandwidth_ratio": lambda one: _single(one.dram_active),
+    "hbm_planner_error_ratio": lambda one: _single(one.error),
+    "gpu_power_watts": lambda one: _single(one.watts),
 }
 
 

@@ -7,7 +7,8 @@ is old, and so is what a restarted exporter shows again.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moe_operator.telemetry.accelerator_page import GpuReading, Pod
+from moe_operator.telemetry.accelerator_page import GpuReading
+from moe_operator.telemetry.pod_labels import Pod
 
 #: Xids after which a GPU computes no more, or wrongly, until it is reset or replaced, with what they say. From NVIDIA's
 #: Xid catalogue for Ampere and later: those whose immediate action is a reset of the GPU or of the machine, or its

@@ -1,27 +1,22 @@
-"""Reads the few lines of DCGM exporter's page that tell of faults, by GPU.
+"""What DCGM exporter's page tells of faults, by GPU.
 
 As of DCGM exporter 4.x: a gauge for the last Xid (not a count), one for a failed row remapping, a counter of rows that
 were remapped after uncorrectable errors. A GPU has several series where MIG or time slicing divide it.
 """
 
-import math
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-_XID = b"DCGM_FI_DEV_XID_ERRORS"
-_REMAP = b"DCGM_FI_DEV_ROW_REMAP_FAILURE"
-_ROWS = b"DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS"
-_LINE = re.compile(
-    rb"^(" + b"|".join((_XID, _REMAP, _ROWS)) + rb")\{([^\n]*)\}[ \t]+([0-9.eE+-]+|NaN|[+-]?Inf)",
-    re.MULTILINE,
-)
-_LABEL = re.compile(rb'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"')
+from moe_operator.telemetry.exporter_series import Series, read_series, wanted_lines
+from moe_operator.telemetry.pod_labels import Pod, pod_of
+
+_XID = "DCGM_FI_DEV_XID_ERRORS"
+_REMAP = "DCGM_FI_DEV_ROW_REMAP_FAILURE"
+_ROWS = "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS"
+#: Series that tell of faults.
+FAULT_NAMES = frozenset({_XID, _REMAP, _ROWS})
 #: DCGM writes values from 2^31 - 16 (32 bits) and 2^63 - 16 (64 bits) on for "not known".
 _BLANK = 2**31 - 16
-
-Pod = tuple[str, str]
-"""Namespace and name."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +41,24 @@ class GpuReading:
 
 
 def parse_accelerators(page: bytes) -> dict[str, GpuReading]:
+    """`fault_readings` of a page as it came."""
+    beginnings = tuple(name.encode() for name in FAULT_NAMES)
+    return fault_readings(read_series(wanted_lines(page, beginnings), FAULT_NAMES).series)
+
+
+def fault_readings(series: Iterable[Series]) -> dict[str, GpuReading]:
     """GPUs by UUID, by index where there is none. Series without either, and figures that are none, say nothing."""
     found: dict[str, GpuReading] = {}
-    for metric, labels, value in _series(page):
+    for one in series:
+        if one.name not in FAULT_NAMES or not 0 <= one.value < _BLANK:
+            continue
+        metric, labels, value = one.name, one.labels, int(one.value)
         uuid, gpu = labels.get("UUID", ""), labels.get("gpu", "")
         key = uuid or gpu
         if not key:
             continue
         known = found.get(key) or GpuReading(gpu, uuid)
-        pod = _pod(labels)
+        pod = pod_of(labels)
         found[key] = GpuReading(
             gpu=known.gpu or gpu,
             uuid=known.uuid or uuid,
@@ -65,28 +69,3 @@ def parse_accelerators(page: bytes) -> dict[str, GpuReading]:
             pods=known.pods | ({pod} if pod else set()),
         )
     return found
-
-
-def _series(page: bytes) -> Iterator[tuple[bytes, dict[str, str], int]]:
-    for match in _LINE.finditer(page):
-        metric, text, number = match.groups()
-        try:
-            value = float(number)
-        except ValueError:
-            continue
-        if not math.isfinite(value) or not 0 <= value < _BLANK:
-            continue
-        labels = {name.decode(): content.decode(errors="replace") for name, content in _LABEL.findall(text)}
-        yield metric, labels, int(value)
-
-
-def _pod(labels: dict[str, str]) -> Pod | None:
-    """The exporter's labels, those of earlier ones, and what a Prometheus in between makes of them."""
-    for namespace, name in (
-        ("exported_namespace", "exported_pod"),
-        ("namespace", "pod"),
-        ("pod_namespace", "pod_name"),
-    ):
-        if labels.get(namespace) and labels.get(name):
-            return labels[namespace], labels[name]
-    return None

@@ -1,28 +1,33 @@
-"""The loop that reads DCGM exporter on the nodes of our pods, beside the one that scrapes engines."""
+"""The loop that looks at devices on the nodes of our pods, beside the one that scrapes engines: DCGM exporter for
+faults and memory, and whoever else tells of memory."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import aiohttp
 
 from moe_operator.telemetry.accelerator_faults import AcceleratorFault, NodeAccelerators
-from moe_operator.telemetry.accelerator_page import parse_accelerators
+from moe_operator.telemetry.accelerator_memory import DCGM_NAMES, dcgm_memory
+from moe_operator.telemetry.accelerator_page import FAULT_NAMES, fault_readings
+from moe_operator.telemetry.exporter_series import Series, read_series
+from moe_operator.telemetry.ignored import Counts, OnIgnored, nobody
+from moe_operator.telemetry.memory_book import INTERVAL, MemoryBook
+from moe_operator.telemetry.memory_sources import AT_ONCE, TIMEOUT, MemorySource
+from moe_operator.telemetry.page_reader import PageError, Wanted, address, read_page
+from moe_operator.telemetry.prometheus_pages import PrometheusPages
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two rounds: what the exporter's own charts have it scraped at.
-INTERVAL = 15.0
-_TIMEOUT = 5.0
 #: Seconds for which a node that is no longer read is remembered.
 _KEPT = 3600.0
-_AT_ONCE = 32
-#: Bytes of a page that are read; a node of eight GPUs has some 100 KB.
-_LONGEST_PAGE = 4 * 2**20
+#: Series of DCGM exporter that are read.
+NAMES = FAULT_NAMES | DCGM_NAMES
+_WANTED = Wanted(tuple(name.encode() for name in NAMES))
 
 
 class AcceleratorWatch:
-    """Knows the faults of GPUs that came while it looked."""
+    """Knows the faults of GPUs that came while it looked, and keeps the book of memory."""
 
     def __init__(
         self,
@@ -31,16 +36,25 @@ class AcceleratorWatch:
         on_fault: Callable[[AcceleratorFault], None],
         wall_clock: Callable[[], float],
         port: int,
+        book: MemoryBook | None = None,
+        sources: Sequence[MemorySource] = (),
+        on_ignored: OnIgnored = nobody,
+        prometheus: PrometheusPages | None = None,
     ) -> None:
-        """`exporters` gives addresses by the node that they tell of; `wall_clock` seconds since the epoch."""
+        """`exporters` gives addresses by the node that they tell of; `wall_clock` seconds since the epoch; `sources`:
+        read in each round too; `prometheus`: read in place of exporters, for the nodes in the book."""
         self._session = session
         self._exporters = exporters
         self._on_fault = on_fault
         self._wall_clock = wall_clock
         self._port = port
+        self._book = book
+        self._sources = sources
+        self._on_ignored = on_ignored
+        self._prometheus = prometheus
         self._nodes: dict[str, NodeAccelerators] = {}
         self._read_at: dict[str, float] = {}
-        self._limit = asyncio.Semaphore(_AT_ONCE)
+        self._limit = asyncio.Semaphore(AT_ONCE)
 
     def faults(self) -> list[AcceleratorFault]:
         """All that are known."""
@@ -53,34 +67,52 @@ class AcceleratorWatch:
             await asyncio.sleep(INTERVAL)
 
     async def round(self) -> None:
-        """Read every exporter once. What is known of a node outlives its exporter for an hour."""
-        exporters = await self._exporters()
-        await asyncio.gather(*(self._read(node, address) for node, address in exporters.items()))
+        """Read everybody once. What is known of a node's faults outlives its exporter for an hour."""
+        if self._book is not None:
+            self._book.begin()
+        if self._prometheus is not None and self._book is not None:
+            for node, series in (await self._prometheus.read(NAMES, self._book.nodes)).items():
+                self.take(node, series)
+        else:
+            exporters = await self._exporters()
+            await asyncio.gather(*(self._read(node, host) for node, host in exporters.items()))
+        if self._book is not None:
+            for source in self._sources:
+                await source.read(self._book)
+            self._book.end()
         now = self._wall_clock()
         for node in [node for node, at in self._read_at.items() if now - at > _KEPT]:
             del self._nodes[node], self._read_at[node]
 
-    async def _read(self, node: str, address: str) -> None:
-        async with self._limit:
-            page = await self._get(address)
-        if page is None:
-            return
+    def take(self, node: str, series: Sequence[Series]) -> None:
+        """What DCGM exporter said of a node's GPUs."""
         known, now = self._nodes.setdefault(node, NodeAccelerators(node)), self._wall_clock()
         self._read_at[node] = now
-        for fault in known.take(parse_accelerators(page), now):
+        for fault in known.take(fault_readings(series), now):
             log.warning("node %s: %s: %s", fault.node, fault.gpu, fault.what)
             self._on_fault(fault)
+        if self._book is not None:
+            gpus, ignored = dcgm_memory(series)
+            if ignored:
+                self._on_ignored(ignored)
+            self._book.take_gpus(node, gpus)
 
-    async def _get(self, address: str) -> bytes | None:
-        host = f"[{address}]" if ":" in address else address
-        url = f"http://{host}:{self._port}/metrics"
+    async def _read(self, node: str, host: str) -> None:
+        async with self._limit:
+            lines = await self._get(host)
+        if lines is None:
+            return
+        page = read_series(lines, NAMES)
+        if page.ignored:
+            self._on_ignored(page.ignored)
+        self.take(node, page.series)
+
+    async def _get(self, host: str) -> list[bytes] | None:
+        url = address(host, self._port, "/metrics")
         try:
-            async with self._session.get(url, timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as answer:
-                if answer.status != 200:
-                    return None
-                page = b""
-                while len(page) < _LONGEST_PAGE and not answer.content.at_eof():
-                    page += await answer.content.read(_LONGEST_PAGE - len(page))
-                return page
-        except (aiohttp.ClientError, TimeoutError, OSError):
+            return await read_page(self._session, url, _WANTED, TIMEOUT)
+        except PageError as error:
+            log.debug("%s: %s", url, error)
+            if error.ignored is not None:
+                self._on_ignored(Counts([error.ignored]))
             return None

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 import aiohttp
 
 from moe_operator.telemetry.agent_page import AgentState, read_agent_state
-from moe_operator.telemetry.metrics_page import EngineMetrics, parse_metrics
+from moe_operator.telemetry.ignored import Counts, OnIgnored, nobody
+from moe_operator.telemetry.metrics_page import BEGINNINGS, EngineMetrics, parse_metrics
 from moe_operator.telemetry.observation import PodObservation, Snapshot
 from moe_operator.telemetry.own_requests import OwnRequests
+from moe_operator.telemetry.page_reader import PageError, Wanted, address, read_page
 from moe_operator.telemetry.window import PodWindow
 
 log = logging.getLogger(__name__)
@@ -22,8 +24,10 @@ FAST_INTERVAL = 1.0
 SPREAD = 4.0
 _TIMEOUT = 2.0
 _AT_ONCE = 32
-#: Bytes of a page that are read; vLLM's has some 50 KB per rank.
-_LONGEST_PAGE = 8 * 2**20
+_METRICS = "/metrics"
+#: By path. vLLM's page has some 50 KB per rank.
+_WANTED = {_METRICS: Wanted(BEGINNINGS, 8 * 2**20)}
+_STATE = Wanted(None, 64 * 2**10)
 #: Share by which a rate must move to be news.
 _NEWS = 0.01
 
@@ -56,14 +60,16 @@ class Collector:
         on_news: Callable[[Key], None],
         clock: Callable[[], float],
         own: OwnRequests | None = None,
+        on_ignored: OnIgnored = nobody,
     ) -> None:
         """`on_news` is called with deployments whose figures changed in a way that a decision may need; `own`:
-        requests that do not count as load."""
+        requests that do not count as load; `on_ignored`: told of pages that were not used."""
         self._session = session
         self._targets = targets
         self._on_news = on_news
         self._clock = clock
         self._own = own or OwnRequests()
+        self._on_ignored = on_ignored
         self._windows: dict[str, PodWindow] = {}
         self._limit = asyncio.Semaphore(_AT_ONCE)
         self.last_round: float | None = None
@@ -146,7 +152,7 @@ class Collector:
             window.add(self._clock(), metrics, state.in_flight, state.idle_connections, own)
 
     async def _metrics(self, target: Target) -> EngineMetrics | None:
-        page = await self._get(target, "/metrics")
+        page = await self._get(target, _METRICS)
         try:
             return parse_metrics(page) if page is not None else None
         except (ValueError, OverflowError) as error:
@@ -159,16 +165,12 @@ class Collector:
         return None if page is None else read_agent_state(page)
 
     async def _get(self, target: Target, path: str) -> bytes | None:
-        url = f"http://{_host(target.host)}:{target.port}{path}"
+        url = address(target.host, target.port, path)
         try:
-            async with self._session.get(url, timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as answer:
-                if answer.status != 200:
-                    return None
-                page = await answer.content.read(_LONGEST_PAGE)
-                while len(page) < _LONGEST_PAGE and not answer.content.at_eof():
-                    page += await answer.content.read(_LONGEST_PAGE - len(page))
-                return page
-        except (aiohttp.ClientError, TimeoutError, OSError):
+            return b"\n".join(await read_page(self._session, url, _WANTED.get(path, _STATE), _TIMEOUT))
+        except PageError as error:
+            if error.ignored is not None:
+                self._on_ignored(Counts([error.ignored]))
             return None
 
 
@@ -177,10 +179,6 @@ def _by_deployment(targets: Iterable[Target]) -> list[list[Target]]:
     for target in targets:
         found.setdefault(target.key, []).append(target)
     return list(found.values())
-
-
-def _host(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def _news(before: PodObservation | None, after: PodObservation | None) -> bool:

@@ -67,6 +67,8 @@ class EngineCounters:
     """Share of the KV cache that the fullest rank uses, 0 to 1 (vllm:kv_cache_usage_perc)."""
     kv_sum: float = 0.0
     """Such shares of all ranks together: over `ranks` it is their mean."""
+    kv_blocks: int = 0
+    """Blocks of the KV caches, as the engines made them (num_gpu_blocks of vllm:cache_config_info); 0: not told."""
     prompt_tokens: float = 0.0
     """vllm:prompt_tokens_total: all of a prompt, when its last part has been computed."""
     cached_prompt_tokens: float = 0.0

@@ -13,14 +13,33 @@ from moe_operator.telemetry.engine_counters import EngineCounters, Histogram
 #: Names as vLLM 0.32 writes them; earlier versions called some of them otherwise.
 _LINE = re.compile(
     rb"^vllm:(num_requests_running|num_requests_waiting|num_preemptions_total|kv_cache_usage_perc|"
+    rb"cache_config_info|"
     rb"prompt_tokens_total|prompt_tokens_cached_total|generation_tokens_total|request_success_total|"
     rb"inter_token_latency_seconds_(?:sum|count)|"
     rb"(?:time_to_first_token|request_time_per_output_token)_seconds_(?:sum|count|bucket))"
     rb"(?:\{([^}\n]*)\})? ([0-9.eE+-]+|NaN|[+-]?Inf)",
     re.MULTILINE,
 )
+#: What its lines begin with.
+BEGINNINGS = (
+    b"vllm:num_requests_",
+    b"vllm:num_preemptions_total",
+    b"vllm:kv_cache_usage_perc",
+    b"vllm:cache_config_info",
+    b"vllm:prompt_tokens_total",
+    b"vllm:prompt_tokens_cached_total",
+    b"vllm:generation_tokens_total",
+    b"vllm:request_success_total",
+    b"vllm:inter_token_latency_seconds_sum",
+    b"vllm:inter_token_latency_seconds_count",
+    b"vllm:time_to_first_token_seconds_",
+    b"vllm:request_time_per_output_token_seconds_",
+)
+#: No engine counts so far.
+_ABSURD = 1e18
 _ENGINE = re.compile(rb'(?:^|,)engine="([^"]*)"')
 _BOUND = re.compile(rb'(?:^|,)le="([^"]*)"')
+_BLOCKS = re.compile(rb'(?:^|,)num_gpu_blocks="([0-9]{1,12})"')
 _UNFINISHED = re.compile(rb'(?:^|,)finished_reason="(?:abort|error)"')
 _RUNNING = b"num_requests_running"
 _FIRST_TOKEN, _PER_TOKEN = b"time_to_first_token_seconds", b"request_time_per_output_token_seconds"
@@ -45,15 +64,19 @@ def parse_metrics(page: bytes) -> EngineMetrics | None:
     ranks: set[bytes] = set()
     mute: set[bytes] = set()
     fullest = usage = 0.0
+    blocks = 0
     for match in _LINE.finditer(page):
         name, labels, text = match.groups(b"")
         value = float(text)
-        if value != value:  # NaN: nothing to say
+        if not 0 <= value < _ABSURD:  # NaN too: nothing to say
             mute.add(_label(_ENGINE, labels))
         elif name.endswith(_BUCKET):
             counts = buckets[name.removesuffix(_BUCKET)]
             bound = _label(_BOUND, labels)
             counts[bound] = counts.get(bound, 0.0) + value
+        elif name == b"cache_config_info":
+            # Of all engines of the API server together, and again for each of them.
+            blocks = max(blocks, int(_label(_BLOCKS, labels) or 0))
         elif name == b"kv_cache_usage_perc":
             usage = max(usage, value)
             sums[name] = sums.get(name, 0.0) + value
@@ -77,6 +100,7 @@ def parse_metrics(page: bytes) -> EngineMetrics | None:
             running_worst=round(fullest),
             kv_worst=usage,
             kv_sum=get(b"kv_cache_usage_perc", 0.0),
+            kv_blocks=blocks,
             prompt_tokens=get(b"prompt_tokens_total", 0.0),
             cached_prompt_tokens=get(b"prompt_tokens_cached_total", 0.0),
             output_tokens=get(b"generation_tokens_total", 0.0),

@@ -1,0 +1,56 @@
+"""Brings groups, their plans and what was measured together: for the status in a pass, for metrics between passes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from moe_operator.controller.group_planner import GroupState, GroupView
+from moe_operator.controller.hbm import HbmFigures, hbm_figures
+from moe_operator.controller.observed import GroupFacts
+from moe_operator.controller.pass_state import PassState
+from moe_operator.controller.store import Key
+from moe_operator.planner.plan import Plan
+from moe_operator.telemetry.observation import Snapshot
+from moe_operator.telemetry.pod_memory import PodMemory
+
+#: Groups that have taken all of the memory that they will.
+_WHOLE = (GroupState.SERVING, GroupState.DRAINING)
+
+
+class HbmKeeper:
+    """Remembers which groups every deployment had at its last pass."""
+
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], memory: Callable[[], Mapping[str, PodMemory]]
+    ) -> None:
+        """`memory`: what was measured, by pod uid."""
+        self._snapshot = snapshot
+        self._memory = memory
+        self._groups: dict[Key, tuple[tuple[GroupFacts, Plan], ...]] = {}
+
+    def forget(self, key: Key) -> None:
+        """The deployment is gone."""
+        self._groups.pop(key, None)
+
+    def look(self, state: PassState, views: Sequence[GroupView]) -> HbmFigures | None:
+        """As of now, of the groups as they were judged."""
+        kept = dict(state.kept)
+        if state.effective is not None:
+            kept[state.effective.name] = state.effective
+        key = state.deployment.key
+        self._groups[key] = tuple(
+            (view.facts, kept[view.facts.revision].plan)
+            for view in views
+            if view.state in _WHOLE and view.facts.revision in kept
+        )
+        return self.figures(key)
+
+    def figures(self, key: Key) -> HbmFigures | None:
+        """As of now, of the groups of the last pass."""
+        groups = self._groups.get(key)
+        return hbm_figures(groups, self._memory(), self._snapshot().pods) if groups else None
+
+    def all(self) -> Iterator[tuple[Key, HbmFigures]]:
+        """Of every deployment of which something is known."""
+        memory, engines = self._memory(), self._snapshot().pods
+        for key, groups in self._groups.items():
+            if (found := hbm_figures(groups, memory, engines)) is not None:
+                yield key, found
