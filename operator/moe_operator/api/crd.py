@@ -26,6 +26,7 @@ PRINTER_COLUMNS: tuple[tuple[str, str, str, bool], ...] = (
     ("Ready", "string", ".status.groups.summary", False),
     ("Width", "integer", ".status.plan.width", False),
     ("Tok/s", "integer", ".status.throughput.outputTokensPerSecond", False),
+    ("$/Mtok", "string", ".status.cost.perMillionTokens", False),
     ("Reason", "string", _READY_REASON, False),
     ("Precision", "string", ".status.plan.precision", True),
     ("Context", "integer", ".status.plan.contextLength", True),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from moe_operator.api.cost import CostStatus
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import RecoveryStatus, RolloutStatus, ScalingStatus, ThroughputStatus
 from moe_operator.controller.group_planner import GroupView
@@ -22,6 +23,21 @@ class Trouble:
     stalled: bool
     spec_at_fault: bool = True
     """False when the cluster is, so that `Planned` is not blamed."""
+
+
+@dataclass(frozen=True)
+class CostNews:
+    """What a deployment took and cost, as the status would have it, and whether that is worth a write by itself."""
+
+    status: CostStatus
+    urgent: bool
+    """What could not be found out again, were it not written."""
+    moved: bool
+    """A figure is another than the one written: it is written when figures may be."""
+    due: float | None = None
+    """Seconds until the next look at the latest."""
+    held: str | None = None
+    """Why there are to be no more groups, as the budget is spent; None: nothing holds them."""
 
 
 @dataclass(frozen=True)
@@ -58,5 +74,7 @@ class Learned:
     """Why a write was refused that will not be refused for ever: a reason and a message."""
     leaving: bool = False
     """The deployment is being deleted."""
+    cost: CostNews | None = None
+    """What it took and cost; None: nobody looked."""
     removing: Sequence[str] = ()
     """Weights that are removed, after its groups."""

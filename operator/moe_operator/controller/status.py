@@ -54,7 +54,7 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         summary=f"{len(serving)}/{learned.desired}",
         unhealthy=_unhealthy(learned.groups),
     )
-    return ModelDeploymentStatus(
+    status = ModelDeploymentStatus(
         observed_generation=deployment.generation,
         conditions=merge(
             old.conditions, conditions(learned, live, serving, updated), deployment.generation, learned.now
@@ -74,7 +74,22 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         endpoint=f"http://{deployment.name}.{deployment.namespace}.svc:{names.HTTP_PORT}/v1"
         if revision
         else None,
+        cost=old.cost,
         engine_arguments=list(revision.engine_arguments) if revision else [],
+    )
+    return _with_cost(status, learned)
+
+
+def _with_cost(status: ModelDeploymentStatus, learned: Learned) -> ModelDeploymentStatus:
+    """With what it cost, where anything is written at all: these figures move by time alone."""
+    news = learned.cost
+    if news is None:
+        return status
+    due = news.urgent or (news.moved and not _recent(learned))
+    return (
+        status.model_copy(update={"cost": news.status})
+        if due or status != learned.deployment.status
+        else status
     )
 
 
@@ -158,14 +173,18 @@ def _unhealthy(groups: Sequence[GroupView]) -> list[UnhealthyGroup]:
     return found[:8]
 
 
+def _recent(learned: Learned) -> bool:
+    """Whether figures were written just now."""
+    written = learned.figures_written_at
+    return written is not None and learned.now - written < FIGURE_INTERVAL
+
+
 def _settled_figures(
     old: ModelDeploymentStatus, learned: Learned
 ) -> tuple[ThroughputStatus, ScalingStatus | None]:
     """Figures of both are written together, so that they are of one moment; a decision brings its own."""
     before, new = old.throughput, learned.throughput
-    recent = (
-        learned.figures_written_at is not None and learned.now - learned.figures_written_at < FIGURE_INTERVAL
-    )
+    recent = _recent(learned)
     moved = figures_moved(old.scaling, learned.scaling) or any(
         abs(a - b) > _FIGURE_STEP * max(abs(a), abs(b))
         for a, b in (

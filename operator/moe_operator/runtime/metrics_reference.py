@@ -33,6 +33,7 @@ def render() -> str:
         stalled=lambda: (),
         weights=lambda: (),
         scaling=lambda _: (),
+        accounts=lambda _: (),
     )
     rows = [
         f"| `{name}` | {type_} | {', '.join(f'`{label}`' for label in labels)} | {help_} |\n"

@@ -36,6 +36,7 @@ from moe_operator.runtime.queue import KeyedQueue
 from moe_operator.runtime.reporting import (
     CountedEngine,
     LastAnswer,
+    accounts,
     cold_starts,
     group_counts,
     oldest,
@@ -198,6 +199,7 @@ class Process:
             weights=lambda: weights_bytes(self.store) if self._leads else (),
             starts=lambda: cold_starts(self.store) if self._leads else (),
             scaling=lambda figure: scaling(self._reconciler.advice(), figure) if self._leads else (),
+            accounts=lambda figure: accounts(self._reconciler.accounts(), figure) if self._leads else (),
         )
 
     # --- life -----------------------------------------------------------------------------------------
