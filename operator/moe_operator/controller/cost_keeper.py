@@ -9,9 +9,10 @@ CHECKPOINT seconds. An operator that ends cleanly writes them.
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from moe_operator.api import names
-from moe_operator.api.cost import BudgetState, CostStatus, PriceStatus
+from moe_operator.api.cost import BudgetState, BudgetStatus, CostStatus, PriceStatus
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.accelerators import load_catalog
 from moe_operator.catalog.operator_config import OperatorConfig
@@ -23,7 +24,7 @@ from moe_operator.controller.pass_state import PassState
 from moe_operator.controller.store import Key, Store
 from moe_operator.costs import text
 from moe_operator.costs.accounts import Accounts
-from moe_operator.costs.budget import spending, with_periods, zone_of
+from moe_operator.costs.budget import Spending, spending, with_periods, zone_of
 from moe_operator.costs.figures import Split
 from moe_operator.costs.holdings import GpuState
 from moe_operator.costs.ledger import Ledger, advanced, in_currency, opened
@@ -67,8 +68,9 @@ class _Kept:
     recalled_at: float | None = None
     """Since when this operator waits for engines to tell what was done while none was there; None: it does not."""
     offered: tuple[str, Ledger] | None = None
-    """What the last pass would have written."""
+    """What was made for a status last."""
     news: CostNews | None = None
+    spending: Spending | None = None
     told: dict[GpuState, float] = field(default_factory=dict)
     told_money: dict[GpuState, float] = field(default_factory=dict)
     """The most that metrics have said: counters do not fall."""
@@ -112,15 +114,21 @@ class CostKeeper:
             kept.recalled_at = None if told or now - kept.recalled_at > _SILENCE else kept.recalled_at
         spent = spending(spec.budget, ledger) if spec.budget is not None else None
         sizing = state.effective.plan.sizing if state.effective is not None else None
-        old = deployment.status.cost
+        old, price, split = deployment.status.cost, prices.status(), Split.of(sizing)
         if old is not None and kept.offered is not None and old.ledger.state == kept.offered[0]:
             kept.written = kept.offered[1]
-        status = statement(ledger, spec, prices.status(), Split.of(sizing), spent)
-        kept.offered = (status.ledger.state, ledger)
+
+        @cache
+        def make() -> CostStatus:
+            made = statement(ledger, spec, price, split, spent)
+            kept.offered = (made.ledger.state, ledger)
+            return made
+
+        kept.spending = spent
         kept.news = CostNews(
-            status=status,
-            urgent=_urgent(old, kept.written, status, ledger),
-            moved=_moved(old, kept.written, status, ledger, now),
+            make=make,
+            urgent=_urgent(old, kept.written, spent, ledger),
+            moved=_moved(old, kept.written, price, spent, ledger),
             due=None if spent is None else max(_LEAST, spent.due - now),
             held=spent.held if spent is not None else None,
         )
@@ -134,7 +142,7 @@ class CostKeeper:
             return None
         written = kept.written
         same = written is not None and written.accounts.counts == kept.ledger.accounts.counts
-        return None if same else kept.news.status
+        return None if same else kept.news.make()
 
     def accounts(self, now: float) -> Iterator[Account]:
         """By now, of each deployment."""
@@ -143,8 +151,7 @@ class CostKeeper:
             # What has been told stands: a pod may turn out to have ended, or to have been idle, a little earlier.
             kept.told = {s: max(kept.told.get(s, 0.0), v) for s, v in found.gpu_seconds.items()}
             kept.told_money = {s: max(kept.told_money.get(s, 0.0), v) for s, v in found.money.items()}
-            budget = kept.news.status.budget if kept.news is not None else None
-            ratio = None
+            budget, ratio = kept.spending.status if kept.spending is not None else None, None
             if budget is not None and budget.spent is not None and float(budget.amount) > 0:
                 ratio = float(budget.spent) / float(budget.amount)
             yield Account(
@@ -230,19 +237,23 @@ def _gpus(state: PassState, revision: str) -> int:
     return kept.plan.gpus_per_pod if kept is not None else 0
 
 
-def _urgent(old: CostStatus | None, written: Ledger | None, new: CostStatus, ledger: Ledger) -> bool:
+def _urgent(old: CostStatus | None, written: Ledger | None, spent: Spending | None, ledger: Ledger) -> bool:
     """Whether the status would lead the next operator to count what is over, or to let a budget go."""
     if old is None or written is None:
         return bool(ledger.holds)
     present = {hold.uid for hold in ledger.holds if not hold.ended}
     over = any(hold.uid not in present for hold in written.holds if not hold.ended)
-    before, after = old.budget, new.budget
+    before, after = old.budget, spent.status if spent is not None else None
     budget = (before.state if before else None) is not (after.state if after else None)
-    return over or budget or old.currency != new.currency
+    return over or budget or old.currency != ledger.currency
 
 
 def _moved(
-    old: CostStatus | None, written: Ledger | None, new: CostStatus, ledger: Ledger, now: float
+    old: CostStatus | None,
+    written: Ledger | None,
+    price: PriceStatus,
+    spent: Spending | None,
+    ledger: Ledger,
 ) -> bool:
     """Whether figures are worth a write when any may be written."""
     if old is None or written is None:
@@ -250,31 +261,29 @@ def _moved(
     states = _states(written)
     if any(states.get(uid, state) is not state for uid, state in _states(ledger).items()):
         return True
-    if _terms(old) != _terms(new):
+    if _terms(old.price, old.budget) != _terms(price, spent.status if spent is not None else None):
         return True
-    age = now - written.at
+    age = ledger.at - written.at
     if age >= CHECKPOINT and written.accounts.counts != ledger.accounts.counts:
         return True
-    return age >= _FIGURES and _apart(old.per_million_tokens, new.per_million_tokens)
+    return age >= _FIGURES and _apart(headline(written), headline(ledger))
 
 
 def _states(ledger: Ledger) -> Mapping[str, GpuState]:
     return {hold.uid: hold.state for hold in ledger.holds}
 
 
-def _terms(status: CostStatus) -> tuple[object, ...]:
+def _terms(price: PriceStatus, budget: BudgetStatus | None) -> tuple[object, ...]:
     """What people set."""
-    budget = status.budget
     return (
-        status.price.per_gpu_hour,
-        status.price.source,
+        price.per_gpu_hour,
+        price.source,
         budget.amount if budget else None,
         budget.period_start if budget else None,
     )
 
 
-def _apart(before: str | None, after: str | None) -> bool:
+def _apart(before: float | None, after: float | None) -> bool:
     if before is None or after is None:
         return before is not after
-    one, other = float(before), float(after)
-    return abs(one - other) > _STEP * max(one, other)
+    return abs(before - after) > _STEP * max(before, after)

@@ -1,6 +1,6 @@
 """What one reconcile found out: all that the status is folded from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moe_operator.api.cost import CostStatus
@@ -27,9 +27,10 @@ class Trouble:
 
 @dataclass(frozen=True)
 class CostNews:
-    """What a deployment took and cost, as the status would have it, and whether that is worth a write by itself."""
+    """What a deployment took and cost, and whether that is worth a write by itself."""
 
-    status: CostStatus
+    make: Callable[[], CostStatus]
+    """As the status would have it: the same object each time. Made when it is asked for, as most passes write none."""
     urgent: bool
     """What could not be found out again, were it not written."""
     moved: bool

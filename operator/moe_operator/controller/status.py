@@ -85,12 +85,9 @@ def _with_cost(status: ModelDeploymentStatus, learned: Learned) -> ModelDeployme
     news = learned.cost
     if news is None:
         return status
-    due = news.urgent or (news.moved and not _recent(learned))
-    return (
-        status.model_copy(update={"cost": news.status})
-        if due or status != learned.deployment.status
-        else status
-    )
+    if news.urgent or (news.moved and not _recent(learned)) or status != learned.deployment.status:
+        return status.model_copy(update={"cost": news.make()})
+    return status
 
 
 def _provenance(learned: Learned) -> ProvenanceStatus | None:

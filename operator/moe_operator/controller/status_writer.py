@@ -118,7 +118,7 @@ class StatusWriter:
     def figures_due(self, state: PassState, seen: Decision) -> float | None:
         """Figures that may not be written yet are looked at again when they may: in so many seconds."""
         told, cost = state.deployment.status, state.cost
-        moved = cost is not None and cost.moved and cost.status != told.cost
+        moved = cost is not None and cost.moved and cost.make() is not told.cost
         if (
             not moved
             and seen.load.throughput == told.throughput
