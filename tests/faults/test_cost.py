@@ -78,12 +78,13 @@ def _told(h: Harness) -> tuple[float, float]:
     return accounts.total_seconds / 3600, accounts.total_money
 
 
-def _check(h: Harness, witness: Witness) -> None:
+def _check(h: Harness, witness: Witness, away: float = 0.0) -> None:
+    """To one percent. A group that went while no operator was there for `away` seconds may count until one came."""
     assert not witness.fell
     hours, money = _told(h)
     expected = witness.gpu_hours(h.world.clock())
-    assert hours == pytest.approx(expected, rel=0.01), (hours, expected)
-    assert money == pytest.approx(expected * 3.6, rel=0.01)
+    assert 0.99 * expected <= hours <= 1.01 * expected + 16 * away / 3600, (hours, expected)
+    assert money == pytest.approx(hours * 3.6, rel=0.001)
 
 
 def _priced(replicas: int = 1, **spec: Any) -> dict[str, Any]:
@@ -266,7 +267,8 @@ async def _one_is_left_and_the_ledger_is_right(h: Harness) -> None:
     await h.until(lambda: h.deployment()["spec"]["replicas"] == 1, 120)
     await h.serve(1)
     await h.settle()
-    _check(h, h.witness)  # type: ignore[attr-defined]
+    # Two seconds until it is started again, and the lease of the one before.
+    _check(h, h.witness, away=30.0)  # type: ignore[attr-defined]
 
 
 def test_a_crash_at_any_write_leaves_the_ledger_right() -> None:
