@@ -18,6 +18,8 @@ from moe_operator.costs import text
 from moe_operator.costs.holdings import GpuState
 from moe_operator.runtime.reporting import accounts
 
+pytestmark = pytest.mark.timeout(900)
+
 PRICE = "3.60"  # a thousandth per GPU-second
 BUSY = EngineSettings(requests=4)
 
@@ -35,7 +37,7 @@ class Witness:
     fell: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.harness.world.timers.every(0.1, self.look)
+        self.harness.world.timers.every(0.25, self.look)
         self.harness.world.timers.every(7.0, self.scrape)
 
     def scrape(self) -> None:
