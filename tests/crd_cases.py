@@ -68,6 +68,10 @@ def _schedule(begins: str = "07:30", ends: str = "19:00", **changes: Any) -> Spe
     return {key: value for key, value in made.items() if value is not ABSENT}
 
 
+def _cost(**budget: Any) -> Spec:
+    return {"pricePerGPUHour": "2.10", "budget": {"amount": "20"} | budget}
+
+
 def _args(**flags: str) -> Spec:
     return {"engine": {"args": {flag.replace("_", "-"): value for flag, value in flags.items()}}}
 
@@ -175,6 +179,12 @@ ACCEPTED: tuple[Case, ...] = (
     Case("advisory", {"scaling": {"mode": "Advisory", "maxGroups": 4}, "replicas": 3}),
     Case("to zero when idle", {"scaling": {"minGroups": 0, "maxGroups": 2, "scaleToZeroAfter": "30m"}}),
     Case("advice to go to zero", {"scaling": {"mode": "Advisory", "minGroups": 0, "scaleToZeroAfter": "1m"}}),
+    Case("a price and a budget", {"cost": _cost(amount="500", action="Hold", timeZone="Europe/Berlin")}),
+    Case("a price of nothing", {"cost": {"pricePerGPUHour": "0"}}),
+    Case(
+        "an API to compare with",
+        {"cost": {"compareTo": {"inputPerMillion": "0.60", "outputPerMillion": "2.40"}}},
+    ),
     Case("office hours", {"scaling": {"minGroups": 1, "maxGroups": 2, "schedules": [_schedule()]}}),
     Case(
         "a night in every week",
@@ -349,6 +359,13 @@ REFUSED: tuple[Case, ...] = (
     Case("to zero while others decide", {"scaling": {"mode": "External", "minGroups": 0, "scaleToZeroAfter": "30m"}},
          "and mode: Auto"),
     Case("to zero at once", {"scaling": {"minGroups": 0, "scaleToZeroAfter": "0s"}}, "between 1m and 168h"),
+    Case("a budget of nothing", {"cost": _cost(amount="0.00")}, "amount must be more than 0"),
+    Case("a budget that is no number", {"cost": _cost(amount="a lot")}, "amount"),
+    Case("a negative price", {"cost": {"pricePerGPUHour": "-1"}}, "pricePerGPUHour"),
+    Case("a price that is a float", {"cost": {"pricePerGPUHour": 2.1}}, "pricePerGPUHour"),
+    Case("a currency in small letters", {"cost": {"currency": "eur"}}, "currency"),
+    Case("a budget per week", {"cost": _cost(period="Week")}, "period"),
+    Case("half a comparison", {"cost": {"compareTo": {"inputPerMillion": "1"}}}, "outputPerMillion"),
     Case("a time that no clock shows", {"scaling": {"schedules": [_schedule(begins="24:00")]}}, "from"),
     Case("a time without its zero", {"scaling": {"schedules": [_schedule(begins="7:30")]}}, "from"),
     Case("no such day", {"scaling": {"schedules": [_schedule(days=["Mon"])]}}, "days"),

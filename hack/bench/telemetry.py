@@ -150,6 +150,7 @@ async def _measure(pods: int, port: int, rounds: int) -> Iterator[tuple[str, flo
             starts=none,
             scaling=none,
             hbm=lambda figure: reported(figures(), figure),
+            accounts=none,
         )
         for _ in range(rounds):
             for name, work in (("engines", collector.round), ("exporters", watch.round)):

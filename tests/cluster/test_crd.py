@@ -217,7 +217,7 @@ def test_kubectl_get_shows_what_an_operator_looks_for_first(stored: str) -> None
     _kubectl("create", "-f", "-", stdin=_put(manifest(BASE, stored)))
     _write_status(stored, _full_status())
     narrow = _table(stored)
-    assert list(narrow) == ["NAME", "MODEL", "READY", "WIDTH", "TOK/S", "REASON", "AGE"]
+    assert list(narrow) == ["NAME", "MODEL", "READY", "WIDTH", "TOK/S", "HBM", "$/MTOK", "REASON", "AGE"]
     assert [narrow[title] for title in ("MODEL", "READY", "WIDTH", "TOK/S", "REASON")] == [
         "org/model", "2/3", "16", "1234", "Serving",
     ]  # fmt: skip

@@ -277,6 +277,8 @@ _OWN = {
     "learned",
     # What it looks at: forecasts for a cold start from now.
     "figures",
+    # What was taken: longer on one way than on another. tests/faults/test_cost.py has it to the second.
+    "cost",
     names.ANNOTATION_INCARNATION,
     names.ANNOTATION_CLAIM_UID,
     # Derived from the group's name, and so from its slot.

@@ -253,3 +253,48 @@ def test_what_is_scheduled_is_a_limit_to_others_too(mode: ScalingMode) -> None:
     assert (decision.desired, decision.reason) == (2, ScalingReason.REPLICAS_LIMITED)
     assert floor_text(inputs) == OFFICE.text
     assert floor_text(replace(inputs, min_groups=2)) is None, "the spec asks for as many itself"
+
+
+# --- A budget that is spent ------------------------------------------------------------------------
+
+_SPENT = "60.00 of 60.00 USD a day are spent (cost.budget)"
+
+
+def test_a_spent_budget_holds_what_auto_would_add_and_says_why() -> None:
+    decision = decide(_inputs(held=_SPENT), _want(3))
+    assert (decision.desired, decision.reason) == (2, ScalingReason.BUDGET_HOLDS)
+    assert _SPENT in decision.message
+    assert decision.recommended == 2, "HPA and KEDA are held too"
+
+
+@pytest.mark.parametrize(("want", "desired"), [(2, 2), (1, 1)])
+def test_a_spent_budget_keeps_nothing_from_staying_or_going(want: int, desired: int) -> None:
+    held, free = (decide(_inputs(held=text), _want(want)) for text in (_SPENT, None))
+    assert held == free
+    assert held.desired == desired
+
+
+def test_floors_are_served_whatever_was_spent() -> None:
+    floor = Floor(groups=3, due=3, text="at least 3 (schedule office)", reason=ScalingReason.SCHEDULED)
+    for mode in ScalingMode:
+        inputs = _inputs(mode=mode, replicas=4, held=_SPENT, floor=floor)
+        assert decide(inputs, _want(base(inputs))).desired == 3
+
+
+@pytest.mark.parametrize("mode", [ScalingMode.EXTERNAL, ScalingMode.ADVISORY])
+@pytest.mark.parametrize(
+    ("replicas", "desired", "reason"),
+    [
+        (3, 2, ScalingReason.BUDGET_HOLDS),
+        (9, 2, ScalingReason.BUDGET_HOLDS),
+        (2, 2, ScalingReason.REPLICAS),
+        (1, 1, ScalingReason.REPLICAS),
+        (0, 1, ScalingReason.REPLICAS_LIMITED),
+    ],
+)
+def test_a_spent_budget_holds_replicas_too(
+    mode: ScalingMode, replicas: int, desired: int, reason: ScalingReason
+) -> None:
+    inputs = _inputs(mode=mode, replicas=replicas, held=_SPENT)
+    decision = decide(inputs, Want(base(inputs), None))
+    assert (decision.desired, decision.reason) == (desired, reason)

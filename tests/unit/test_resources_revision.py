@@ -62,7 +62,7 @@ def test_what_reaches_the_pods_makes_a_revision(spec: dict[str, Any]) -> None:
 
 def test_every_part_of_the_spec_is_on_one_side() -> None:
     """A new part of the API must be put on the side of the pods, or on the other, by a decision."""
-    others = {"objective", "scaling", "replicas", "rollout", "recovery", "deletion"}
+    others = {"objective", "scaling", "replicas", "rollout", "recovery", "deletion", "cost"}
     assert set(ModelDeploymentSpec.model_fields) == {*TEMPLATE_FIELDS, *others}
 
 

@@ -27,6 +27,7 @@ PRINTER_COLUMNS: tuple[tuple[str, str, str, bool], ...] = (
     ("Width", "integer", ".status.plan.width", False),
     ("Tok/s", "integer", ".status.throughput.outputTokensPerSecond", False),
     ("HBM", "string", ".status.hbm.summary", False),
+    ("$/Mtok", "string", ".status.cost.perMillionTokens", False),
     ("Reason", "string", _READY_REASON, False),
     ("Precision", "string", ".status.plan.precision", True),
     ("Context", "integer", ".status.plan.contextLength", True),

@@ -26,6 +26,9 @@ TRAFFIC_ON = "on"
 #: On a ModelDeployment, by people or a gateway, never by the operator: at least one group until then (RFC 3339).
 ANNOTATION_WAKE_UNTIL = f"{GROUP}/wake-until"
 
+#: On nodes, by people: what a GPU-hour costs there, `2.10` (US dollars) or `1.95 EUR`.
+ANNOTATION_PRICE = f"{GROUP}/price-per-gpu-hour"
+
 #: On the pods, written together with the traffic label: the incarnation that was admitted.
 ANNOTATION_INCARNATION = f"{GROUP}/incarnation"
 #: On the pods of a group that is being drained: since when (RFC 3339). Survives a restart of the operator.

@@ -664,6 +664,16 @@ WIDTH_GIVEN_UP = _reason(
     "Groups of the chosen width did not come to serve: those of the width before stay, or come back.",
     "See the cause of the lost groups.",
 )
+BUDGET_SPENT = _reason(
+    _STEP,
+    "BudgetSpent",
+    "What `cost.budget` allows for the day or month is spent. With `action: Hold` no more groups are made than there"
+    " are, until the next one begins.",
+    "Raise `cost.budget.amount`, or wait: `status.cost.budget.resetsAt` says until when.",
+)
+BUDGET_RESUMED = _reason(
+    _STEP, "BudgetResumed", "A new day or month began, or the budget was raised: scaling goes on."
+)
 WEIGHTS_REMOVED = _reason(
     _STEP,
     "WeightsRemoved",
@@ -695,6 +705,7 @@ class ScalingReason(StrEnum):
     IDLE = "Idle"
     SCHEDULED = "Scheduled"
     WOKEN = "Woken"
+    BUDGET_HOLDS = "BudgetHolds"
 
 
 _SCALING = "Scaling decisions"
@@ -743,6 +754,10 @@ _SCALING_WHEN: dict[ScalingReason, tuple[str, str]] = {
         "From none to one: the annotation `moe-operator.dev/wake-until` asks for it, or a request came just before the"
         " last group left the traffic.",
         "",
+    ),
+    ScalingReason.BUDGET_HOLDS: (
+        "More groups are asked for than there are, and `cost.budget` is spent (`action: Hold`).",
+        "Raise `cost.budget.amount`, or wait for the next day or month (`status.cost.budget.resetsAt`).",
     ),
 }
 for _member, (_when, _remedy) in _SCALING_WHEN.items():

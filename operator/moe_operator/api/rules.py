@@ -234,6 +234,12 @@ _PLAIN = (
         _may_scale_to_zero,
     ),
     _on_spec(
+        "spec.cost.budget",
+        "!self.amount.matches('^0+([.]0+)?$')",
+        "cost.budget.amount must be more than 0: to keep a deployment from growing set scaling.maxGroups",
+        lambda s: s.cost.budget is None or float(s.cost.budget.amount) > 0,
+    ),
+    _on_spec(
         "spec.rollout",
         # The API server tries the rule on the default, {}, before it fills in what is below.
         "!has(self.maxSurge) || !has(self.maxUnavailable) || self.maxSurge > 0 || self.maxUnavailable > 0",
@@ -477,6 +483,15 @@ def _unknown_zones(deployment: ModelDeployment) -> Iterator[str]:
             )
 
 
+def _unknown_budget_zone(deployment: ModelDeployment) -> Iterator[str]:
+    budget = deployment.spec.cost.budget
+    if budget is not None and time_zone(budget.time_zone) is None:
+        yield (
+            f"cost.budget: the time zone database has no {budget.time_zone}: write a name such as Europe/Berlin,"
+            " America/New_York or UTC"
+        )
+
+
 #: What only whoever reads the object can say.
 BEYOND_CEL: tuple[Rule, ...] = (
     Rule(
@@ -485,5 +500,12 @@ BEYOND_CEL: tuple[Rule, ...] = (
         "timeZone must be in the time zone database: Europe/Berlin, America/New_York, UTC",
         reasons.UNKNOWN_TIME_ZONE,
         _unknown_zones,
+    ),
+    Rule(
+        "spec.cost.budget",
+        "",
+        "timeZone must be in the time zone database: Europe/Berlin, America/New_York, UTC",
+        reasons.UNKNOWN_TIME_ZONE,
+        _unknown_budget_zone,
     ),
 )

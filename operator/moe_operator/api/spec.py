@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from moe_operator.api import time_zones
 from moe_operator.api.base import (
     NAMED_ITEMS,
     WHOLE_LIST,
@@ -22,6 +23,7 @@ from moe_operator.api.base import (
     Quantity,
 )
 from moe_operator.api.compile_cache import CompileCacheSpec, CompileCaching
+from moe_operator.api.cost import CostSpec
 from moe_operator.api.features import AdapterSpec, ExpertBalancingSpec, SpeculationSpec
 from moe_operator.api.weights import WeightsSpec
 
@@ -31,8 +33,6 @@ Accelerator = Annotated[str, Field(min_length=1, max_length=63)]
 
 #: A time of the day, 00:00 to 23:59.
 TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5)]
-#: How zones are named in the time zone database.
-_ZONE = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$"
 
 #: A word in the engine's arguments: no blanks, and no leading dash that would make it a flag.
 _WORD = r"^[A-Za-z0-9._/][^\s]*$"
@@ -218,7 +218,7 @@ class ScheduleSpec(ApiModel):
     """When the groups are to serve, as `"07:30"`. They are made earlier, by as much as a start takes."""
     ends: Annotated[TimeOfDay, Field(alias="to")]
     """Until when; at or before `from`: on the next day. `from: "00:00"` and `to: "00:00"` are a whole day."""
-    time_zone: Annotated[str, Field(min_length=1, max_length=64, pattern=_ZONE)] = "UTC"
+    time_zone: Annotated[str, Field(min_length=1, max_length=64, pattern=time_zones.PATTERN)] = "UTC"
     """Name in the time zone database, such as `Europe/Berlin`; its daylight saving time counts."""
     min_groups: Annotated[int, Field(ge=1, le=256)]
     """Fewest groups meanwhile, in place of a lower `scaling.minGroups`. `scaling.maxGroups` still holds."""
@@ -441,3 +441,5 @@ class ModelDeploymentSpec(ApiModel):
     """When a group counts as lost, and is replaced."""
     deletion: DeletionSpec = DeletionSpec()
     """What happens when the ModelDeployment is deleted."""
+    cost: CostSpec = CostSpec()
+    """What GPUs cost, what may be spent, and what to compare with."""

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from moe_operator.api.base import WHOLE_LIST, ApiModel, Extend
+from moe_operator.api.cost import CostStatus
 
 _BY_TYPE = Extend(x_kubernetes_list_type="map", x_kubernetes_list_map_keys=["type"])
 
@@ -546,6 +547,8 @@ class ModelDeploymentStatus(ApiModel):
     """How long the newest group took to come up."""
     weights: WeightsStatus | None = None
     """The weights of the wanted revision; absent where engines read the source themselves."""
+    cost: CostStatus | None = None
+    """What the deployment took and what that cost."""
     endpoint: str | None = None
     """URL at which clients in the cluster reach the model."""
     engine_arguments: Annotated[list[str], Field(max_length=256), WHOLE_LIST] = Field(default_factory=list)

@@ -2,6 +2,9 @@
 
 from zoneinfo import ZoneInfo
 
+#: What such a name looks like.
+PATTERN = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$"
+
 
 def time_zone(name: str) -> ZoneInfo | None:
     """None for a name that the database does not have."""

@@ -62,6 +62,8 @@ class ScalingInputs:
     """What keeps more than `min_groups` for now."""
     idle: Idle | None = None
     """None: never to zero by itself."""
+    held: str | None = None
+    """Why there are to be no more groups than now, beyond the floor: the budget is spent. None: nothing holds them."""
     width: int | None = None
     """GPUs of a group, where that is not as planned: `max_groups` is not what the spec says then."""
 
@@ -111,6 +113,8 @@ def base(inputs: ScalingInputs) -> int:
     """The number that Auto goes on from: the last one, or in the other modes `spec.replicas`, within the limits."""
     floor, ceiling = limits(inputs)
     number = inputs.current if inputs.mode is ScalingMode.AUTO else inputs.replicas
+    if inputs.held is not None:
+        number = min(number, inputs.current)
     return min(max(number, floor), ceiling)
 
 
@@ -135,6 +139,8 @@ def _replicas(inputs: ScalingInputs, desired: int) -> tuple[ScalingReason, str]:
     if desired == inputs.replicas:
         return ScalingReason.REPLICAS, f"spec.replicas is {desired}"
     floor, ceiling = limits(inputs)
+    if inputs.held is not None and desired < min(inputs.replicas, ceiling):
+        return ScalingReason.BUDGET_HOLDS, f"spec.replicas is {inputs.replicas}, but {inputs.held}"
     text = f"spec.replicas is {inputs.replicas}, outside the limits {floor} to {ceiling}"
     return ScalingReason.REPLICAS_LIMITED, text
 
@@ -169,6 +175,8 @@ def _auto(inputs: ScalingInputs, want: Want) -> ScalingDecision:
             text += f", but {_bound(inputs, ceiling)}"
         if current == ceiling:
             return hold(ScalingReason.AT_MAXIMUM, text)
+        if inputs.held is not None:
+            return hold(ScalingReason.BUDGET_HOLDS, f"{text}, but {inputs.held}")
         desired = min(want.groups, ceiling)
         return ScalingDecision(desired, reason, text, desired, numbers=numbers)
     if want.groups < current:

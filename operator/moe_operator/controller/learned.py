@@ -1,8 +1,9 @@
 """What one reconcile found out: all that the status is folded from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from moe_operator.api.cost import CostStatus
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import RecoveryStatus, RolloutStatus, ScalingStatus, ThroughputStatus
 from moe_operator.controller.group_planner import GroupView
@@ -23,6 +24,22 @@ class Trouble:
     stalled: bool
     spec_at_fault: bool = True
     """False when the cluster is, so that `Planned` is not blamed."""
+
+
+@dataclass(frozen=True)
+class CostNews:
+    """What a deployment took and cost, and whether that is worth a write by itself."""
+
+    make: Callable[[], CostStatus]
+    """As the status would have it: the same object each time. Made when it is asked for, as most passes write none."""
+    urgent: bool
+    """What could not be found out again, were it not written."""
+    moved: bool
+    """A figure is another than the one written: it is written when figures may be."""
+    due: float | None = None
+    """Seconds until the next look at the latest."""
+    held: str | None = None
+    """Why there are to be no more groups, as the budget is spent; None: nothing holds them."""
 
 
 @dataclass(frozen=True)
@@ -61,5 +78,7 @@ class Learned:
     """What the GPUs hold."""
     leaving: bool = False
     """The deployment is being deleted."""
+    cost: CostNews | None = None
+    """What it took and cost; None: nobody looked."""
     removing: Sequence[str] = ()
     """Weights that are removed, after its groups."""

@@ -7,7 +7,7 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import GroupsOnDeletion, ModelDeploymentSpec
 from moe_operator.api.status import Cause, RecoveryStatus, RolloutStatus
 from moe_operator.controller.group_planner import GroupPlan, GroupView
-from moe_operator.controller.learned import Trouble
+from moe_operator.controller.learned import CostNews, Trouble
 from moe_operator.controller.load import Load
 from moe_operator.controller.notices import Notice
 from moe_operator.controller.planning import Room
@@ -67,6 +67,8 @@ class PassState:
     """Groups that wait for nodes which others have taken, while there is another place; by name."""
     weights: WeightsView | None = None
     room: Room | None = None
+    cost: CostNews | None = None
+    """What the deployment took and cost."""
     hindrance: Notice | None = None
     """Why a write was refused that will not be refused for ever."""
     parent_seen: bool = False

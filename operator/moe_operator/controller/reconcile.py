@@ -22,6 +22,7 @@ from moe_operator.controller.canary import Asker, CanaryRunner
 from moe_operator.controller.census import Census
 from moe_operator.controller.choosing import RevisionChooser
 from moe_operator.controller.condition_fold import finds_no_room, waits_for_node
+from moe_operator.controller.cost_keeper import Account, CostKeeper
 from moe_operator.controller.deciding import decide
 from moe_operator.controller.deletion import FinalizerKeeper
 from moe_operator.controller.events import EventSink, LossObserver
@@ -112,6 +113,7 @@ class Reconciler:
         self._sharing = Sharing(store, census, placing, config, enqueue)
         self._planning = Planning(client, config, census, placing, clock)
         self._width = WidthKeeper(self._planning)
+        self._cost = CostKeeper(store, config, snapshot)
         self._weights = WeightsKeeper(client, store, config, clock)
         self._chooser = RevisionChooser(self._planning, domains, leader_worker_set, provisions)
         self._observer = GroupObserver(
@@ -150,6 +152,10 @@ class Reconciler:
         """What the GPUs of each deployment hold."""
         return self._hbm.all()
 
+    def accounts(self) -> Iterator[Account]:
+        """What each deployment took and cost, by now."""
+        return self._cost.accounts(self._clock())
+
     async def close(self) -> None:
         """Stop what runs beside the reconciles."""
         await self._canaries.close()
@@ -179,8 +185,9 @@ class Reconciler:
         try:
             deployment = parse(obj)
             learned = self._scaler.hand_over(deployment, self._snapshot().taken_at, self._clock())
-            if learned is not None:
-                await self._status.remember(deployment, learned)
+            cost = self._cost.hand_over(deployment)
+            if learned is not None or cost is not None:
+                await self._status.remember(deployment, learned, cost)
         except (InvalidSpecError, KubeError) as error:
             log.info("%s/%s: what its autoscaler learned lately is lost: %s", *key, error)
 
@@ -219,6 +226,7 @@ class Reconciler:
         self._sharing.forget(key)
         self._planning.forget(key)
         self._width.forget(key)
+        self._cost.forget(key)
         self._weights.forget(key)
         self._losses.forget_losses(*key)
 
@@ -231,7 +239,8 @@ class Reconciler:
         look = self._observer.look(state)
         scale = held(state.deployment)
         if state.readable:
-            scale = self._scaler.scale(state.deployment, look.load, state.now)
+            state.cost = self._cost.look(state, look.views)
+            scale = self._scaler.scale(state.deployment, look.load, state.now, state.cost.held)
             scale = await self._width.look(state, look, scale)
         if state.effective is not None:
             state.weights = await self._weights.look(
@@ -252,6 +261,7 @@ class Reconciler:
             seen.plan.requeue_after,
             after.plan.requeue_after,
             scale.recheck_after,
+            state.cost.due if state.cost else None,
             self._status.figures_due(state, after),
             state.weights.again if state.weights else None,
             rollout.due_in(state.rollout, state.progress_deadline, state.now),

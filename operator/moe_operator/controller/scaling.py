@@ -106,12 +106,13 @@ class Scaler:
         self._kept.pop(key, None)
         self._advice.pop(key, None)
 
-    def scale(self, deployment: ModelDeployment, load: Load, now: float) -> Scale:
-        """Decide. `now`: seconds since the epoch."""
+    def scale(self, deployment: ModelDeployment, load: Load, now: float, held_by: str | None = None) -> Scale:
+        """Decide. `now`: seconds since the epoch; `held_by`: why there are to be no more groups than now."""
         kept, old = self._of(deployment, load, now), deployment.status.scaling
         units = WidthUnits.of(chosen_width(deployment.spec, old))
         moving = units is not None and any(group.width != units.gpus for group in load.serving.values())
         inputs, ignored = _inputs(deployment, load, kept, now, moving=moving)
+        inputs = replace(inputs, held=held_by)
         floor, ceiling = limits(inputs)
         number, auto = base(inputs), inputs.mode is ScalingMode.AUTO
         decides = floor < ceiling and not rests(inputs)

@@ -56,7 +56,7 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         summary=f"{len(serving)}/{learned.desired}",
         unhealthy=_unhealthy(learned.groups),
     )
-    return ModelDeploymentStatus(
+    status = ModelDeploymentStatus(
         observed_generation=deployment.generation,
         conditions=merge(
             old.conditions, conditions(learned, live, serving, updated), deployment.generation, learned.now
@@ -77,8 +77,20 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         endpoint=f"http://{deployment.name}.{deployment.namespace}.svc:{names.HTTP_PORT}/v1"
         if revision
         else None,
+        cost=old.cost,
         engine_arguments=list(revision.engine_arguments) if revision else [],
     )
+    return _with_cost(status, learned)
+
+
+def _with_cost(status: ModelDeploymentStatus, learned: Learned) -> ModelDeploymentStatus:
+    """With what it cost, where anything is written at all: these figures move by time alone."""
+    news = learned.cost
+    if news is None:
+        return status
+    if news.urgent or (news.moved and not _recent(learned)) or status != learned.deployment.status:
+        return status.model_copy(update={"cost": news.make()})
+    return status
 
 
 def _provenance(learned: Learned) -> ProvenanceStatus | None:
@@ -161,6 +173,12 @@ def _unhealthy(groups: Sequence[GroupView]) -> list[UnhealthyGroup]:
     return found[:8]
 
 
+def _recent(learned: Learned) -> bool:
+    """Whether figures were written just now."""
+    written = learned.figures_written_at
+    return written is not None and learned.now - written < FIGURE_INTERVAL
+
+
 def _settled_figures(
     old: ModelDeploymentStatus, learned: Learned
 ) -> tuple[ThroughputStatus, ScalingStatus | None, HbmStatus | None]:
@@ -168,9 +186,6 @@ def _settled_figures(
     begins or ends to be measured."""
     before, new = old.throughput, learned.throughput
     hbm = hbm_status(old.hbm, learned.hbm, learned.now)
-    recent = (
-        learned.figures_written_at is not None and learned.now - learned.figures_written_at < FIGURE_INTERVAL
-    )
     moved = (
         figures_moved(old.scaling, learned.scaling)
         or hbm_moved(old.hbm, hbm)
@@ -182,7 +197,7 @@ def _settled_figures(
             )
         )
     )
-    if moved and not recent:
+    if moved and not _recent(learned):
         return new, learned.scaling, hbm
     if not hbm_turned(old.hbm, hbm):
         hbm = old.hbm

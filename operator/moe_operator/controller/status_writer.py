@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from moe_operator.api import names, reasons
+from moe_operator.api.cost import CostStatus
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.status import (
@@ -15,6 +17,7 @@ from moe_operator.api.status import (
     ScalingStatus,
     ThroughputStatus,
 )
+from moe_operator.controller.cost_news import budget_news
 from moe_operator.controller.events import EventSink
 from moe_operator.controller.hbm_keeper import HbmKeeper
 from moe_operator.controller.hbm_status import hbm_moved, hbm_news, hbm_status
@@ -62,7 +65,7 @@ class StatusWriter:
         status = fold(self._learned(state, seen))
         if status == deployment.status:
             return
-        if _figures(status) != _figures(deployment.status):
+        if _figures(status) != _figures(deployment.status) or _only_cost(status, deployment.status):
             self._figures_written_at[deployment.key] = state.now
         fresh = await self._apply(deployment, status)
         # The version that was written to was this very object's: it is there.
@@ -79,6 +82,8 @@ class StatusWriter:
             await self._events.emit(deployment, type_, reason, "Scale", note)
         for type_, reason, note in hbm_news(deployment.status.hbm, status.hbm):
             await self._events.emit(deployment, type_, reason, "Measure", note)
+        for type_, reason, note in budget_news(deployment.status.cost, status.cost):
+            await self._events.emit(deployment, type_, reason, "Account", note)
         state.deployment = replace(deployment, status=status)
 
     async def _tell_of_scaling(self, deployment: ModelDeployment, scaling: ScalingStatus | None) -> None:
@@ -93,12 +98,18 @@ class StatusWriter:
         if scaling.ignored is not None and (old is None or old.ignored != scaling.ignored):
             await self._events.emit(deployment, "Warning", reasons.WAKE_UNREADABLE, "Scale", scaling.ignored)
 
-    async def remember(self, deployment: ModelDeployment, learned: LearnedStatus) -> None:
-        """Keep what was learned, besides what the status says. Raises KubeError."""
+    async def remember(
+        self, deployment: ModelDeployment, learned: LearnedStatus | None, cost: CostStatus | None = None
+    ) -> None:
+        """Keep what was learned and counted, besides what the status says. Raises KubeError."""
         status = deployment.status
-        if status.scaling is not None:
-            scaling = status.scaling.model_copy(update={"learned": learned})
-            await self._apply(deployment, status.model_copy(update={"scaling": scaling}))
+        kept: dict[str, Any] = {}
+        if status.scaling is not None and learned is not None:
+            kept["scaling"] = status.scaling.model_copy(update={"learned": learned})
+        if cost is not None:
+            kept["cost"] = cost
+        if kept:
+            await self._apply(deployment, status.model_copy(update=kept))
 
     async def _apply(self, deployment: ModelDeployment, status: ModelDeploymentStatus) -> Obj:
         obj = {
@@ -113,10 +124,12 @@ class StatusWriter:
 
     def figures_due(self, state: PassState, seen: Decision) -> float | None:
         """Figures that may not be written yet are looked at again when they may: in so many seconds."""
-        told = state.deployment.status
+        told, cost = state.deployment.status, state.cost
+        moved = cost is not None and cost.moved and cost.make() is not told.cost
         hbm = hbm_status(told.hbm, self._hbm.figures(state.deployment.key), state.now)
         if (
-            seen.load.throughput == told.throughput
+            not moved
+            and seen.load.throughput == told.throughput
             and not figures_moved(told.scaling, seen.scale.status)
             and not hbm_moved(told.hbm, hbm)
         ):
@@ -146,6 +159,7 @@ class StatusWriter:
             rollout=state.rollout,
             hindrance=state.hindrance,
             hbm=self._hbm.look(state, seen.views),
+            cost=state.cost,
             leaving=state.leaving,
             removing=state.removing,
         )
@@ -155,6 +169,10 @@ def _figures(
     status: ModelDeploymentStatus,
 ) -> tuple[ThroughputStatus, ScalingFigures | None, HbmStatus | None]:
     return status.throughput, status.scaling.figures if status.scaling else None, status.hbm
+
+
+def _only_cost(status: ModelDeploymentStatus, before: ModelDeploymentStatus) -> bool:
+    return status.cost != before.cost and status.model_copy(update={"cost": before.cost}) == before
 
 
 def _changed(before: ScalingStatus, after: ScalingStatus) -> str | None:

@@ -79,6 +79,9 @@ class Sizing:
     """Of all files of weights; 0 in plans of earlier versions."""
     idle_step_microseconds: int = 0
     """Of a step with next to nothing to do, estimated; 0 on `cpu`, and in plans of earlier versions."""
+    prompt_time_permille: int = 0
+    """Of the group's time where the objective is just met, what prompts take, estimated; 0 in plans of earlier
+    versions."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from moe_operator.planner.misfits import impossible, misfit
 from moe_operator.planner.nodes import Hardware, hardware_options
 from moe_operator.planner.plan import Plan, Refusal, Sizing, Transport
 from moe_operator.planner.refusals import does_not_fit, no_such_context, unusable_shapes
-from moe_operator.planner.roofline import DRAFTS_RIGHT, idle_step
+from moe_operator.planner.roofline import DRAFTS_RIGHT, idle_step, prefill_rate
 from moe_operator.planner.room import groups_with_room
 from moe_operator.planner.shape import GroupShape, given_shape, possible_shapes
 from moe_operator.planner.sizing import Shortage, Sized, size
@@ -344,6 +344,7 @@ def _sizing(sized: Sized, wants: Wants) -> Sizing:
         experts_apart=_experts_apart(model),
         checkpoint_bytes=checkpoint_bytes(model, sized.checkpoint),
         idle_step_microseconds=_idle_step(sized),
+        prompt_time_permille=_prompt_time(sized, wants),
     )
 
 
@@ -351,6 +352,16 @@ def _idle_step(sized: Sized) -> int:
     """In microseconds. On `cpu`, of which nothing is known, 0."""
     on_cpu = sized.sizes.utilization == 0
     return 0 if on_cpu else round(idle_step(sized.model.architecture, sized.load) * 1e6)
+
+
+def _prompt_time(sized: Sized, wants: Wants) -> int:
+    """Share of the group's time that computing prompts takes at the working point, per mille: what is computed of them
+    per second, of what the group would compute without other work. On `cpu`, of which nothing is known, 0."""
+    if sized.sizes.utilization == 0:
+        return 0
+    alone = prefill_rate(sized.model.architecture, sized.load, wants.input_tokens)
+    group = alone * sized.load.tensor * sized.load.data
+    return min(1000, round(1000 * sized.throughput.prompt_tokens_per_second / group))
 
 
 def _speculation(sized: Sized) -> str | None:

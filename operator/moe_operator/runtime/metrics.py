@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
@@ -57,13 +57,46 @@ HBM_FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "gpu_power_watts": ("Power of a ModelDeployment's GPUs, where all tell.", ()),
 }
 
+#: What a deployment took and cost: (labels besides its name, help) by name. Those that end in `_total` are counters.
+ACCOUNT_FIGURES: dict[str, tuple[tuple[str, ...], str]] = {
+    "gpu_seconds_total": (
+        ("state",),
+        "Seconds that GPUs were held (ranks on cpu), by state: starting, serving, idle (in traffic without a request),"
+        " draining. What is parked or scaled to zero holds none.",
+    ),
+    "unpriced_gpu_seconds_total": ((), "Of these, those for which no price was known."),
+    "cost_total": (("currency", "state"), "What these cost, without those that have no price."),
+    "tokens_total": (
+        ("kind",),
+        "Tokens that engines counted, without the operator's own requests, by kind: input, cached_input (part of input"
+        " that was found in a cache), output.",
+    ),
+    "requests_total": (
+        ("outcome",),
+        "Requests that engines ended, without the operator's own, by outcome: completed, aborted, failed; and"
+        " preempted, times that one lost its KV cache to others.",
+    ),
+    "cost_per_million_tokens": (
+        ("currency",),
+        "All of the cost over all tokens, of the last hour, else of the last day, else in total; absent before any.",
+    ),
+    "cost_budget_spent_ratio": (
+        (),
+        "Share of cost.budget that is spent in the day or month; absent without one.",
+    ),
+    "cost_budget_held": (
+        (),
+        "1 while cost.budget is spent and scale-up is held, else 0; absent without a budget.",
+    ),
+}
+
 M = TypeVar("M", bound=MetricWrapperBase)
 
 Sample = tuple[tuple[str, ...], float]
 
 
 class _Computed(Collector):
-    """A gauge whose values are computed when they are asked for."""
+    """A gauge, or counter (`_total`), whose values are computed when they are asked for."""
 
     def __init__(
         self, name: str, documentation: str, labels: tuple[str, ...], read: Callable[[], Iterable[Sample]]
@@ -71,8 +104,9 @@ class _Computed(Collector):
         self.name, self.documentation, self.labels = name, documentation, labels
         self.read = read
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(self.name, self.documentation, labels=self.labels)
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        kind = CounterMetricFamily if self.name.endswith("_total") else GaugeMetricFamily
+        family = kind(self.name, self.documentation, labels=self.labels)
         for labels, value in self.read():
             family.add_metric(labels, value)
         yield family
@@ -171,6 +205,7 @@ class Metrics:
         starts: Callable[[], Iterable[Sample]],
         scaling: Callable[[str], Iterable[Sample]],
         hbm: Callable[[str], Iterable[Sample]],
+        accounts: Callable[[str], Iterable[Sample]],
     ) -> None:
         """Say where the values come from that others keep."""
         self._computed(
@@ -233,6 +268,9 @@ class Metrics:
         for name, (help_, labels) in HBM_FIGURES.items():
             text = f"{help_} From the leader only."
             self._computed(name, text, ("namespace", "name", *labels), partial(hbm, name))
+        for name, (labels, help_) in ACCOUNT_FIGURES.items():
+            text = f"{help_} From the leader only."
+            self._computed(name, text, ("namespace", "name", *labels), partial(accounts, name))
 
     # --- observers ------------------------------------------------------------------------------------
 
@@ -304,5 +342,6 @@ class Metrics:
     def _computed(
         self, name: str, help_: str, labels: tuple[str, ...], read: Callable[[], Iterable[Sample]]
     ) -> None:
-        self._described.append((f"moe_operator_{name}", "gauge", help_, labels))
+        kind = "counter" if name.endswith("_total") else "gauge"
+        self._described.append((f"moe_operator_{name}", kind, help_, labels))
         self.registry.register(_Computed(f"moe_operator_{name}", help_, labels, read))

@@ -34,6 +34,7 @@ def render() -> str:
         weights=lambda: (),
         scaling=lambda _: (),
         hbm=lambda _: (),
+        accounts=lambda _: (),
     )
     rows = [
         f"| `{name}` | {type_} | {', '.join(f'`{label}`' for label in labels)} | {help_} |\n"

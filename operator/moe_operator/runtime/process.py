@@ -36,6 +36,7 @@ from moe_operator.runtime.queue import KeyedQueue
 from moe_operator.runtime.reporting import (
     CountedEngine,
     LastAnswer,
+    accounts,
     cold_starts,
     group_counts,
     hbm,
@@ -206,6 +207,7 @@ class Process:
             starts=lambda: cold_starts(self.store) if self._leads else (),
             scaling=lambda figure: scaling(self._reconciler.advice(), figure) if self._leads else (),
             hbm=lambda figure: hbm(self._reconciler.hbm(), figure) if self._leads else (),
+            accounts=lambda figure: accounts(self._reconciler.accounts(), figure) if self._leads else (),
         )
 
     # --- life -----------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from moe_operator.api import reasons
+from moe_operator.api.cost import BudgetState
+from moe_operator.controller.cost_keeper import Account
 from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.kube import MODEL_DEPLOYMENT
 from moe_operator.controller.scaling import Advice
@@ -60,6 +62,44 @@ def weights_bytes(store: Store) -> Iterator[Sample]:
         if weights:
             yield (meta["namespace"], meta["name"], "cached"), float(weights.get("bytes") or 0)
             yield (meta["namespace"], meta["name"], "total"), float(weights.get("totalBytes") or 0)
+
+
+def accounts(found: Iterable[Account], figure: str) -> Iterator[Sample]:
+    """One of the figures of what deployments took and cost. What is not known is left out."""
+    for one in found:
+        for labels, value in _ACCOUNTS[figure](one):
+            yield (*one.key, *labels), value
+
+
+def _budget_ratio(one: Account) -> Iterator[Sample]:
+    if one.spent_ratio is not None:
+        yield (), one.spent_ratio
+
+
+def _budget_held(one: Account) -> Iterator[Sample]:
+    if one.budget is not None:
+        yield (), float(one.budget is BudgetState.HELD)
+
+
+def _per_million(one: Account) -> Iterator[Sample]:
+    if one.per_million is not None:
+        yield (one.currency,), one.per_million
+
+
+def _counted(*names: str) -> Callable[[Account], Iterator[Sample]]:
+    return lambda one: (((name,), one.accounts.count(name)) for name in names)
+
+
+_ACCOUNTS: dict[str, Callable[[Account], Iterator[Sample]]] = {
+    "gpu_seconds_total": lambda one: (((s.value,), v) for s, v in one.accounts.gpu_seconds.items()),
+    "unpriced_gpu_seconds_total": lambda one: iter([((), one.accounts.unpriced)]),
+    "cost_total": lambda one: (((one.currency, s.value), v) for s, v in one.accounts.money.items()),
+    "tokens_total": _counted("input", "cached_input", "output"),
+    "requests_total": _counted("completed", "aborted", "failed", "preempted"),
+    "cost_per_million_tokens": _per_million,
+    "cost_budget_spent_ratio": _budget_ratio,
+    "cost_budget_held": _budget_held,
+}
 
 
 def scaling(advice: Iterable[Advice], figure: str) -> Iterator[Sample]:

@@ -81,6 +81,8 @@ class EngineCounters:
     """Requests that came to their end (vllm:request_success_total: stop, length, repetition)."""
     aborted: float = 0.0
     """Requests that did not: their client left, or the engine failed them (abort, error)."""
+    failed: float = 0.0
+    """Of `aborted`, those that the engine failed (error)."""
     preemptions: float = 0.0
     """Requests that lost their KV cache to others and are computed again (vllm:num_preemptions_total)."""
     inter_token_sum: float = 0.0
@@ -90,6 +92,10 @@ class EngineCounters:
     mean is that of the step time as requests see it, not of the time per token."""
     first_token: Histogram = Histogram()
     """Time to first token (vllm:time_to_first_token_seconds); entered with the first token."""
+    own_prompt_tokens: float = 0.0
+    """Prompt tokens of the operator's own requests, which were taken off."""
+    own_output_tokens: float = 0.0
+    """The same of tokens generated: one for each of its requests."""
     per_token: Histogram = Histogram()
     """Mean time per output token of a request but for its first (vllm:request_time_per_output_token_seconds); entered
     when it ends, 0 for one of a single token."""
@@ -109,6 +115,7 @@ _WHOLE = (
     "output_tokens",
     "finished",
     "aborted",
+    "failed",
     "preemptions",
     "inter_token_count",
 )

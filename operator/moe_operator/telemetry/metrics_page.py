@@ -41,6 +41,7 @@ _ENGINE = re.compile(rb'(?:^|,)engine="([^"]*)"')
 _BOUND = re.compile(rb'(?:^|,)le="([^"]*)"')
 _BLOCKS = re.compile(rb'(?:^|,)num_gpu_blocks="([0-9]{1,12})"')
 _UNFINISHED = re.compile(rb'(?:^|,)finished_reason="(?:abort|error)"')
+_FAILED = re.compile(rb'(?:^|,)finished_reason="error"')
 _RUNNING = b"num_requests_running"
 _FIRST_TOKEN, _PER_TOKEN = b"time_to_first_token_seconds", b"request_time_per_output_token_seconds"
 _BUCKET = b"_bucket"
@@ -86,6 +87,8 @@ def parse_metrics(page: bytes) -> EngineMetrics | None:
                 fullest = max(fullest, value)
             elif name == b"request_success_total" and _UNFINISHED.search(labels):
                 name = b"aborted"
+                if _FAILED.search(labels):
+                    sums[b"failed"] = sums.get(b"failed", 0.0) + value
             sums[name] = sums.get(name, 0.0) + value
     if _RUNNING not in sums:
         return None
@@ -106,6 +109,7 @@ def parse_metrics(page: bytes) -> EngineMetrics | None:
             output_tokens=get(b"generation_tokens_total", 0.0),
             finished=get(b"request_success_total", 0.0),
             aborted=get(b"aborted", 0.0),
+            failed=get(b"failed", 0.0),
             preemptions=get(b"num_preemptions_total", 0.0),
             inter_token_sum=get(b"inter_token_latency_seconds_sum", 0.0),
             inter_token_count=get(b"inter_token_latency_seconds_count", 0.0),

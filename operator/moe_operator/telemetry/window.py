@@ -125,15 +125,19 @@ def _others(counters: EngineCounters, last: EngineCounters | None, own: Own, bef
     that. `before`: the own requests when the counters began."""
     running = max(0, counters.running - own.in_flight)
     answered = max(0, own.answered - before.answered)
+    own_prompt = max(0, own.prompt_tokens - before.prompt_tokens)
+    own_output = max(0, own.output_tokens - before.output_tokens)
     found = replace(
         counters,
         running=running,
         waiting=max(0, counters.waiting - max(0, own.in_flight - counters.running)),
         running_worst=_worst(counters, running, own.in_flight),
-        prompt_tokens=counters.prompt_tokens - max(0, own.prompt_tokens - before.prompt_tokens),
-        output_tokens=counters.output_tokens - max(0, own.output_tokens - before.output_tokens),
+        prompt_tokens=counters.prompt_tokens - own_prompt,
+        output_tokens=counters.output_tokens - own_output,
         finished=counters.finished - answered,
         per_token=counters.per_token.without_zeros(answered),
+        own_prompt_tokens=own_prompt,
+        own_output_tokens=own_output,
     )
     if last is None:
         return found

@@ -1,0 +1,66 @@
+"""Sums since the accounts began: GPU-seconds, money, tokens and requests."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from moe_operator.costs.holdings import TOKENS, GpuState
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """All of it only grows. Differences of two are a span's; between two moments they are taken to grow evenly."""
+
+    gpu_seconds: Mapping[GpuState, float] = field(default_factory=lambda: dict.fromkeys(GpuState, 0.0))
+    money: Mapping[GpuState, float] = field(default_factory=lambda: dict.fromkeys(GpuState, 0.0))
+    """In the currency."""
+    unpriced: float = 0.0
+    """GPU-seconds without a price: `money` lacks them."""
+    counts: tuple[float, ...] = (0.0,) * len(TOKENS)
+    """As `TOKENS` names them."""
+
+    @property
+    def total_seconds(self) -> float:
+        return sum(self.gpu_seconds.values())
+
+    @property
+    def total_money(self) -> float:
+        return sum(self.money.values())
+
+    def count(self, name: str) -> float:
+        return self.counts[TOKENS.index(name)]
+
+    def with_gpus(self, state: GpuState, gpu_seconds: float, price: int | None) -> "Accounts":
+        """More of GPUs held; `price` in millionths per GPU-hour."""
+        money, unpriced = self.money, self.unpriced
+        if price is None:
+            unpriced += gpu_seconds
+        else:
+            money = {**money, state: money[state] + gpu_seconds / 3600 * price / 1e6}
+        seconds = {**self.gpu_seconds, state: self.gpu_seconds[state] + gpu_seconds}
+        return Accounts(seconds, money, unpriced, self.counts)
+
+    def with_counts(self, more: tuple[float, ...]) -> "Accounts":
+        added = tuple(a + b for a, b in zip(self.counts, more, strict=True))
+        return Accounts(self.gpu_seconds, self.money, self.unpriced, added)
+
+    def without_money(self) -> "Accounts":
+        """For another currency: what was spent before is not converted."""
+        none = dict.fromkeys(GpuState, 0.0)
+        return Accounts(self.gpu_seconds, none, self.total_seconds, self.counts)
+
+    def since(self, earlier: "Accounts") -> "Accounts":
+        """What came after `earlier`."""
+        return _combined(self, earlier, lambda now, then: max(0.0, now - then))
+
+    def towards(self, later: "Accounts", share: float) -> "Accounts":
+        """The point at `share` (0 to 1) of the way to `later`."""
+        return _combined(self, later, lambda now, then: now + (then - now) * share)
+
+
+def _combined(one: Accounts, other: Accounts, of: Callable[[float, float], float]) -> Accounts:
+    return Accounts(
+        {state: of(one.gpu_seconds[state], other.gpu_seconds[state]) for state in GpuState},
+        {state: of(one.money[state], other.money[state]) for state in GpuState},
+        of(one.unpriced, other.unpriced),
+        tuple(of(a, b) for a, b in zip(one.counts, other.counts, strict=True)),
+    )

@@ -1,0 +1,165 @@
+"""The ledger against an independent account of any history. A breach here is money that was never spent, or that
+nobody is told of, and a sum of them over months is a wrong decision about where to run a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factories.groups import NOW
+from factories.ledgers import PRICE, counted, held
+from moe_operator.costs import text
+from moe_operator.costs.holdings import GpuState, PodSeen
+from moe_operator.costs.ledger import Ledger, advanced, opened
+
+STARTING, SERVING, IDLE, DRAINING = GpuState
+_END = 1000
+
+
+@dataclass(frozen=True)
+class _Life:
+    """Of one pod, in seconds after NOW; whole ones, so that sums are exact."""
+
+    gpus: int
+    begun: int
+    ready: int
+    draining: int
+    ended: int
+    resets: tuple[int, ...]
+    """When its engine began anew."""
+    rate: int
+    """Tokens per second while it serves."""
+    priced: bool
+
+    def state(self, at: int) -> GpuState:
+        if at < self.ready:
+            return STARTING
+        return SERVING if at < self.draining else DRAINING
+
+    def run(self, at: int) -> int:
+        return sum(reset <= at for reset in self.resets)
+
+    def tokens(self, at: int) -> int:
+        """That its present engine has counted."""
+        begun = max([self.ready, *(reset for reset in self.resets if reset <= at)])
+        return self.rate * max(0, min(at, self.draining) - begun)
+
+    def seen(self, name: str, at: int) -> PodSeen:
+        history = [(STARTING, NOW + self.begun)]
+        if at >= self.ready:
+            history = [(SERVING, NOW + self.ready)]
+        if at >= self.draining:
+            history.append((DRAINING, NOW + self.draining))
+        reading = counted(0, self.tokens(at), since=float(self.run(at) + 1)) if at >= self.ready else None
+        return held(
+            name,
+            gpus=self.gpus,
+            begun=NOW + self.begun,
+            history=tuple(history),
+            ended=float(NOW + self.ended) if at >= self.ended else None,
+            price=PRICE if self.priced else None,
+            run=self.run(at),
+            reading=reading,
+        )
+
+    def seconds(self, state: GpuState, until: int) -> int:
+        """GPU-seconds, straight from its times."""
+        begin, end = {
+            STARTING: (self.begun, self.ready),
+            SERVING: (self.ready, self.draining),
+            IDLE: (0, 0),
+            DRAINING: (self.draining, self.ended),
+        }[state]
+        return self.gpus * max(0, min(end, until, self.ended) - begin)
+
+
+@st.composite
+def _lives(draw: st.DrawFn) -> _Life:
+    times = sorted(draw(st.lists(st.integers(0, _END), min_size=4, max_size=4)))
+    begun, ready, draining, ended = times
+    resets = draw(st.lists(st.integers(ready, draining), max_size=2, unique=True))
+    return _Life(
+        gpus=draw(st.integers(1, 8)),
+        begun=begun,
+        ready=ready,
+        draining=draining,
+        ended=ended,
+        resets=tuple(sorted(resets)),
+        rate=draw(st.integers(0, 50)),
+        priced=draw(st.booleans()),
+    )
+
+
+def _played(
+    lives: Sequence[_Life], looks: Sequence[int], restarts: frozenset[int], skews: Sequence[int] = (0,)
+) -> tuple[list[Ledger], dict[tuple[int, int], int]]:
+    """The ledgers after each look, and what engines were last seen to have counted, by pod and run. A restart begins
+    with nothing but the text. `skews`: by how much the operator's clock is off, in turn."""
+    ledger = opened([], NOW, "USD")
+    found, last = [], {}
+    for number, at in enumerate(looks):
+        now = NOW + at + skews[number % len(skews)]
+        if recalled := at in restarts:
+            ledger = text.read(text.written(ledger), text.VERSION, now)
+        pods = [life.seen(f"pod-{n}", at) for n, life in enumerate(lives) if life.begun <= at]
+        ledger = advanced(ledger, pods, now, recalled=recalled)
+        found.append(ledger)
+        for n, life in enumerate(lives):
+            if life.ready <= at:
+                last[n, life.run(at)] = life.tokens(at)
+    return found, last
+
+
+_LOOKS = st.lists(st.integers(0, _END), min_size=1, max_size=15).map(sorted)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.lists(_lives(), max_size=5), _LOOKS, st.frozensets(st.integers(0, _END), max_size=4), st.data())
+def test_gpu_seconds_and_money_are_those_of_the_pods_own_times(
+    lives: list[_Life], looks: list[int], some: frozenset[int], data: st.DataObject
+) -> None:
+    restarts = some | data.draw(st.frozensets(st.sampled_from(looks)))
+    ledger = _played(lives, looks, restarts)[0][-1]
+    at = looks[-1]
+    for state in GpuState:
+        expected = sum(life.seconds(state, at) for life in lives)
+        assert ledger.accounts.gpu_seconds[state] == pytest.approx(expected, abs=0.01)
+        priced = sum(life.seconds(state, at) for life in lives if life.priced)
+        assert ledger.accounts.money[state] == pytest.approx(priced / 1000, abs=0.001)
+    unpriced = sum(life.seconds(state, at) for state in GpuState for life in lives if not life.priced)
+    assert ledger.accounts.unpriced == pytest.approx(unpriced, abs=0.01)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.lists(_lives(), max_size=5), _LOOKS, st.data())
+def test_tokens_are_what_each_engine_was_last_seen_to_have_counted(
+    lives: list[_Life], looks: list[int], data: st.DataObject
+) -> None:
+    """Whatever began anew, and whoever looked: but for what engines of one token per request had counted."""
+    restarts = data.draw(st.frozensets(st.sampled_from(looks)))
+    ledgers, last = _played(lives, looks, restarts)
+    assert ledgers[-1].accounts.count("output") == sum(last.values())
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    st.lists(_lives(), max_size=4),
+    _LOOKS,
+    st.frozensets(st.integers(0, _END), max_size=3),
+    st.lists(st.integers(-300, 300), min_size=1, max_size=5),
+)
+def test_no_sum_ever_falls_or_is_below_nothing(
+    lives: list[_Life], looks: list[int], restarts: frozenset[int], skews: list[int]
+) -> None:
+    """By whatever clock, also one that goes back."""
+    before = None
+    for ledger in _played(lives, looks, restarts, skews)[0]:
+        sums = ledger.accounts
+        every = [*sums.gpu_seconds.values(), *sums.money.values(), sums.unpriced, *sums.counts]
+        assert all(value >= 0 for value in every)
+        if before is not None:
+            # Text has milliseconds and millionths.
+            assert all(now >= then - 0.005 for now, then in zip(every, before, strict=True))
+        before = every
