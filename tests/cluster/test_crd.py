@@ -14,6 +14,19 @@ import pytest
 from crd_cases import ACCEPTED, BASE, CHANGES, REFUSED, Case, Change, manifest, merged
 from harness.crds import established
 from moe_operator.api import crd
+from moe_operator.api.cost import (
+    BudgetState,
+    BudgetStatus,
+    ComparisonStatus,
+    CostFigures,
+    CostStatus,
+    GpuHours,
+    LedgerStatus,
+    PriceSource,
+    PriceStatus,
+    RequestCounts,
+    TokenCounts,
+)
 from moe_operator.api.deployment import parse
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.api.status import (
@@ -22,6 +35,8 @@ from moe_operator.api.status import (
     ColdStartStatus,
     Condition,
     GroupsStatus,
+    HbmSource,
+    HbmStatus,
     ModelDeploymentStatus,
     PlanStatus,
     ProvenanceStatus,
@@ -31,6 +46,7 @@ from moe_operator.api.status import (
     ThroughputStatus,
     UnhealthyGroup,
     WeightsStatus,
+    WorstGpu,
 )
 from moe_operator.api.structural import apply_defaults
 
@@ -140,6 +156,12 @@ def _full_status() -> ModelDeploymentStatus:
         domain="k=v",
         output=["ERROR out of blocks"],
     )
+    span = CostFigures(
+        since=NOW, gpu_hours=GpuHours(total="3.5", serving="3", idle="0.5"), cost="7.00", idle_cost="1.00",
+        tokens=TokenCounts(input=9, cached_input=3, output=8), requests=RequestCounts(completed=5, aborted=1),
+        per_million_tokens="0.41", per_million_input_tokens="0.20", per_million_output_tokens="0.90",
+        per_request="1.17", per_completed_request="1.40", unpriced_gpu_hours="0.1",
+    )  # fmt: skip
     return ModelDeploymentStatus(
         observed_generation=1,
         conditions=[
@@ -177,6 +199,23 @@ def _full_status() -> ModelDeploymentStatus:
         provenance=ProvenanceStatus(
             model="org/model", licence="mit", publisher="org", source="hf://org/model", revision="v1", commit="c" * 40,
             precision="bf16", adapters=["hf://org/a"], nodes={"zone": ["a"]}, pod_security="Baseline", policy_rule="p",
+        ),
+        hbm=HbmStatus(
+            source=HbmSource.ESTIMATED, used_mib=170_000, capacity_mib=180_000, percent=94, summary="~94%", gpus=16,
+            measured_gpus=15, weights_mib=90_000, kv_used_mib=20_000, kv_free_mib=50_000, other_mib=10_000,
+            bandwidth_percent=41, planner_error_percent="5.2", off_plan_since=NOW,
+            worst=WorstGpu(group="g", pod="p", node="n", rank=3, gpu="3", percent=96),
+        ),
+        cost=CostStatus(
+            time=NOW, since=NOW, currency="USD", per_million_tokens="0.41", last_hour=span, last_day=span, total=span,
+            price=PriceStatus(per_gpu_hour="2.10", source=PriceSource.SPEC, message="spec.cost.pricePerGPUHour"),
+            comparison=ComparisonStatus(
+                api_cost="9.10", saving="2.10", saving_percent=23, break_even_tokens_per_day=1_000_000
+            ),
+            budget=BudgetStatus(
+                state=BudgetState.WITHIN, period_start=NOW, resets_at=NOW, spent="7.00", amount="500", message="m"
+            ),
+            ledger=LedgerStatus(version="1", state="{}"),
         ),
         endpoint="http://model.crd-test:8000/v1", engine_arguments=["--port", "8000"],
     )  # fmt: skip
@@ -218,8 +257,8 @@ def test_kubectl_get_shows_what_an_operator_looks_for_first(stored: str) -> None
     _write_status(stored, _full_status())
     narrow = _table(stored)
     assert list(narrow) == ["NAME", "MODEL", "READY", "WIDTH", "TOK/S", "HBM", "$/MTOK", "REASON", "AGE"]
-    assert [narrow[title] for title in ("MODEL", "READY", "WIDTH", "TOK/S", "REASON")] == [
-        "org/model", "2/3", "16", "1234", "Serving",
+    assert [narrow[title] for title in ("MODEL", "READY", "WIDTH", "TOK/S", "HBM", "$/MTOK", "REASON")] == [
+        "org/model", "2/3", "16", "1234", "~94%", "0.41", "Serving",
     ]  # fmt: skip
     wide = _table(stored, "-o", "wide")
     assert [wide[title] for title in ("PRECISION", "CONTEXT", "ENDPOINT", "IMAGE")] == [
