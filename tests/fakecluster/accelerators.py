@@ -8,7 +8,8 @@ import aiohttp
 
 from fakecluster.nodes import Nodes
 from moe_operator.telemetry.accelerator_faults import AcceleratorFault
-from moe_operator.telemetry.accelerators import AcceleratorWatch
+from moe_operator.telemetry.accelerators import NAMES, AcceleratorWatch
+from moe_operator.telemetry.exporter_series import Page, read_series
 from moe_operator.telemetry.memory_book import MemoryBook
 
 
@@ -55,10 +56,10 @@ class MemoryAccelerators(AcceleratorWatch):
         async def addresses() -> dict[str, str]:
             return {node: node for node in {*exporters.xids, *exporters.memory}}
 
-        # There is no session: `_get`, its only user, is replaced.
+        # There is no session: `_page`, its only user, is replaced.
         super().__init__(cast(aiohttp.ClientSession, None), addresses, on_fault, wall_clock, 9400, book)
         self._pages = exporters
 
-    async def _get(self, host: str) -> list[bytes] | None:
+    async def _page(self, host: str) -> Page | None:
         page = self._pages.page(host)
-        return None if page is None else page.split(b"\n")
+        return None if page is None else read_series(page.split(b"\n"), NAMES)

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from factories.exporter_pages import series_of
 from factories.groups import NOW, admitted, change_pod, group
 from moe_operator.api import names, reasons
 from moe_operator.api.spec import RecoverySpec
@@ -25,7 +26,7 @@ from moe_operator.controller.store import Store
 from moe_operator.runtime.exporters import Exporters
 from moe_operator.runtime.node_facts import significant
 from moe_operator.telemetry.accelerator_faults import FATAL_XIDS, AcceleratorFault, NodeAccelerators
-from moe_operator.telemetry.accelerator_page import GpuReading, parse_accelerators
+from moe_operator.telemetry.accelerator_page import FAULT_NAMES, GpuReading, fault_readings
 from moe_operator.telemetry.accelerators import AcceleratorWatch
 from moe_operator.telemetry.observation import Snapshot
 
@@ -45,9 +46,13 @@ DCGM_FI_DEV_XID_ERRORS{gpu="5",UUID="GPU-f"} e-+
 """
 
 
+def _readings(page: bytes) -> dict[str, GpuReading]:
+    return fault_readings(series_of(page, FAULT_NAMES).series)
+
+
 class TestPage:
     def test_gpus_are_told_apart_and_their_series_joined(self) -> None:
-        found = parse_accelerators(PAGE)
+        found = _readings(PAGE)
         assert sorted(found) == ["GPU-a", "GPU-b", "GPU-c"]
         assert found["GPU-a"] == GpuReading("0", "GPU-a", 79, pods=frozenset({("serving", "tiny-g0-0")}))
         assert found["GPU-b"] == GpuReading("1", "GPU-b", 0, remap_failed=True, rows=3)
@@ -55,12 +60,12 @@ class TestPage:
         assert found["GPU-c"].pods == {("serving", "x"), ("serving", "y")}
 
     def test_a_page_of_something_else_says_nothing(self) -> None:
-        assert parse_accelerators(b"<html>404</html>") == {}
-        assert parse_accelerators(b"") == {}
+        assert _readings(b"<html>404</html>") == {}
+        assert _readings(b"") == {}
 
     def test_without_uuid_the_index_tells_gpus_apart(self) -> None:
         page = b'DCGM_FI_DEV_XID_ERRORS{gpu="0"} 0\nDCGM_FI_DEV_XID_ERRORS{gpu="1"} 79\n'
-        assert {k: r.xid for k, r in parse_accelerators(page).items()} == {"0": 0, "1": 79}
+        assert {k: r.xid for k, r in _readings(page).items()} == {"0": 0, "1": 79}
 
 
 def _shown(*values: int | None, remap: Sequence[bool | None] = ()) -> list[float]:

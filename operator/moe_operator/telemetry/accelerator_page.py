@@ -7,7 +7,7 @@ were remapped after uncorrectable errors. A GPU has several series where MIG or 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from moe_operator.telemetry.exporter_series import Series, read_series, wanted_lines
+from moe_operator.telemetry.exporter_series import Series
 from moe_operator.telemetry.pod_labels import Pod, pod_of
 
 _XID = "DCGM_FI_DEV_XID_ERRORS"
@@ -38,12 +38,6 @@ class GpuReading:
     def name(self) -> str:
         """In messages."""
         return f"GPU {self.gpu or '?'}" + (f" ({self.uuid})" if self.uuid else "")
-
-
-def parse_accelerators(page: bytes) -> dict[str, GpuReading]:
-    """`fault_readings` of a page as it came."""
-    beginnings = tuple(name.encode() for name in FAULT_NAMES)
-    return fault_readings(read_series(wanted_lines(page, beginnings), FAULT_NAMES).series)
 
 
 def fault_readings(series: Iterable[Series]) -> dict[str, GpuReading]:

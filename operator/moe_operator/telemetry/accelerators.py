@@ -10,11 +10,11 @@ import aiohttp
 from moe_operator.telemetry.accelerator_faults import AcceleratorFault, NodeAccelerators
 from moe_operator.telemetry.accelerator_memory import DCGM_NAMES, dcgm_memory
 from moe_operator.telemetry.accelerator_page import FAULT_NAMES, fault_readings
-from moe_operator.telemetry.exporter_series import Series, read_series
-from moe_operator.telemetry.ignored import Counts, OnIgnored, nobody
+from moe_operator.telemetry.exporter_series import Page, Series
+from moe_operator.telemetry.ignored import OnIgnored, nobody
 from moe_operator.telemetry.memory_book import INTERVAL, MemoryBook
-from moe_operator.telemetry.memory_sources import AT_ONCE, TIMEOUT, MemorySource
-from moe_operator.telemetry.page_reader import PageError, Wanted, address, read_page
+from moe_operator.telemetry.memory_sources import AT_ONCE, MemorySource, exporter_page
+from moe_operator.telemetry.page_reader import address
 from moe_operator.telemetry.prometheus_pages import PrometheusPages
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 _KEPT = 3600.0
 #: Series of DCGM exporter that are read.
 NAMES = FAULT_NAMES | DCGM_NAMES
-_WANTED = Wanted(tuple(name.encode() for name in NAMES))
 
 
 class AcceleratorWatch:
@@ -99,20 +98,10 @@ class AcceleratorWatch:
 
     async def _read(self, node: str, host: str) -> None:
         async with self._limit:
-            lines = await self._get(host)
-        if lines is None:
-            return
-        page = read_series(lines, NAMES)
-        if page.ignored:
-            self._on_ignored(page.ignored)
-        self.take(node, page.series)
+            page = await self._page(host)
+        if page is not None:
+            self.take(node, page.series)
 
-    async def _get(self, host: str) -> list[bytes] | None:
+    async def _page(self, host: str) -> Page | None:
         url = address(host, self._port, "/metrics")
-        try:
-            return await read_page(self._session, url, _WANTED, TIMEOUT)
-        except PageError as error:
-            log.debug("%s: %s", url, error)
-            if error.ignored is not None:
-                self._on_ignored(Counts([error.ignored]))
-            return None
+        return await exporter_page(self._session, url, NAMES, self._on_ignored)

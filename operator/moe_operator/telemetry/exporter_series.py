@@ -43,11 +43,6 @@ class Page:
     """Lines that were not used."""
 
 
-def wanted_lines(page: bytes, beginnings: tuple[bytes, ...]) -> list[bytes]:
-    """Lines that begin with one of these."""
-    return [line for line in page.split(b"\n") if line.startswith(beginnings)]
-
-
 def read_series(lines: Iterable[bytes], names: frozenset[str]) -> Page:
     """The series of these names."""
     found: list[Series] = []

@@ -19,8 +19,8 @@ from moe_operator.telemetry.prometheus_pages import PrometheusPages
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = 5.0
-AT_ONCE = 32
+#: Seconds for a page, and pages that are read at once.
+_TIMEOUT, AT_ONCE = 5.0, 32
 
 
 class MemorySource(Protocol):
@@ -42,7 +42,7 @@ async def exporter_page(
     """The series of these names; None where there is no page. Tells what was not used of it."""
     wanted = Wanted(tuple(name.encode() for name in names))
     try:
-        lines = await read_page(session, url, wanted, TIMEOUT, headers, ssl)
+        lines = await read_page(session, url, wanted, _TIMEOUT, headers, ssl)
     except PageError as error:
         log.debug("%s: %s", url, error)
         if error.ignored is not None:
