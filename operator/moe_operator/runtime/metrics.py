@@ -28,7 +28,8 @@ SCALING_FIGURES = {
     " aimed at.",
 }
 
-#: Of each deployment with groups that serve: name, help, and labels beside namespace and name.
+#: Of each deployment with groups that serve: name, help, and labels beside namespace and name. What ends in `_total`
+#: is a counter.
 HBM_FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "hbm_bytes": (
         "Memory of the GPUs of a ModelDeployment's groups that serve, by state: used (measured, or estimated where no"
@@ -57,36 +58,36 @@ HBM_FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "gpu_power_watts": ("Power of a ModelDeployment's GPUs, where all tell.", ()),
 }
 
-#: What a deployment took and cost: (labels besides its name, help) by name. Those that end in `_total` are counters.
-ACCOUNT_FIGURES: dict[str, tuple[tuple[str, ...], str]] = {
+#: What each deployment took and cost, likewise.
+ACCOUNT_FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "gpu_seconds_total": (
-        ("state",),
         "Seconds that GPUs were held (ranks on cpu), by state: starting, serving, idle (in traffic without a request),"
         " draining. What is parked or scaled to zero holds none.",
+        ("state",),
     ),
-    "unpriced_gpu_seconds_total": ((), "Of these, those for which no price was known."),
-    "cost_total": (("currency", "state"), "What these cost, without those that have no price."),
+    "unpriced_gpu_seconds_total": ("Of these, those for which no price was known.", ()),
+    "cost_total": ("What these cost, without those that have no price.", ("currency", "state")),
     "tokens_total": (
-        ("kind",),
         "Tokens that engines counted, without the operator's own requests, by kind: input, cached_input (part of input"
         " that was found in a cache), output.",
+        ("kind",),
     ),
     "requests_total": (
-        ("outcome",),
         "Requests that engines ended, without the operator's own, by outcome: completed, aborted, failed; and"
         " preempted, times that one lost its KV cache to others.",
+        ("outcome",),
     ),
     "cost_per_million_tokens": (
-        ("currency",),
         "All of the cost over all tokens, of the last hour, else of the last day, else in total; absent before any.",
+        ("currency",),
     ),
     "cost_budget_spent_ratio": (
-        (),
         "Share of cost.budget that is spent in the day or month; absent without one.",
+        (),
     ),
     "cost_budget_held": (
-        (),
         "1 while cost.budget is spent and scale-up is held, else 0; absent without a budget.",
+        (),
     ),
 }
 
@@ -265,12 +266,10 @@ class Metrics:
         for name, help_ in SCALING_FIGURES.items():
             text = f"{help_} From the leader only."
             self._computed(f"scaling_{name}", text, ("namespace", "name"), partial(scaling, name))
-        for name, (help_, labels) in HBM_FIGURES.items():
-            text = f"{help_} From the leader only."
-            self._computed(name, text, ("namespace", "name", *labels), partial(hbm, name))
-        for name, (labels, help_) in ACCOUNT_FIGURES.items():
-            text = f"{help_} From the leader only."
-            self._computed(name, text, ("namespace", "name", *labels), partial(accounts, name))
+        for known, read in ((HBM_FIGURES, hbm), (ACCOUNT_FIGURES, accounts)):
+            for name, (help_, labels) in known.items():
+                text = f"{help_} From the leader only."
+                self._computed(name, text, ("namespace", "name", *labels), partial(read, name))
 
     # --- observers ------------------------------------------------------------------------------------
 

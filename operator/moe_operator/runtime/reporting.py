@@ -71,21 +71,6 @@ def accounts(found: Iterable[Account], figure: str) -> Iterator[Sample]:
             yield (*one.key, *labels), value
 
 
-def _budget_ratio(one: Account) -> Iterator[Sample]:
-    if one.spent_ratio is not None:
-        yield (), one.spent_ratio
-
-
-def _budget_held(one: Account) -> Iterator[Sample]:
-    if one.budget is not None:
-        yield (), float(one.budget is BudgetState.HELD)
-
-
-def _per_million(one: Account) -> Iterator[Sample]:
-    if one.per_million is not None:
-        yield (one.currency,), one.per_million
-
-
 def _counted(*names: str) -> Callable[[Account], Iterator[Sample]]:
     return lambda one: (((name,), one.accounts.count(name)) for name in names)
 
@@ -96,9 +81,9 @@ _ACCOUNTS: dict[str, Callable[[Account], Iterator[Sample]]] = {
     "cost_total": lambda one: (((one.currency, s.value), v) for s, v in one.accounts.money.items()),
     "tokens_total": _counted("input", "cached_input", "output"),
     "requests_total": _counted("completed", "aborted", "failed", "preempted"),
-    "cost_per_million_tokens": _per_million,
-    "cost_budget_spent_ratio": _budget_ratio,
-    "cost_budget_held": _budget_held,
+    "cost_per_million_tokens": lambda one: _known(one.per_million, one.currency),
+    "cost_budget_spent_ratio": lambda one: _known(one.spent_ratio),
+    "cost_budget_held": lambda one: _known(None if one.budget is None else one.budget is BudgetState.HELD),
 }
 
 
@@ -145,9 +130,10 @@ def _ranks(one: HbmFigures) -> Iterator[Sample]:
     yield from fullest.items()
 
 
-def _single(value: float | None) -> Iterator[Sample]:
+def _known(value: float | None, *labels: str) -> Iterator[Sample]:
+    """None where it is not."""
     if value is not None:
-        yield (), value
+        yield labels, float(value)
 
 
 _HBM: dict[str, Callable[[HbmFigures], Iterable[Sample]]] = {
@@ -157,9 +143,9 @@ _HBM: dict[str, Callable[[HbmFigures], Iterable[Sample]]] = {
         (("estimated",), float(len(one.gpus) - one.measured)),
     ),
     "hbm_rank_used_ratio": _ranks,
-    "hbm_bandwidth_ratio": lambda one: _single(one.dram_active),
-    "hbm_planner_error_ratio": lambda one: _single(one.error),
-    "gpu_power_watts": lambda one: _single(one.watts),
+    "hbm_bandwidth_ratio": lambda one: _known(one.dram_active),
+    "hbm_planner_error_ratio": lambda one: _known(one.error),
+    "gpu_power_watts": lambda one: _known(one.watts),
 }
 
 
