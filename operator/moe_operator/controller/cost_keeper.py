@@ -30,6 +30,7 @@ from moe_operator.costs.holdings import GpuState
 from moe_operator.costs.ledger import Ledger, advanced, in_currency, opened
 from moe_operator.costs.price import ListPrice, Price, price_of, status_of
 from moe_operator.costs.statement import headline, statement
+from moe_operator.planner.plan import Plan
 from moe_operator.telemetry.observation import Snapshot
 
 log = logging.getLogger(__name__)
@@ -212,8 +213,8 @@ class _Prices:
         """Of a GPU-hour of a pod."""
         at = (revision, node)
         if at not in self._known:
-            kept = self._state.kept.get(revision) or self._state.effective
-            accelerator = kept.plan.accelerator if kept is not None else ""
+            plan = _plan(self._state, revision)
+            accelerator = plan.accelerator if plan is not None else ""
             self._known[at] = price_of(
                 self._state.deployment.spec.cost,
                 accelerator,
@@ -232,9 +233,15 @@ class _Prices:
         return status_of(self._asked)
 
 
+def _plan(state: PassState, revision: str) -> Plan | None:
+    """Of a revision; of one that is gone, the present one's stands in."""
+    found = state.revision(revision) or state.effective
+    return found.plan if found is not None else None
+
+
 def _gpus(state: PassState, revision: str) -> int:
-    kept = state.kept.get(revision) or state.effective
-    return kept.plan.gpus_per_pod if kept is not None else 0
+    plan = _plan(state, revision)
+    return plan.gpus_per_pod if plan is not None else 0
 
 
 def _urgent(old: CostStatus | None, written: Ledger | None, spent: Spending | None, ledger: Ledger) -> bool:

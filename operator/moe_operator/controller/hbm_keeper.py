@@ -32,20 +32,12 @@ class HbmKeeper:
 
     def look(self, state: PassState, views: Sequence[GroupView]) -> HbmFigures | None:
         """As of now, of the groups as they were judged."""
-        kept = dict(state.kept)
-        if state.effective is not None:
-            kept[state.effective.name] = state.effective
-        key = state.deployment.key
-        self._groups[key] = tuple(
-            (view.facts, kept[view.facts.revision].plan)
+        groups = tuple(
+            (view.facts, revision.plan)
             for view in views
-            if view.state in _WHOLE and view.facts.revision in kept
+            if view.state in _WHOLE and (revision := state.revision(view.facts.revision)) is not None
         )
-        return self.figures(key)
-
-    def figures(self, key: Key) -> HbmFigures | None:
-        """As of now, of the groups of the last pass."""
-        groups = self._groups.get(key)
+        self._groups[state.deployment.key] = groups
         return hbm_figures(groups, self._memory(), self._snapshot().pods) if groups else None
 
     def all(self) -> Iterator[tuple[Key, HbmFigures]]:

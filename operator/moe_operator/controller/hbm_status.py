@@ -63,10 +63,9 @@ def hbm_turned(old: HbmStatus | None, new: HbmStatus | None) -> bool:
     """Whether it is of another kind than before, which is no figure that moved: it is told at once."""
     if old is None or new is None:
         return old is not new
-    return (old.source, old.gpus, old.measured_gpus, old.off_plan_since is None) != (
+    return (old.source, old.gpus, old.off_plan_since is None) != (
         new.source,
         new.gpus,
-        new.measured_gpus,
         new.off_plan_since is None,
     )
 
@@ -75,6 +74,8 @@ def hbm_moved(old: HbmStatus | None, new: HbmStatus | None) -> bool:
     """Whether it is worth telling anew."""
     if old is None or new is None or hbm_turned(old, new):
         return old is not new
+    if old.measured_gpus != new.measured_gpus:
+        return True
     step = _STEP * max(old.capacity_mib, new.capacity_mib)
     pairs = (
         (old.used_mib, new.used_mib),

@@ -7,6 +7,7 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.spec import GroupsOnDeletion, ModelDeploymentSpec
 from moe_operator.api.status import Cause, RecoveryStatus, RolloutStatus
 from moe_operator.controller.group_planner import GroupPlan, GroupView
+from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.learned import CostNews, Trouble
 from moe_operator.controller.load import Load
 from moe_operator.controller.notices import Notice
@@ -69,6 +70,8 @@ class PassState:
     room: Room | None = None
     cost: CostNews | None = None
     """What the deployment took and cost."""
+    hbm: HbmFigures | None = None
+    """What its GPUs hold."""
     hindrance: Notice | None = None
     """Why a write was refused that will not be refused for ever."""
     parent_seen: bool = False
@@ -84,6 +87,12 @@ class PassState:
     def last_good(self) -> Revision | None:
         """The revision that the status names."""
         return self.kept.get(self.deployment.status.revision or "")
+
+    def revision(self, name: str) -> Revision | None:
+        """Of this name, stored or just made."""
+        if self.effective is not None and self.effective.name == name:
+            return self.effective
+        return self.kept.get(name)
 
     @property
     def held(self) -> bool:

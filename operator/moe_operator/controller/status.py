@@ -8,13 +8,10 @@ from moe_operator.api import names, reasons
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import (
     GroupsStatus,
-    HbmStatus,
     MemoryStatus,
     ModelDeploymentStatus,
     PlanStatus,
     ProvenanceStatus,
-    ScalingStatus,
-    ThroughputStatus,
     UnhealthyGroup,
 )
 from moe_operator.api.times import format_time
@@ -23,26 +20,21 @@ from moe_operator.controller.cold_start import newest_start
 from moe_operator.controller.condition_fold import conditions
 from moe_operator.controller.conditions import merge
 from moe_operator.controller.group_planner import GONE, GroupState, GroupView, leader_selector
-from moe_operator.controller.hbm_status import hbm_moved, hbm_status, hbm_turned
 from moe_operator.controller.learned import Learned
-from moe_operator.controller.scaling_status import figures_moved
+from moe_operator.controller.status_figures import settled
 from moe_operator.planner.memory import MIB
 from moe_operator.planner.plan import Sizing
 from moe_operator.resources.revision import Revision
 
 #: A commit, as hubs name it.
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-#: Figures that change often move in status only when one changed by this share ...
-_FIGURE_STEP = 0.01
-#: ... and at most this often (s).
-FIGURE_INTERVAL = 30.0
 
 
 def fold(learned: Learned) -> ModelDeploymentStatus:
     """The status to write; equal to the present one when nothing a reader cares about has changed."""
     deployment, revision = learned.deployment, learned.revision
     old = deployment.status
-    throughput, scaling, hbm = _settled_figures(old, learned)
+    figures, new = settled(learned)
     live = [g for g in learned.groups if g.state not in GONE]
     serving = [g for g in live if g.state is GroupState.SERVING]
     wanted_name = revision.name if revision and learned.trouble is None else None
@@ -67,9 +59,9 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         replicas=len(live),
         selector=leader_selector(deployment.name),
         groups=groups,
-        throughput=throughput,
-        hbm=hbm,
-        scaling=scaling,
+        throughput=figures.throughput,
+        hbm=figures.hbm,
+        scaling=figures.scaling,
         rollout=learned.rollout,
         recovery=learned.ledger,
         cold_start=newest_start(old.cold_start, learned.groups, learned.observations),
@@ -80,16 +72,9 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         cost=old.cost,
         engine_arguments=list(revision.engine_arguments) if revision else [],
     )
-    return _with_cost(status, learned)
-
-
-def _with_cost(status: ModelDeploymentStatus, learned: Learned) -> ModelDeploymentStatus:
-    """With what it cost, where anything is written at all: these figures move by time alone."""
-    news = learned.cost
-    if news is None:
-        return status
-    if news.urgent or (news.moved and not _recent(learned)) or status != learned.deployment.status:
-        return status.model_copy(update={"cost": news.make()})
+    cost = learned.cost
+    if cost is not None and (cost.urgent or new or status != old):
+        return status.model_copy(update={"cost": cost.make()})
     return status
 
 
@@ -171,37 +156,3 @@ def _unhealthy(groups: Sequence[GroupView]) -> list[UnhealthyGroup]:
         since = format_time(group.facts.created_at)
         found.append(UnhealthyGroup(name=group.name, reason=reason, message=message[:1024], since=since))
     return found[:8]
-
-
-def _recent(learned: Learned) -> bool:
-    """Whether figures were written just now."""
-    written = learned.figures_written_at
-    return written is not None and learned.now - written < FIGURE_INTERVAL
-
-
-def _settled_figures(
-    old: ModelDeploymentStatus, learned: Learned
-) -> tuple[ThroughputStatus, ScalingStatus | None, HbmStatus | None]:
-    """Figures of all are written together, so that they are of one moment; a decision brings its own, and memory that
-    begins or ends to be measured."""
-    before, new = old.throughput, learned.throughput
-    hbm = hbm_status(old.hbm, learned.hbm, learned.now)
-    moved = (
-        figures_moved(old.scaling, learned.scaling)
-        or hbm_moved(old.hbm, hbm)
-        or any(
-            abs(a - b) > _FIGURE_STEP * max(abs(a), abs(b))
-            for a, b in (
-                (before.prompt_tokens_per_second, new.prompt_tokens_per_second),
-                (before.output_tokens_per_second, new.output_tokens_per_second),
-            )
-        )
-    )
-    if moved and not _recent(learned):
-        return new, learned.scaling, hbm
-    if not hbm_turned(old.hbm, hbm):
-        hbm = old.hbm
-    if old.scaling is None or learned.scaling is None:
-        return before, learned.scaling, hbm
-    settled = learned.scaling.model_copy(update={"figures": old.scaling.figures})
-    return before, settled if settled == old.scaling else learned.scaling, hbm

@@ -20,13 +20,13 @@ from moe_operator.api.status import (
 from moe_operator.controller.cost_news import budget_news
 from moe_operator.controller.events import EventSink
 from moe_operator.controller.hbm_keeper import HbmKeeper
-from moe_operator.controller.hbm_status import hbm_moved, hbm_news, hbm_status
+from moe_operator.controller.hbm_status import hbm_news
 from moe_operator.controller.kube import MODEL_DEPLOYMENT, KubeClient, Obj
 from moe_operator.controller.learned import Learned
 from moe_operator.controller.parent import Parent
 from moe_operator.controller.pass_state import Decision, PassState
-from moe_operator.controller.scaling_status import figures_moved
-from moe_operator.controller.status import FIGURE_INTERVAL, fold
+from moe_operator.controller.status import fold
+from moe_operator.controller.status_figures import INTERVAL, figures
 from moe_operator.controller.store import Key, Store
 from moe_operator.controller.width_news import width_news
 from moe_operator.telemetry.observation import Snapshot
@@ -62,6 +62,7 @@ class StatusWriter:
     async def write(self, state: PassState, seen: Decision) -> None:
         """One write at most. Raises KubeError; NotFoundError when the deployment is gone."""
         deployment = state.deployment
+        state.hbm = self._hbm.look(state, seen.views)
         status = fold(self._learned(state, seen))
         if status == deployment.status:
             return
@@ -124,18 +125,10 @@ class StatusWriter:
 
     def figures_due(self, state: PassState, seen: Decision) -> float | None:
         """Figures that may not be written yet are looked at again when they may: in so many seconds."""
-        told, cost = state.deployment.status, state.cost
-        moved = cost is not None and cost.moved and cost.make() is not told.cost
-        hbm = hbm_status(told.hbm, self._hbm.figures(state.deployment.key), state.now)
-        if (
-            not moved
-            and seen.load.throughput == told.throughput
-            and not figures_moved(told.scaling, seen.scale.status)
-            and not hbm_moved(told.hbm, hbm)
-        ):
+        if not figures(self._learned(state, seen)).differ(state.deployment.status):
             return None
         written = self._figures_written_at.get(state.deployment.key)
-        return FIGURE_INTERVAL if written is None else max(1.0, written + FIGURE_INTERVAL - state.now)
+        return INTERVAL if written is None else max(1.0, written + INTERVAL - state.now)
 
     def _learned(self, state: PassState, seen: Decision) -> Learned:
         return Learned(
@@ -158,7 +151,7 @@ class StatusWriter:
             provenance=state.provenance,
             rollout=state.rollout,
             hindrance=state.hindrance,
-            hbm=self._hbm.look(state, seen.views),
+            hbm=state.hbm,
             cost=state.cost,
             leaving=state.leaving,
             removing=state.removing,
