@@ -15,8 +15,17 @@ from factories.cluster_objects import (
     pod_object,
     revision_object,
 )
+from moe_operator.api.cost import (
+    ComparisonStatus,
+    CostFigures,
+    CostStatus,
+    GpuHours,
+    LedgerStatus,
+    PriceStatus,
+)
 from moe_operator.api.deployment import parse
 from moe_operator.api.times import format_time
+from moe_operator.cli.cost_text import cost_text
 from moe_operator.cli.lines import WIDTH
 from moe_operator.cli.status_data import status_data
 from moe_operator.cli.status_picture import Seen, picture
@@ -386,3 +395,37 @@ def test_what_is_said_of_the_width_is_shown() -> None:
     seen.obj["status"]["scaling"] |= {"recommendedWidth": None, "chosenWidth": chosen}
     text = " ".join(status_text(picture(seen, NOW), 20).split())
     assert "width 16 GPUs, chosen in place of 8 (10m ago): for what was asked of late" in text
+
+
+class TestCost:
+    STATUS = CostStatus(
+        time="2026-01-01T00:00:00Z",
+        since="2026-01-01T00:00:00Z",
+        currency="USD",
+        price=PriceStatus(per_gpu_hour="2.10", message="spec.cost.pricePerGPUHour"),
+        per_million_tokens="0.41",
+        last_hour=CostFigures(since="2026-01-01T00:00:00Z"),
+        last_day=CostFigures(
+            since="2026-01-01T00:00:00Z", gpu_hours=GpuHours(total="192.0000", idle="12.5000"), cost="403.20"
+        ),
+        total=CostFigures(since="2026-01-01T00:00:00Z"),
+        comparison=ComparisonStatus(
+            api_cost="900.00", saving="-90.00", saving_percent=-10, break_even_tokens_per_day=1
+        ),
+        ledger=LedgerStatus(version="1", state="a ledger"),
+    )
+
+    def test_it_is_said_in_one_line(self) -> None:
+        assert cost_text(self.STATUS) == (
+            "0.41 USD per million tokens; last day 192.0000 GPU-hours, 12.5000 of them idle: 403.20 USD;"
+            " 2.10 USD per GPU-hour (spec.cost.pricePerGPUHour); 10 % more than by cost.compareTo"
+        )
+
+    def test_the_ledger_is_the_operators_alone(self) -> None:
+        seen = story()
+        seen.obj["status"]["cost"] = self.STATUS.wire()
+        shown = picture(seen, NOW)
+        assert "0.41 USD per million tokens" in status_text(shown, 5)
+        data = status_data(shown, 5)["status"]["cost"]
+        assert data["perMillionTokens"] == "0.41"
+        assert "ledger" not in data

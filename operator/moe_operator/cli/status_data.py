@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from moe_operator.api.status import ModelDeploymentStatus
 from moe_operator.api.times import format_time
 from moe_operator.cli.spec_changes import Change
 from moe_operator.cli.status_picture import GroupLine, Picture, RevisionLine
@@ -23,13 +24,14 @@ def status_data(picture: Picture, last: int) -> dict[str, Any]:
         "conditions": [condition.wire() for condition in status.conditions],
         "status": {
             key: value
-            for key, value in status.wire().items()
+            for key, value in _wire(status).items()
             if key
             in (
                 "plan",
                 "groups",
                 "throughput",
                 "hbm",
+                "cost",
                 "scaling",
                 "weights",
                 "coldStart",
@@ -43,6 +45,13 @@ def status_data(picture: Picture, last: int) -> dict[str, Any]:
         "events": [_entry(one) for one in picture.timeline[-last:]] if last else [],
         "unread": list(picture.unread),
     }
+
+
+def _wire(status: ModelDeploymentStatus) -> dict[str, Any]:
+    """Without the ledger, which is for the operator alone."""
+    found = status.wire()
+    found.get("cost", {}).pop("ledger", None)
+    return found
 
 
 def _group(group: GroupLine) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from moe_operator.api import reasons
 from moe_operator.api.status import ColdStartStatus, Condition, ProvenanceStatus, WeightsStatus
 from moe_operator.api.times import parse_time
+from moe_operator.cli.cost_text import cost_text
 from moe_operator.cli.hbm_text import hbm_text
 from moe_operator.cli.lines import WIDTH, When, field, item, section, wrapped
 from moe_operator.cli.spec_changes import cut, one_line
@@ -80,6 +81,8 @@ def _header(picture: Picture, when: When) -> Iterator[str]:
     )
     if status.hbm:
         yield field("hbm", hbm_text(status.hbm))
+    if status.cost:
+        yield field("cost", cost_text(status.cost))
     if status.scaling:
         scaling = status.scaling
         granted = "" if scaling.granted is None else f", {scaling.granted} granted"
