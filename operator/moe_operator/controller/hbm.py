@@ -39,7 +39,6 @@ class GpuUse:
     measured: bool
     dram_active: float | None = None
     watts: float | None = None
-    joules: float | None = None
 
     @property
     def share(self) -> float:
@@ -237,7 +236,6 @@ def _measured(
         measured=True,
         dram_active=gpu.dram_active,
         watts=gpu.watts,
-        joules=gpu.joules,
     )
 
 
