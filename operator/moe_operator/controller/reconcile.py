@@ -163,7 +163,7 @@ class Reconciler:
         await self._census.close()
 
     async def hand_over(self, patience: float) -> None:
-        """Write what autoscalers have learned lately, for the next leader, as far as `patience` (s) allows. For when no
+        """Write what was learned and counted lately, for the next leader, as far as `patience` (s) allows. For when no
         reconcile runs any more. Raises nothing."""
         keys = iter(self._scaler.keys)
 
@@ -176,7 +176,7 @@ class Reconciler:
             async with asyncio.timeout(patience):
                 await asyncio.gather(*(write() for _ in range(_HANDING_OVER)))
         except TimeoutError:
-            log.info("not all that autoscalers learned in the last minutes could be handed over")
+            log.info("not all that was learned and counted in the last minutes could be handed over")
 
     async def _remember(self, key: Key) -> None:
         obj = self._store.get(MODEL_DEPLOYMENT, *key)
@@ -189,7 +189,9 @@ class Reconciler:
             if learned is not None or cost is not None:
                 await self._status.remember(deployment, learned, cost)
         except (InvalidSpecError, KubeError) as error:
-            log.info("%s/%s: what its autoscaler learned lately is lost: %s", *key, error)
+            log.info(
+                "%s/%s: what its autoscaler learned and its engines counted lately is lost: %s", *key, error
+            )
 
     async def reconcile(self, key: Key) -> Result:
         """One pass. Raises KubeError where a retry with back-off is right."""
