@@ -11,9 +11,9 @@ from factories.groups import NOW
 from moe_operator.api.cost import CostFigures, CostStatus, PriceStatus
 from moe_operator.api.status import HbmSource, ModelDeploymentStatus, ThroughputStatus
 from moe_operator.controller.hbm import HbmFigures
-from moe_operator.controller.learned import CostNews
+from moe_operator.controller.learned import CostNews, Learned
 from moe_operator.controller.status import fold
-from moe_operator.controller.status_figures import figures
+from moe_operator.controller.status_figures import Figures, figures
 from unit.test_hbm_figures import found
 from unit.test_status_fold import after, learned, serving
 
@@ -31,6 +31,10 @@ def cost(per_million: str, **overrides: Any) -> CostNews:
         total=span,
     )
     return replace(CostNews(make=lambda: made, urgent=False, moved=False), **overrides)
+
+
+def now(of: Learned) -> Figures:
+    return figures(of.deployment.status, of.throughput, of.scaling, of.hbm, of.cost, of.now)
 
 
 def half(of: HbmFigures) -> HbmFigures:
@@ -83,7 +87,7 @@ def test_none_of_them_is_written_twice_in_half_a_minute() -> None:
     )
     assert fold(replace(moved, now=NOW + 29)) == before
     assert fold(replace(moved, now=NOW + 30)) != before
-    assert figures(moved).differ(before), "so that there is another look in time"
+    assert now(moved).differ(before), "so that there is another look in time"
 
 
 def test_how_much_is_measured_is_a_figure_and_that_all_is_no_longer_is_told_at_once() -> None:
@@ -119,6 +123,6 @@ def test_what_must_not_be_lost_is_written_at_once_and_alone() -> None:
 
 def test_a_rate_that_drifts_is_looked_at_again() -> None:
     """No round of telemetry brings news of half a percent; ten of them are five."""
-    now = after(written(), groups=[serving()], throughput=SLOW, hbm=found())
-    assert figures(now).differ(now.deployment.status)
-    assert not figures(now).moved(now.deployment.status)
+    drifted = after(written(), groups=[serving()], throughput=SLOW, hbm=found())
+    assert now(drifted).differ(drifted.deployment.status)
+    assert not now(drifted).moved(drifted.deployment.status)

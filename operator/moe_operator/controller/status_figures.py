@@ -7,6 +7,7 @@ INTERVAL seconds. What is no figure is written at once, and cost comes along wit
 from dataclasses import dataclass
 
 from moe_operator.api.status import HbmStatus, ModelDeploymentStatus, ScalingStatus, ThroughputStatus
+from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.hbm_status import hbm_moved, hbm_status, hbm_turned
 from moe_operator.controller.learned import CostNews, Learned
 from moe_operator.controller.scaling_status import figures_moved
@@ -41,16 +42,23 @@ class Figures:
         return self.throughput != told.throughput or self.moved(told)
 
 
-def figures(learned: Learned) -> Figures:
-    """As they are now."""
-    hbm = hbm_status(learned.deployment.status.hbm, learned.hbm, learned.now)
-    return Figures(learned.throughput, learned.scaling, hbm, learned.cost)
+def figures(
+    told: ModelDeploymentStatus,
+    throughput: ThroughputStatus,
+    scaling: ScalingStatus | None,
+    hbm: HbmFigures | None,
+    cost: CostNews | None,
+    now: float,
+) -> Figures:
+    """As they are `now` (seconds since the epoch), by what was written last."""
+    return Figures(throughput, scaling, hbm_status(told.hbm, hbm, now), cost)
 
 
 def settled(learned: Learned) -> tuple[Figures, bool]:
     """Those to write, and whether they are new. Not new ones are as before, but for a decision, and for memory that is
     of another kind than before."""
-    old, new = learned.deployment.status, figures(learned)
+    old = learned.deployment.status
+    new = figures(old, learned.throughput, learned.scaling, learned.hbm, learned.cost, learned.now)
     written = learned.figures_written_at
     recent = written is not None and learned.now - written < INTERVAL
     if not recent and new.moved(old):

@@ -125,7 +125,9 @@ class StatusWriter:
 
     def figures_due(self, state: PassState, seen: Decision) -> float | None:
         """Figures that may not be written yet are looked at again when they may: in so many seconds."""
-        if not figures(self._learned(state, seen)).differ(state.deployment.status):
+        told = state.deployment.status
+        new = figures(told, seen.load.throughput, seen.scale.status, state.hbm, state.cost, state.now)
+        if not new.differ(told):
             return None
         written = self._figures_written_at.get(state.deployment.key)
         return INTERVAL if written is None else max(1.0, written + INTERVAL - state.now)
