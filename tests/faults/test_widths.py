@@ -21,6 +21,7 @@ from faults.width_stories import (
 )
 from moe_operator.api import names, reasons
 from moe_operator.api.times import format_time
+from moe_operator.autoscaler import width
 from moe_operator.controller.kube import CONTROLLER_REVISION, EVENT, NODE, POD
 
 
@@ -166,11 +167,12 @@ def test_narrow_groups_become_fewer_wide_ones(monkeypatch: pytest.MonkeyPatch) -
     wide_is_worth(monkeypatch, 6)
 
     async def scenario(h: Harness) -> None:
-        h.apply(by_policy("Auto", scaling={"minGroups": 1, "maxGroups": 6}))
+        h.apply(by_policy("Fixed", scaling={"minGroups": 1, "maxGroups": 6}))
         await h.serve(1)
         keep_busy(h, 80)
         await h.serve(6, within=1800)
         assert set(widths_of(h)) == {4}
+        h.edit(scaling={"width": "Auto"})
         least, most = [6.0], [24]
 
         def look() -> None:
@@ -225,6 +227,23 @@ def test_a_chosen_width_outlives_zero() -> None:
         await h.serve(1)
         assert widths_of(h) == [1]
         assert scaling_of(h)["chosenWidth"] == chosen
+
+    play(scenario, settings=calm())
+
+
+def test_a_successor_goes_on_with_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost: every recommendation, where operators are upgraded more often than hours of demand are seen."""
+    monkeypatch.setattr(width, "EVIDENCE", 1500.0)
+
+    async def scenario(h: Harness) -> None:
+        h.apply(by_policy("Recommend"))
+        await h.serve(2)
+        await h.rest(1300)
+        assert "recommendedWidth" not in scaling_of(h)
+        await h.operator.stop()
+        took = await h.until(lambda: scaling_of(h).get("recommendedWidth"), 3600, "a recommendation")
+        assert took < 600, "it was seen for most of the time by the one before"
+        assert h.operator.counting.learned_anew == []
 
     play(scenario, settings=calm())
 

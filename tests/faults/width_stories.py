@@ -92,11 +92,16 @@ async def _narrow(h: Harness) -> None:
 
 
 async def _full(h: Harness) -> None:
-    """As many groups of four as may be."""
-    h.apply(by_policy("Auto", scaling={"minGroups": 1, "maxGroups": 4}))
+    """As many groups of four as may be, before anything is said of their width."""
+    h.apply(by_policy("Fixed", scaling={"minGroups": 1, "maxGroups": 4}))
     await h.serve(1)
     keep_busy(h, 80)
     await h.serve(4, within=1800)
+    await h.settle()
+
+
+async def _auto(h: Harness) -> None:
+    h.edit(scaling={"width": "Auto"})
 
 
 async def _there_and_back(h: Harness) -> None:
@@ -123,5 +128,5 @@ async def _given_up(h: Harness) -> None:
 
 
 STORY = Story("another width", _two, _nothing, _narrow, calm)
-THERE_AND_BACK = Story("another width and back", _full, _nothing, _there_and_back, calm)
+THERE_AND_BACK = Story("another width and back", _full, _auto, _there_and_back, calm)
 GIVEN_UP = Story("a width that does not come up", _one, _none_comes_up, _given_up, calm)
