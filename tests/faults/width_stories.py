@@ -91,42 +91,4 @@ async def _narrow(h: Harness) -> None:
     await h.until(lambda: widths_of(h) == [1, 1] and h.ready(), 3600, "groups of one GPU")
 
 
-async def _full(h: Harness) -> None:
-    """As many groups of four as may be, before anything is said of their width."""
-    h.apply(by_policy("Fixed", scaling={"minGroups": 1, "maxGroups": 4}))
-    await h.serve(1)
-    keep_busy(h, 80)
-    await h.serve(4, within=1800)
-    await h.settle()
-
-
-async def _auto(h: Harness) -> None:
-    h.edit(scaling={"width": "Auto"})
-
-
-async def _there_and_back(h: Harness) -> None:
-    """The load goes as soon as groups are wide, and with it what they were for."""
-    await h.until(lambda: set(widths_of(h)) == {8} and h.ready(), 3600, "groups of eight GPUs")
-    keep_busy(h, CALM)
-    await h.until(lambda: widths_of(h) == [4] and h.ready(), 7200, "a group of four GPUs")
-
-
-async def _none_comes_up(h: Harness) -> None:
-    h.world.settings.start_failure = (1, "torch.OutOfMemoryError: CUDA out of memory")
-
-
-async def _one(h: Harness) -> None:
-    """One, so that as many are lost on every way: of two that are made at a time the budget counts one or both."""
-    h.apply(by_policy("Auto", scaling={"minGroups": 1}, recovery={"restartBudget": 1}))
-    await h.serve(1)
-    await h.settle()
-
-
-async def _given_up(h: Harness) -> None:
-    await h.until(lambda: (scaling_of(h).get("chosenWidth") or {}).get("givenUp"), 3600, "giving up")
-    await h.until(lambda: widths_of(h) == [4] and h.ready(), 300, "the group before")
-
-
 STORY = Story("another width", _two, _nothing, _narrow, calm)
-THERE_AND_BACK = Story("another width and back", _full, _auto, _there_and_back, calm)
-GIVEN_UP = Story("a width that does not come up", _one, _none_comes_up, _given_up, calm)
