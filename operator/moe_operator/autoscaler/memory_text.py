@@ -12,6 +12,10 @@
     starts=...                         cold starts, s, oldest first
     first=H  tokens=H  judged=H        bins of `Lateness`
     Level=H,H  Slow=H,H ...            bins of each forecaster's growth: at the lead's end, the highest within it
+    downs=S,N,S,N ...                  the window before groups go: seconds ago, groups
+    asked=SECONDS,WEIGHT,REQUESTS,PROMPT,CACHED,OUTPUT  of what a width is decided on; empty while nothing was seen
+    demand=...                         bins of its quantiles, two characters each
+    leaning=GPUS,S                     what will be recommended, and for how long it has been so; `-` for none
     sum=HEX                            CRC-32 of all before
 
 H is a histogram: the first bin that has a weight and the weights from there on, two characters each (base 64), a weight
@@ -23,12 +27,14 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 
-from moe_operator.autoscaler import growth, lateness
+from moe_operator.autoscaler import growth, lateness, width
 from moe_operator.autoscaler.auto import Profile
 from moe_operator.autoscaler.cold_start import KEPT
 from moe_operator.autoscaler.forecast import Forecaster
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
-from moe_operator.autoscaler.memory import MOST_AFTER, Bins, Memory, Unusable, UnusableError
+from moe_operator.autoscaler.memory import MOST_AFTER, MOST_DOWNS, Bins, Memory, Unusable, UnusableError
+from moe_operator.autoscaler.width import Leaning
+from moe_operator.autoscaler.width_memory import CHUNKS, NOTHING, Asked
 
 #: Of the form above. What the bins mean is part of the version: see `version`.
 _FORMAT = 3
@@ -60,6 +66,10 @@ def version() -> str:
         lateness._WIDTH,
         lateness._BINS,
         lateness._OWN,
+        width._LEAST,
+        width._RATIO,
+        width._BINS,
+        CHUNKS,
         *Forecaster,
     )
     return f"{_FORMAT}-{zlib.crc32(repr(meaning).encode()):08x}"
@@ -90,6 +100,11 @@ def _parts(memory: Memory) -> Iterator[tuple[str, str]]:
     yield "judged", _bins(memory.judged)
     for name, (end, most) in zip(Forecaster, memory.growth, strict=True):
         yield name.value, f"{_bins(end)},{_bins(most)}"
+    yield "downs", _list([figure for down in memory.downs for figure in down], 6)
+    asked, leaning = memory.asked, memory.asked.leaning
+    yield "asked", _list((asked.seconds, asked.weight, *asked.mix) if asked.demand else (), 6)
+    yield "demand", "".join(_pair(at) for at in asked.demand)
+    yield "leaning", _list((leaning.gpus, leaning.held) if leaning is not None else (), 6)
 
 
 def _list(values: Sequence[float | None], digits: int) -> str:
@@ -163,7 +178,31 @@ def _memory(parts: dict[str, str]) -> Memory:
         late_tokens=_weights(parts["tokens"], lateness._BINS),
         judged=_weights(parts["judged"], lateness._BINS),
         growth=tuple(ratios),
+        downs=tuple(_downs(parts["downs"])),
+        asked=_asked(parts["asked"], parts["demand"], parts["leaning"]),
     )
+
+
+def _downs(text: str) -> Iterator[tuple[float, int]]:
+    figures = _floats(text, text.count(",") + 1) if text else ()
+    if len(figures) % 2:
+        raise ValueError(f"{len(figures)} figures, not pairs")
+    for ago, groups in zip(figures[::2], figures[1::2], strict=True):
+        yield ago, int(groups)
+
+
+def _asked(text: str, demand: str, leaning: str) -> Asked:
+    if not text:
+        return NOTHING
+    seconds, weight, *mix = _floats(text, 6)
+    places = tuple(_codes(demand))
+    if len(places) != len(CHUNKS) or max(places) > width._BINS:
+        raise ValueError(f"{len(places)} places of demand, up to {max(places, default=0)}")
+    leans = None
+    if leaning:
+        gpus, held = _numbers(leaning, 2)
+        leans = Leaning(None if gpus is None else int(gpus), _known(held))
+    return Asked(seconds, weight, places, tuple(mix), leans)
 
 
 def _numbers(text: str, count: int) -> list[float | None]:
@@ -183,9 +222,13 @@ def _floats(text: str, count: int) -> Bins:
     return tuple(_known(value) for value in _numbers(text, count))
 
 
+def _codes(text: str) -> list[int]:
+    return [_PLACE[text[at]] * _BASE + _PLACE[text[at + 1]] for at in range(0, len(text), 2)]
+
+
 def _weights(text: str, bins: int) -> Bins:
     found = [0.0] * bins
-    codes = [_PLACE[text[at]] * _BASE + _PLACE[text[at + 1]] for at in range(0, len(text), 2)]
+    codes = _codes(text)
     if codes and codes[0] + len(codes) - 1 > bins:
         raise ValueError(f"{len(codes) - 1} weights from bin {codes[0]} on, of {bins}")
     for at, code in enumerate(codes[1:], codes[0] if codes else 0):
@@ -237,3 +280,20 @@ def _impossible(memory: Memory) -> Iterator[str]:
         yield "the lateness by load"
     if any(sum(bins) > _MOST_SECONDS for both in memory.growth for bins in both):
         yield "the growth of demand"
+    agos = [ago for ago, _ in memory.downs]
+    told = all(within(ago, _MOST_WEIGHT) and within(groups, _MOST_WEIGHT) for ago, groups in memory.downs)
+    if len(agos) > MOST_DOWNS or not told or agos != sorted(agos):
+        yield "the window before groups go"
+    asked, leaning = memory.asked, memory.asked.leaning
+    if asked.demand and not (
+        within(asked.seconds, _MOST_SECONDS) and within(asked.weight, 3 * width.HALF_LIFE, 1e-6)
+    ):
+        yield "the time for which demand was seen"
+    if list(asked.demand) != sorted(asked.demand):
+        yield "the demand that was seen"
+    if not all(within(each, 1e18) for each in asked.mix):
+        yield "the length of requests"
+    if leaning is not None and not (
+        within(leaning.held, _MOST_START) and within(leaning.gpus or 1, _MOST_WEIGHT, 1)
+    ):
+        yield "the width that will be recommended"
