@@ -22,8 +22,7 @@ def memory(profile: Profile, **overrides: Any) -> Memory:
         **dict.fromkeys(("late_requests", "judged_requests", "late_lately", "judged_lately"), 0.0),
         "errors": (0.0,) * len(Forecaster),
         "starts": (),
-        "late": late,
-        "judged": late,
+        **dict.fromkeys(("late_first", "late_tokens", "judged"), late),
         "growth": ((grown, grown),) * len(Forecaster),
     }
     return Memory(**{**nothing, **overrides})

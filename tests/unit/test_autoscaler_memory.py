@@ -142,10 +142,13 @@ def test_the_longest_text_is_as_long_as_the_status_takes() -> None:
         replace(
             MEMORY,
             growth=((full, full),) * len(MEMORY.growth),
-            late=(1.0,) * len(MEMORY.late),
+            late_first=(0.5,) * len(MEMORY.late_first),
+            late_tokens=(0.5,) * len(MEMORY.late_tokens),
             judged=(1.0,) * len(MEMORY.judged),
             starts=(1234.56,) * 20,
             downs=tuple((1234.56 + at, 1000 + at) for at in range(MOST_DOWNS)),
+            fell=119.123,
+            groups=1000,
             asked=asked,
         )
     )
@@ -183,6 +186,22 @@ def test_a_window_that_nobody_watched_begins_anew() -> None:
     told = memory(profile(), downs=((5.0, 2), (300.0, 3), (600.0, 3)))
     assert restored(told, profile(), 0.0, 50.0)[0]._downs
     assert not restored(told, profile(), 0.0, 60.0)[0]._downs
+
+
+def test_how_long_ago_groups_went_is_known() -> None:
+    """Of those that went before the last look of the one before, and of those that have gone since."""
+    made, _ = learned(hours=0.2)
+    made.autoscaler.want(made.now, 9, 1, 99)
+    made.autoscaler.want(made.now, 7, 1, 99)
+    found = snapshot(made.autoscaler, STARTS, made.now + 30.0)
+    assert found is not None
+    back = restored(read(written(found), version()), profile(), 5000.0, 20.0)[0]
+    assert back._fell == 5000.0 - 50.0
+    assert back._current == 7
+    later = snapshot(made.autoscaler, STARTS, made.now + 900.0)
+    assert later is not None
+    assert later.fell is None
+    assert restored(later, profile(), 5000.0, 20.0)[0]._fell == -math.inf
 
 
 # --- What somebody edits -------------------------------------------------------------------------
@@ -231,6 +250,9 @@ def edited(name: str, value: str) -> str:
         ("downs", "5,-2"),
         ("downs", "nan,2"),
         ("downs", ",".join(f"{at},{at}" for at in range(17))),
+        ("fell", "-5,2"),
+        ("fell", "nan,2"),
+        ("fell", "5,-2"),
         ("asked", "nan,1,1,1,1,1"),
         ("asked", "1e9,1,1,1,1,1"),
         ("asked", "1,0,1,1,1,1"),
@@ -268,6 +290,9 @@ def test_figures_that_no_groups_have_are_not_used(name: str, value: str) -> None
         ("Level", ",,"),
         ("downs", "5"),
         ("downs", "5,inf"),
+        ("fell", "5"),
+        ("fell", "5,-"),
+        ("fell", "5,inf"),
         ("asked", "1,2"),
         ("demand", "AB" * 67),
         ("demand", "__" * 68),
@@ -361,8 +386,8 @@ def test_all_that_is_kept_for_hours_is_remembered() -> None:
             "blind": "one look",
             "serving": "one look",
             "_worth": "one look",
-            "_current": "one look",
-            "_fell": "minutes",
+            "_current": "remembered",
+            "_fell": "remembered",
             "_full_until": "remembered",
             "_idle": "remembered",
             "_forecasts": "remembered",

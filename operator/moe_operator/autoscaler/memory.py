@@ -1,8 +1,8 @@
 """What an autoscaler has learned, apart from the process that learned it: taken out of one, put into another. Pure.
 
 Only what takes hours to learn is kept. What takes minutes (readings, the trend, forecasts that are not due yet) a
-successor sees for itself; but for the window before groups go, which is of use to one that follows at once, and for
-`width_memory`. Values are as of one moment, so they carry no clock: whoever restores them says how old they are, and
+successor sees for itself; but for the window before groups go and when some went last, which are of use to one that
+follows at once, and for `width_memory`. Values are as of one moment, so they carry no clock: whoever restores them says how old they are, and
 they count for less accordingly. `memory_text` writes them.
 """
 
@@ -13,7 +13,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from moe_operator.autoscaler import growth, lateness
-from moe_operator.autoscaler.auto import TICK, Autoscaler, Profile
+from moe_operator.autoscaler.auto import _PACE, TICK, Autoscaler, Profile
 from moe_operator.autoscaler.budget import AIMED, LATELY, Budget, Spent
 from moe_operator.autoscaler.budget import HALF_LIFE as BUDGET_HALF_LIFE
 from moe_operator.autoscaler.cold_start import ColdStart
@@ -93,6 +93,10 @@ class Memory:
     downs: tuple[tuple[float, int], ...] = ()
     """The window before groups go: seconds ago, and groups that were wanted then. Only the last of those of which no
     more were wanted since, the newest first, and from when on."""
+    fell: float | None = None
+    """Seconds since there were fewer groups than before; None: long enough for more to go."""
+    groups: int = 0
+    """That there were at the last look: of whoever finds fewer some have gone since."""
     asked: Asked = NOTHING
 
     @property
@@ -157,6 +161,7 @@ class Memory:
             judged=_times(self.judged, bins),
             growth=tuple((_times(end, ratios), _times(most, ratios)) for end, most in self.growth),
             downs=tuple((ago + seconds, groups) for ago, groups in self.downs),
+            fell=None if self.fell is None else self.fell + seconds,
             asked=self.asked.aged(seconds),
         )
 
@@ -193,6 +198,8 @@ def snapshot(
             (tuple(end._seen.present(now)), tuple(most._seen.present(now))) for end, most in forecasts._growth
         ),
         downs=_downs(autoscaler, now),
+        fell=now - autoscaler._fell if now - autoscaler._fell < _PACE else None,
+        groups=autoscaler._current,
         asked=NOTHING if grounds is None else asked(grounds, now),
     )
 
@@ -234,6 +241,8 @@ def restored(memory: Memory, profile: Profile, now: float, age: float) -> tuple[
         Spent(LATELY, old.late_lately, old.judged_lately, now),
     )
     made._downs.extend(_window(old.downs, now))
+    made._fell = -math.inf if old.fell is None else now - old.fell
+    made._current = old.groups
     made._full_until = now + old.after if old.after > 0 else -math.inf
     made._lateness = old._lateness(now)
     made._forecasts = Forecasts(old.lead)

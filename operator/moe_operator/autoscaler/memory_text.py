@@ -13,6 +13,7 @@
     first=H  tokens=H  judged=H        bins of `Lateness`
     Level=H,H  Slow=H,H ...            bins of each forecaster's growth: at the lead's end, the highest within it
     downs=S,N,S,N ...                  the window before groups go: seconds ago, groups
+    fell=S,N                           seconds since some went, `-` for long ago; groups that there are
     asked=SECONDS,WEIGHT,REQUESTS,PROMPT,CACHED,OUTPUT  of what a width is decided on; empty while nothing was seen
     demand=...                         bins of its quantiles, two characters each
     leaning=GPUS,S                     what will be recommended, and for how long it has been so; `-` for none
@@ -37,7 +38,7 @@ from moe_operator.autoscaler.width import Leaning
 from moe_operator.autoscaler.width_memory import CHUNKS, NOTHING, Asked
 
 #: Of the form above. What the bins mean is part of the version: see `version`.
-_FORMAT = 3
+_FORMAT = 4
 #: The longest text: every bin of every histogram in use.
 LONGEST = 4096
 
@@ -101,6 +102,7 @@ def _parts(memory: Memory) -> Iterator[tuple[str, str]]:
     for name, (end, most) in zip(Forecaster, memory.growth, strict=True):
         yield name.value, f"{_bins(end)},{_bins(most)}"
     yield "downs", _list([figure for down in memory.downs for figure in down], 6)
+    yield "fell", _list((memory.fell, memory.groups), 6)
     asked, leaning = memory.asked, memory.asked.leaning
     yield "asked", _list((asked.seconds, asked.weight, *asked.mix) if asked.demand else (), 6)
     yield "demand", "".join(_pair(at) for at in asked.demand)
@@ -155,7 +157,7 @@ def _memory(parts: dict[str, str]) -> Memory:
     (lead,), (after,) = _floats(parts["lead"], 1), _floats(parts["after"], 1)
     calm, levels, rates = _floats(parts["work"], 3)
     late, judged, late_lately, judged_lately = _floats(parts["budget"], 4)
-    starts = parts["starts"]
+    starts, (fell, groups) = parts["starts"], _numbers(parts["fell"], 2)
     ratios = []
     for name in Forecaster:
         end, most = parts[name].split(",")
@@ -179,6 +181,8 @@ def _memory(parts: dict[str, str]) -> Memory:
         judged=_weights(parts["judged"], lateness._BINS),
         growth=tuple(ratios),
         downs=tuple(_downs(parts["downs"])),
+        fell=fell,
+        groups=int(_known(groups)),
         asked=_asked(parts["asked"], parts["demand"], parts["leaning"]),
     )
 
@@ -284,6 +288,8 @@ def _impossible(memory: Memory) -> Iterator[str]:
     told = all(within(ago, _MOST_WEIGHT) and within(groups, _MOST_WEIGHT) for ago, groups in memory.downs)
     if len(agos) > MOST_DOWNS or not told or agos != sorted(agos):
         yield "the window before groups go"
+    if not (within(memory.fell or 0.0, _MOST_WEIGHT) and within(memory.groups, _MOST_WEIGHT)):
+        yield "when groups went last"
     asked, leaning = memory.asked, memory.asked.leaning
     if asked.demand and not (
         within(asked.seconds, _MOST_SECONDS) and within(asked.weight, 3 * width.HALF_LIFE, 1e-6)
