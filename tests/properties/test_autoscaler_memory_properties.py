@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factories.plant import Plant, plant, profile
-from moe_operator.autoscaler.auto import TICK, Autoscaler, Want
+from moe_operator.autoscaler.auto import AT_ONCE, TICK, Autoscaler, Want
 from moe_operator.autoscaler.cold_start import ColdStart
 from moe_operator.autoscaler.memory import restored, snapshot
 from moe_operator.autoscaler.memory_text import read, version, written
@@ -191,3 +191,34 @@ def test_a_group_goes_when_it_would_have_gone() -> None:
     made.run(1800, falls)
     first = [next(at for at, want in enumerate(beside.wants) if want[one] < before) for one in range(3)]
     assert first[0] == first[1] < first[2], "from when it goes, all are asked for what is left"
+
+
+def test_the_next_groups_go_when_they_would_have_gone() -> None:
+    """A load that falls far, and a successor after the first have gone: of what fewer do as much is seen; one that
+    does not know when some went lets more go at once."""
+    made = plant(groups=12)
+    made.run(5400, lambda _: 8 * made.capacity)
+    # More were late than may be: else there is hardly a time between two steps.
+    made.autoscaler._budget.observed(1e4, 1e6, made.now)
+
+    def falls(now: float) -> float:
+        return made.capacity
+
+    before = made.autoscaler.serving
+    while made.desired >= before:
+        made.run(TICK, falls)
+    made.run(TICK, falls)
+    assert made.desired == before - AT_ONCE
+    memory = snapshot(made.autoscaler, STARTS, made.now)
+    assert memory is not None
+    told = [memory, replace(memory, fell=None), replace(memory, fell=None, groups=before)]
+    back = [restored(read(written(one), version()), profile(), made.now, 0.0)[0] for one in told]
+    beside = Beside([made.autoscaler, *back], made.now)
+    made.autoscaler = beside  # type: ignore[assignment]
+    made.run(900, falls)
+    next_, goes, at_once, since = (
+        next(at for at, want in enumerate(beside.wants) if want[one] < before - AT_ONCE) for one in range(4)
+    )
+    assert at_once < next_ == goes
+    # Those that went after the last word of the one before are as good as seen to go now.
+    assert goes <= since <= goes + 2
