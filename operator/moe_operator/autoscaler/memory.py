@@ -2,8 +2,8 @@
 
 Only what takes hours to learn is kept. What takes minutes (readings, the trend, forecasts that are not due yet) a
 successor sees for itself; but for the window before groups go and when some went last, which are of use to one that
-follows at once, and for `width_memory`. Values are as of one moment, so they carry no clock: whoever restores them says how old they are, and
-they count for less accordingly. `memory_text` writes them.
+follows at once, and for `width_memory`. Values are as of one moment, so they carry no clock: whoever restores them says
+how old they are, and they count for less accordingly. `memory_text` writes them.
 """
 
 import math
