@@ -4,7 +4,8 @@
 
     of=RANKS,SLOTS,TTFT,TPOT,PLANNED,GPUS   the profile, s; `-` for None
     lead=S                             that growth's prior was made for
-    idle=WEIGHT,X,XX,T,XT,LEAST        sums of `IdleStepTime`; empty while nothing was seen
+    idle=WEIGHT,X,XX,T,XT,LEAST        sums of `IdleStepTime`; empty while nothing was seen. `-` for the shortest step
+                                       while no batch was large enough for one
     work=CALM,LEVELS,RATES             sums of `DemandMeter`
     budget=LATE,JUDGED,LATE,JUDGED     requests, over hours and lately
     after=S                            for which requests end that were at work while groups were full
@@ -87,7 +88,8 @@ def _parts(memory: Memory) -> Iterator[tuple[str, str]]:
     counted = profile.ttft, profile.tpot, profile.idle_step_time, profile.gpus
     yield "of", _list((profile.ranks, profile.slots, *counted), 9)
     yield "lead", _list((memory.lead,), 6)
-    seen = (idle.weight, idle.x, idle.xx, idle.t, idle.xt, idle.least) if idle.weight > 0 else ()
+    least = idle.least if math.isfinite(idle.least) else None
+    seen = (idle.weight, idle.x, idle.xx, idle.t, idle.xt, least) if idle.weight > 0 else ()
     # A slope is a small difference of large sums.
     yield "idle", _list(seen, 12)
     yield "work", _list((memory.calm, memory.levels, memory.rates), 6)
@@ -153,7 +155,7 @@ def _memory(parts: dict[str, str]) -> Memory:
     """Raises KeyError, ValueError, IndexError, OverflowError."""
     ranks, slots, ttft, tpot, planned, gpus = _numbers(parts["of"], 6)
     profile = Profile(int(_known(ranks)), int(_known(slots)), ttft, tpot, planned, int(_known(gpus)))
-    sums = _floats(parts["idle"], 6) if parts["idle"] else ()
+    idle = _idle(parts["idle"], planned)
     (lead,), (after,) = _floats(parts["lead"], 1), _floats(parts["after"], 1)
     calm, levels, rates = _floats(parts["work"], 3)
     late, judged, late_lately, judged_lately = _floats(parts["budget"], 4)
@@ -165,7 +167,7 @@ def _memory(parts: dict[str, str]) -> Memory:
     return Memory(
         profile=profile,
         lead=lead,
-        idle=IdleStepTime(planned, None, *sums),
+        idle=idle,
         calm=calm,
         levels=levels,
         rates=rates,
@@ -185,6 +187,13 @@ def _memory(parts: dict[str, str]) -> Memory:
         groups=int(_known(groups)),
         asked=_asked(parts["asked"], parts["demand"], parts["leaning"]),
     )
+
+
+def _idle(text: str, planned: float | None) -> IdleStepTime:
+    if not text:
+        return IdleStepTime(planned)
+    *sums, least = _numbers(text, 6)
+    return IdleStepTime(planned, None, *map(_known, sums), math.inf if least is None else least)
 
 
 def _downs(text: str) -> Iterator[tuple[float, int]]:
@@ -257,7 +266,8 @@ def _impossible(memory: Memory) -> Iterator[str]:
         and all(within(each, 1e18) for each in (idle.x, idle.xx, idle.t, idle.xt))
         and idle.weight * idle.xx >= idle.x * idle.x * (1 - 1e-6)
         and within(idle.t / idle.weight, _MOST_STEP, 1e-6)
-        and within(idle.least, idle.t / idle.weight * (1 + 1e-6), 1e-6)
+        # Longer than the mean where most steps are those of a few requests: these count for the mean only.
+        and (within(idle.least, _MOST_STEP, 1e-6) or idle.least == math.inf)
     ):
         yield "the step time without load"
     if not (
