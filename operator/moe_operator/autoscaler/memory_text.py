@@ -193,7 +193,8 @@ def _idle(text: str, planned: float | None) -> IdleStepTime:
     if not text:
         return IdleStepTime(planned)
     *sums, least = _numbers(text, 6)
-    return IdleStepTime(planned, None, *map(_known, sums), math.inf if least is None else least)
+    weight, x, xx, t, xt = map(_known, sums)
+    return IdleStepTime(planned, None, weight, x, xx, t, xt, math.inf if least is None else least)
 
 
 def _downs(text: str) -> Iterator[tuple[float, int]]:
