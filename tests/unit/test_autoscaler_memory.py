@@ -53,6 +53,20 @@ def test_it_comes_back_as_it_was_written() -> None:
     assert written(back) == TEXT, "what is read and written again is the same"
 
 
+@pytest.mark.parametrize(
+    "batches", [(1, 2, 1), (1, 1, 1, 5), (5, 1, 1), (12, 9, 4)], ids=lambda batches: f"{batches}"
+)
+def test_groups_with_little_to_do_are_remembered_too(batches: tuple[int, ...]) -> None:
+    """Of a few requests no step is the shortest, and those of more are longer: lost otherwise, with the step time,
+    everything else that was learned of a deployment that is seldom busy."""
+    seen = IdleStepTime()
+    for at, running in enumerate(batches):
+        seen = seen.observed(15.0 * at, running, 0.02 + 0.001 * running)
+    back = read(written(replace(MEMORY, idle=replace(seen, at=None))), version())
+    assert back.idle.least == pytest.approx(seen.least)
+    assert back.idle_step_time == pytest.approx(seen.value)
+
+
 def test_restored_it_knows_what_it_knew() -> None:
     made, starts = restored(read(TEXT, version()), profile(), 1e6, 0.0)
     again = snapshot(_looked(made), starts, 1e6)
@@ -142,7 +156,8 @@ def edited(name: str, value: str) -> str:
         ("idle", "-5,1,1,1,1,0.01"),
         ("idle", "10,100,1,0.2,2,0.01"),
         ("idle", "10,100,1000,1e300,2,0.01"),
-        ("idle", "10,100,1000,0.2,2,0.5"),
+        ("idle", "10,100,1000,0.2,2,101"),
+        ("idle", "10,100,1000,0.2,2,nan"),
         ("idle", "10,100,1000,0.2,2,0"),
         ("work", "600,1e300,1"),
         ("work", "600,1,-1"),

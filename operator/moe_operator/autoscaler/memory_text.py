@@ -4,7 +4,8 @@
 
     of=RANKS,SLOTS,TTFT,TPOT,PLANNED,GPUS   the profile, s; `-` for None
     lead=S                             that growth's prior was made for
-    idle=WEIGHT,X,XX,T,XT,LEAST        sums of `IdleStepTime`; empty while nothing was seen
+    idle=WEIGHT,X,XX,T,XT,LEAST        sums of `IdleStepTime`; empty while nothing was seen. `-` for the shortest step
+                                       while no batch was large enough for one
     work=CALM,LEVELS,RATES             sums of `DemandMeter`
     budget=LATE,JUDGED,LATE,JUDGED     requests, over hours and lately
     after=S                            for which requests end that were at work while groups were full
@@ -76,7 +77,8 @@ def _parts(memory: Memory) -> Iterator[tuple[str, str]]:
     counted = profile.ttft, profile.tpot, profile.idle_step_time, profile.gpus
     yield "of", _list((profile.ranks, profile.slots, *counted), 9)
     yield "lead", _list((memory.lead,), 6)
-    seen = (idle.weight, idle.x, idle.xx, idle.t, idle.xt, idle.least) if idle.weight > 0 else ()
+    least = idle.least if math.isfinite(idle.least) else None
+    seen = (idle.weight, idle.x, idle.xx, idle.t, idle.xt, least) if idle.weight > 0 else ()
     # A slope is a small difference of large sums.
     yield "idle", _list(seen, 12)
     yield "work", _list((memory.calm, memory.levels, memory.rates), 6)
@@ -136,7 +138,7 @@ def _memory(parts: dict[str, str]) -> Memory:
     """Raises KeyError, ValueError, IndexError, OverflowError."""
     ranks, slots, ttft, tpot, planned, gpus = _numbers(parts["of"], 6)
     profile = Profile(int(_known(ranks)), int(_known(slots)), ttft, tpot, planned, int(_known(gpus)))
-    sums = _floats(parts["idle"], 6) if parts["idle"] else ()
+    idle = _idle(parts["idle"], planned)
     (lead,), (after,) = _floats(parts["lead"], 1), _floats(parts["after"], 1)
     calm, levels, rates = _floats(parts["work"], 3)
     late, judged, late_lately, judged_lately = _floats(parts["budget"], 4)
@@ -148,7 +150,7 @@ def _memory(parts: dict[str, str]) -> Memory:
     return Memory(
         profile=profile,
         lead=lead,
-        idle=IdleStepTime(planned, None, *sums),
+        idle=idle,
         calm=calm,
         levels=levels,
         rates=rates,
@@ -164,6 +166,14 @@ def _memory(parts: dict[str, str]) -> Memory:
         judged=_weights(parts["judged"], lateness._BINS),
         growth=tuple(ratios),
     )
+
+
+def _idle(text: str, planned: float | None) -> IdleStepTime:
+    if not text:
+        return IdleStepTime(planned)
+    *sums, least = _numbers(text, 6)
+    weight, x, xx, t, xt = map(_known, sums)
+    return IdleStepTime(planned, None, weight, x, xx, t, xt, math.inf if least is None else least)
 
 
 def _numbers(text: str, count: int) -> list[float | None]:
@@ -210,7 +220,8 @@ def _impossible(memory: Memory) -> Iterator[str]:
         and all(within(each, 1e18) for each in (idle.x, idle.xx, idle.t, idle.xt))
         and idle.weight * idle.xx >= idle.x * idle.x * (1 - 1e-6)
         and within(idle.t / idle.weight, _MOST_STEP, 1e-6)
-        and within(idle.least, idle.t / idle.weight * (1 + 1e-6), 1e-6)
+        # Longer than the mean where most steps are those of a few requests: these count for the mean only.
+        and (within(idle.least, _MOST_STEP, 1e-6) or idle.least == math.inf)
     ):
         yield "the step time without load"
     if not (
