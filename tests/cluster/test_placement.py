@@ -189,7 +189,10 @@ async def test_without_room_the_status_counts_what_is_missing_per_rack(world: Wo
 
         async def short() -> str:
             found = await world.condition("short", reasons.CAPACITY_AVAILABLE)
-            return str(found["message"]) if found.get("reason") == reasons.CAPACITY_SHORT else ""
+            text = str(found.get("message", ""))
+            return (
+                text if found.get("reason") == reasons.WAITING_FOR_GPUS and "with most room" in text else ""
+            )
 
         text = await until(short, "the status says what is missing", 30)
         assert f"needs 4 free GPUs on each of 3 nodes of one {CLIQUE}" in text

@@ -325,13 +325,17 @@ def test_an_image_that_cannot_be_pulled_is_told_and_corrected() -> None:
 
 
 def test_too_few_gpus_are_told_and_used_when_they_come() -> None:
-    """Lost: the scheduler's words, and the groups that fit meanwhile."""
+    """Lost: what is missing, and the groups that fit meanwhile."""
 
     async def scenario(h: Harness) -> None:
         h.apply(manifest(2))
         await h.until(
-            lambda: (h.condition(reasons.CAPACITY_AVAILABLE) or {}).get("reason") == reasons.UNSCHEDULABLE, 30
+            lambda: (h.condition(reasons.CAPACITY_AVAILABLE) or {}).get("reason") == reasons.WAITING_FOR_GPUS,
+            30,
         )
+        missing = h.condition(reasons.CAPACITY_AVAILABLE)
+        assert missing is not None
+        assert "no nodes have room for a whole one" in missing["message"]
         await h.until(lambda: len(h.serving()) == 1, 120, "the group that fits serves")
         h.world.nodes.add("node-late")
         await h.serve(2)
