@@ -184,7 +184,7 @@ def judge(cell: Cell, seed: int) -> None:
     ]
     own = next(one for one in options if one.gpus == present)
     others = [one for one in options if one is not own]
-    shares = history.shares(HOURS * 3600)
+    shares = history.shares()
     advice = best(shares, own, others, Limits(1, most))
     for option in options:
         expected = costs(shares, option, Limits(1, most))

@@ -4,64 +4,30 @@ Without it a deployment keeps paying for groups that are too wide for what is as
 costs requests, twice, or at every restart of the operator.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from fakecluster.engines import EngineSettings
-from fakecluster.harness import NAMESPACE, Harness, Witness, manifest, play
+from fakecluster.harness import NAMESPACE, Harness, Witness, play
+from faults.width_stories import (
+    by_policy,
+    calm,
+    keep_busy,
+    scaling_of,
+    soon,
+    wide_is_worth,
+    width_of,
+    widths_of,
+)
 from moe_operator.api import names, reasons
 from moe_operator.api.times import format_time
 from moe_operator.autoscaler import width
-from moe_operator.controller import width_keeper
-from moe_operator.controller.kube import CONTROLLER_REVISION, EVENT, NODE, POD, Obj
-from moe_operator.planner.group_capacity import GroupCapacity, RequestMix
-from moe_operator.planner.widths import Width
-
-#: In groups of four on these nodes; it fits on a single GPU too.
-MODEL = {"name": "openai/gpt-oss-120b"}
-#: Requests at every endpoint: as good as none.
-CALM = 2
-#: Seconds of a step, about what the plan expects of one without load.
-STEP = 0.007
+from moe_operator.controller.kube import CONTROLLER_REVISION, EVENT, NODE, POD
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Minutes in place of hours."""
-    monkeypatch.setattr(width, "EVIDENCE", 120.0)
-    monkeypatch.setattr(width, "FOR", 60.0)
-    monkeypatch.setattr(width, "_EVERY", 30.0)
-    for module in (width, width_keeper):
-        monkeypatch.setattr(module, "BETWEEN", 300.0)
-
-
-def _manifest(policy: str, **spec: Any) -> Obj:
-    scaling = {"mode": "Auto", "minGroups": 2, "maxGroups": 4, "width": policy, **spec.pop("scaling", {})}
-    return manifest(model=MODEL, hardware={"accelerator": "B200"}, scaling=scaling, **spec)
-
-
-def _scaling(h: Harness) -> dict[str, Any]:
-    return h.status().get("scaling") or {}
-
-
-def _width(h: Harness, group: str) -> int:
-    """GPUs of its pods."""
-    pods = h.world.server.list(POD, NAMESPACE, f"{names.LABEL_GROUP}={group}")
-    return sum(int(pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]) for pod in pods)
-
-
-def _widths(h: Harness) -> list[int]:
-    """GPUs of each group that is there."""
-    return sorted(_width(h, group["metadata"]["name"]) for group in h.groups())
-
-
-def _busy(h: Harness, requests: int) -> None:
-    """From now on every endpoint is kept busy with so many requests."""
-    h.world.engines.settings.requests = requests
-    for engine in h.world.engines.by_pod.values():
-        engine.running = requests
+    soon(monkeypatch)
 
 
 async def _rests(h: Harness) -> None:
@@ -89,12 +55,12 @@ def test_a_recommendation_is_a_status_and_one_event() -> None:
     """Lost: trust, if what only recommends acts; and attention, if it says so again and again."""
 
     async def scenario(h: Harness) -> None:
-        h.apply(_manifest("Recommend"))
+        h.apply(by_policy("Recommend"))
         await h.serve(2)
-        assert _widths(h) == [4, 4]
+        assert widths_of(h) == [4, 4]
         uids = {group["metadata"]["uid"] for group in h.groups()}
-        await h.until(lambda: _scaling(h).get("recommendedWidth"), 1800, "a recommendation")
-        said = _scaling(h)
+        await h.until(lambda: scaling_of(h).get("recommendedWidth"), 1800, "a recommendation")
+        said = scaling_of(h)
         assert said["recommendedWidth"] == 1
         assert (
             "groups of 1 GPUs would take 48 GPU-hours a day and groups of 4 take 192" in said["widthMessage"]
@@ -107,10 +73,10 @@ def test_a_recommendation_is_a_status_and_one_event() -> None:
         # A successor knows it from the status, and says nothing new.
         h.operator.kill()
         await h.rest(240)
-        assert _scaling(h)["recommendedWidth"] == 1
+        assert scaling_of(h)["recommendedWidth"] == 1
         assert len(_told(h, reasons.WIDTH_RECOMMENDED)) == 1
 
-    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
+    play(scenario, settings=calm())
 
 
 @pytest.mark.parametrize(
@@ -120,27 +86,27 @@ def test_nothing_is_said_where_the_width_is_given(policy: str, hardware: dict[st
     """Lost: a user's own word."""
 
     async def scenario(h: Harness) -> None:
-        made = _manifest(policy)
+        made = by_policy(policy)
         made["spec"]["hardware"].update(hardware)
         h.apply(made)
         await h.serve(2)
         await h.rest(600)
-        assert _widths(h) == [4, 4]
-        assert not {"recommendedWidth", "widthMessage", "chosenWidth"} & _scaling(h).keys()
+        assert widths_of(h) == [4, 4]
+        assert not {"recommendedWidth", "widthMessage", "chosenWidth"} & scaling_of(h).keys()
 
-    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
+    play(scenario, settings=calm())
 
 
 def test_auto_moves_group_by_group_and_comes_to_rest() -> None:
     """Lost: requests, in a change that nobody asked for at that moment."""
 
     async def scenario(h: Harness) -> None:
-        h.apply(_manifest("Auto"))
+        h.apply(by_policy("Auto"))
         await h.serve(2)
         first = h.status()["revision"]
         witness = Witness(h)
-        await h.until(lambda: _scaling(h).get("chosenWidth"), 1800, "a choice")
-        await h.until(lambda: _widths(h) == [1, 1] and h.ready(), 1800, "groups of one GPU")
+        await h.until(lambda: scaling_of(h).get("chosenWidth"), 1800, "a choice")
+        await h.until(lambda: widths_of(h) == [1, 1] and h.ready(), 1800, "groups of one GPU")
         await h.settle()
         assert witness.lowest >= 2
         assert not witness.lost_requests
@@ -156,7 +122,7 @@ def test_auto_moves_group_by_group_and_comes_to_rest() -> None:
         await _rests(h)
         # The same manifest again changes nothing: not what was chosen, and not a group.
         uids = {group["metadata"]["uid"] for group in h.groups()}
-        h.apply(_manifest("Auto"))
+        h.apply(by_policy("Auto"))
         await h.rest(120)
         assert {group["metadata"]["uid"] for group in h.groups()} == uids
         # Nor does it move anything that it is no longer to choose.
@@ -164,16 +130,16 @@ def test_auto_moves_group_by_group_and_comes_to_rest() -> None:
         await h.rest(120)
         assert {group["metadata"]["uid"] for group in h.groups()} == uids
         # Groups come with the load, in that width, and up to the GPUs of four groups of the plan's own.
-        _busy(h, 95)
-        await h.until(lambda: len(_widths(h)) > 4, 1200, "more groups")
-        assert set(_widths(h)) <= {0, 1}, "0: without pods yet"
-        assert _scaling(h)["chosenWidth"] == chosen
+        keep_busy(h, 95)
+        await h.until(lambda: len(widths_of(h)) > 4, 1200, "more groups")
+        assert set(widths_of(h)) <= {0, 1}, "0: without pods yet"
+        assert scaling_of(h)["chosenWidth"] == chosen
         # A word of the user's does.
         h.edit(hardware={"gpusPerGroup": 4})
-        await h.until(lambda: set(_widths(h)) == {4} and h.ready(), 1800, "groups of four GPUs")
-        assert "chosenWidth" not in _scaling(h)
+        await h.until(lambda: set(widths_of(h)) == {4} and h.ready(), 1800, "groups of four GPUs")
+        assert "chosenWidth" not in scaling_of(h)
 
-    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
+    play(scenario, settings=calm())
 
 
 @pytest.mark.parametrize("after", [0.1, 20.0, 60.0])
@@ -181,111 +147,118 @@ def test_an_operator_that_ends_in_the_middle_is_gone_on_from(after: float) -> No
     """Lost: the choice, and with it a second change back."""
 
     async def scenario(h: Harness) -> None:
-        h.apply(_manifest("Auto"))
+        h.apply(by_policy("Auto"))
         await h.serve(2)
         witness = Witness(h)
-        await h.until(lambda: _scaling(h).get("chosenWidth"), 1800, "a choice")
+        await h.until(lambda: scaling_of(h).get("chosenWidth"), 1800, "a choice")
         await h.rest(after)
         h.operator.kill()
-        await h.until(lambda: _widths(h) == [1, 1] and h.ready(), 1800, "groups of one GPU")
+        await h.until(lambda: widths_of(h) == [1, 1] and h.ready(), 1800, "groups of one GPU")
         await h.settle()
         assert witness.lowest >= 2
-        assert _scaling(h)["chosenWidth"]["gpus"] == 1
+        assert scaling_of(h)["chosenWidth"]["gpus"] == 1
         assert len(h.world.server.list(CONTROLLER_REVISION, NAMESPACE, f"{names.LABEL_DEPLOYMENT}=tiny")) >= 2
 
-    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
-
-
-def _wide_is_worth_six(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model whose groups of eight take six times what those of four do."""
-    estimate = Width.capacity
-
-    def capacity(one: Width, mix: RequestMix, seconds: float) -> GroupCapacity:
-        found = estimate(one, mix, seconds)
-        return replace(found, requests_per_second={4: 10.0, 8: 60.0}.get(one.gpus, 0.01))
-
-    monkeypatch.setattr(Width, "capacity", capacity)
+    play(scenario, settings=calm())
 
 
 def test_narrow_groups_become_fewer_wide_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost: half of what serves, if two wide groups that are wanted were taken for two of those that there are."""
-    _wide_is_worth_six(monkeypatch)
+    wide_is_worth(monkeypatch, 6)
 
     async def scenario(h: Harness) -> None:
-        h.apply(_manifest("Auto", scaling={"minGroups": 1, "maxGroups": 6}))
+        h.apply(by_policy("Fixed", scaling={"minGroups": 1, "maxGroups": 6}))
         await h.serve(1)
-        _busy(h, 80)
+        keep_busy(h, 80)
         await h.serve(6, within=1800)
-        assert set(_widths(h)) == {4}
+        assert set(widths_of(h)) == {4}
+        h.edit(scaling={"width": "Auto"})
         least, most = [6.0], [24]
 
         def look() -> None:
-            wide = sum(_width(h, name) == 8 for name in h.serving())
+            wide = sum(width_of(h, name) == 8 for name in h.serving())
             least.append(6.0 * wide + len(h.serving()) - wide)
             there = [g["metadata"] for g in h.groups() if not g["metadata"].get("deletionTimestamp")]
-            most.append(sum(_width(h, meta["name"]) for meta in there))
+            most.append(sum(width_of(h, meta["name"]) for meta in there))
 
         h.world.timers.every(0.5, look)
-        await h.until(lambda: _scaling(h).get("chosenWidth"), 3600, "a choice")
-        assert 1 <= _scaling(h)["desired"] <= 3
-        await h.until(lambda: set(_widths(h)) == {8} and h.ready(), 3600, "groups of eight GPUs")
+        await h.until(lambda: scaling_of(h).get("chosenWidth"), 3600, "a choice")
+        assert 1 <= scaling_of(h)["desired"] <= 3
+        await h.until(lambda: set(widths_of(h)) == {8} and h.ready(), 3600, "groups of eight GPUs")
         await h.settle()
         assert min(least) >= 6
         assert max(most) <= 24 + 8, "one group at a time"
 
-    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
+    play(scenario, settings=calm())
 
 
 def test_a_schedule_s_groups_are_had_of_no_width_of_which_there_are_too_few(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Lost: the evening's groups, which count as groups whatever their width: the GPUs are those of three wide ones."""
-    _wide_is_worth_six(monkeypatch)
+    wide_is_worth(monkeypatch, 6)
     evening = {"name": "evening", "from": "20:00", "to": "23:00", "minGroups": 4}
 
     async def scenario(h: Harness) -> None:
-        h.apply(_manifest("Auto", scaling={"minGroups": 1, "maxGroups": 6, "schedules": [evening]}))
-        _busy(h, 80)
+        h.apply(by_policy("Auto", scaling={"minGroups": 1, "maxGroups": 6, "schedules": [evening]}))
+        keep_busy(h, 80)
         await h.serve(6, within=1800)
         await h.rest(1200)
-        assert not {"recommendedWidth", "chosenWidth"} & _scaling(h).keys()
-        assert set(_widths(h)) == {4}
+        assert not {"recommendedWidth", "chosenWidth"} & scaling_of(h).keys()
+        assert set(widths_of(h)) == {4}
 
-    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
+    play(scenario, settings=calm())
 
 
 def test_a_chosen_width_outlives_zero() -> None:
     """Lost: the choice, each time that nobody asks for anything; or the way to zero, by groups that are to move."""
 
     async def scenario(h: Harness) -> None:
-        h.apply(_manifest("Auto", scaling={"minGroups": 0, "scaleToZeroAfter": "10m"}))
+        h.apply(by_policy("Auto", scaling={"minGroups": 0, "scaleToZeroAfter": "10m"}))
         await h.serve(1)
-        await h.until(lambda: _widths(h) == [1] and h.ready(), 3600, "a group of one GPU")
-        chosen = _scaling(h)["chosenWidth"]
-        _busy(h, 0)
+        await h.until(lambda: widths_of(h) == [1] and h.ready(), 3600, "a group of one GPU")
+        chosen = scaling_of(h)["chosenWidth"]
+        keep_busy(h, 0)
         await h.until(lambda: not h.groups(), 1200, "none")
         await h.settle()
-        assert _scaling(h)["chosenWidth"] == chosen
-        assert [c["after"] for c in _scaling(h)["history"]][-1] == 0
+        assert scaling_of(h)["chosenWidth"] == chosen
+        assert [c["after"] for c in scaling_of(h)["history"]][-1] == 0
         h.wake(format_time(h.world.clock() + 1200))
         await h.serve(1)
-        assert _widths(h) == [1]
-        assert _scaling(h)["chosenWidth"] == chosen
+        assert widths_of(h) == [1]
+        assert scaling_of(h)["chosenWidth"] == chosen
 
-    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
+    play(scenario, settings=calm())
+
+
+def test_a_successor_goes_on_with_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost: every recommendation, where operators are upgraded more often than hours of demand are seen."""
+    monkeypatch.setattr(width, "EVIDENCE", 1500.0)
+
+    async def scenario(h: Harness) -> None:
+        h.apply(by_policy("Recommend"))
+        await h.serve(2)
+        await h.rest(1300)
+        assert "recommendedWidth" not in scaling_of(h)
+        await h.operator.stop()
+        took = await h.until(lambda: scaling_of(h).get("recommendedWidth"), 3600, "a recommendation")
+        assert took < 600, "it was seen for most of the time by the one before"
+        assert h.operator.counting.learned_anew == []
+
+    play(scenario, settings=calm())
 
 
 def test_a_width_whose_groups_do_not_come_up_is_given_up() -> None:
     """Lost: a rollout that stands for ever, for a width that nobody asked for."""
 
     async def scenario(h: Harness) -> None:
-        h.apply(_manifest("Auto", recovery={"restartBudget": 1}))
+        h.apply(by_policy("Auto", recovery={"restartBudget": 1}))
         await h.serve(2)
         first = h.status()["revision"]
         uids = {group["metadata"]["uid"] for group in h.groups()}
         witness = Witness(h)
         h.world.settings.start_failure = (1, "torch.OutOfMemoryError: CUDA out of memory")
-        await h.until(lambda: (_scaling(h).get("chosenWidth") or {}).get("givenUp"), 3600, "giving up")
+        await h.until(lambda: (scaling_of(h).get("chosenWidth") or {}).get("givenUp"), 3600, "giving up")
         await h.until(lambda: h.ready() and h.status()["revision"] == first, 120, "the revision before")
         await h.settle()
         assert {group["metadata"]["uid"] for group in h.groups()} == uids
@@ -295,27 +268,27 @@ def test_a_width_whose_groups_do_not_come_up_is_given_up() -> None:
         h.world.settings.start_failure = None
         # Not again: not within a day. Another may be.
         await h.rest(600)
-        assert 1 not in _widths(h)
+        assert 1 not in widths_of(h)
 
-    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP))
+    play(scenario, settings=calm())
 
 
 def test_a_recommendation_waits_for_room() -> None:
     """Lost: groups of others, or a rollout that waits for GPUs that are not there."""
 
     async def scenario(h: Harness) -> None:
-        h.apply(_manifest("Auto"))
+        h.apply(by_policy("Auto"))
         await h.serve(2)
         _fill(h)
-        await h.until(lambda: _scaling(h).get("recommendedWidth"), 2400, "a recommendation")
+        await h.until(lambda: scaling_of(h).get("recommendedWidth"), 2400, "a recommendation")
         await h.rest(180)
-        assert "chosenWidth" not in _scaling(h)
-        assert _widths(h) == [4, 4]
+        assert "chosenWidth" not in scaling_of(h)
+        assert widths_of(h) == [4, 4]
         for pod in h.world.server.list(POD, "research"):
             h.world.server.delete(POD, "research", pod["metadata"]["name"], "research")
-        await h.until(lambda: _widths(h) == [1, 1] and h.ready(), 2400, "groups of one GPU")
+        await h.until(lambda: widths_of(h) == [1, 1] and h.ready(), 2400, "groups of one GPU")
 
-    play(scenario, settings=EngineSettings(requests=CALM, step_seconds=STEP), nodes=2)
+    play(scenario, settings=calm(), nodes=2)
 
 
 def _fill(h: Harness) -> None:

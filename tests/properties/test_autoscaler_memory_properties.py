@@ -4,7 +4,7 @@ time recovers. A breach is a fleet of the wrong size after every restart, or at 
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factories.plant import Plant, plant, profile
-from moe_operator.autoscaler.auto import TICK, Autoscaler, Want
+from moe_operator.autoscaler.auto import AT_ONCE, TICK, Autoscaler, Want
 from moe_operator.autoscaler.cold_start import ColdStart
 from moe_operator.autoscaler.memory import restored, snapshot
 from moe_operator.autoscaler.memory_text import read, version, written
@@ -22,7 +22,7 @@ _FEW = settings(max_examples=10, deadline=None, derandomize=True)
 #: A surge of half an hour, and when it begins.
 SURGE, LASTS = 3 * 3600.0, 1800.0
 STARTS = ColdStart((300.0,) * 6)
-#: Looks that are not compared: readings are averaged over a minute, and windows of minutes begin anew.
+#: Looks that are not compared: readings are averaged over a minute.
 _SETTLING = 20
 
 
@@ -85,21 +85,37 @@ def course(seed: int, at: float, gap: float = 0.0) -> list[list[int]]:
     return beside.wants[_SETTLING:]
 
 
+@dataclass(frozen=True)
+class Apart:
+    """How far a restored one may be from one that was never interrupted."""
+
+    mean: float
+    """Groups, on average."""
+    more: float
+    """Share of looks with more than one."""
+    stranger: float
+    """Times as far is one that knows nothing, at least."""
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(
-    ("at", "gap"),
-    [(SURGE - 900, 0.0), (SURGE - 900, 590.0), (SURGE + 600, 0.0), (SURGE + LASTS + 900, 0.0)],
+    ("at", "gap", "most"),
+    [
+        # Of two forecasters that are as good the other may be used.
+        (SURGE - 900, 0.0, Apart(0.25, 0.1, 1.5)),
+        (SURGE - 900, 590.0, Apart(0.25, 0.1, 1.5)),
+        (SURGE + 600, 0.0, Apart(0.1, 0.0, 10.0)),
+        (SURGE + LASTS + 900, 0.0, Apart(0.02, 0.0, 10.0)),
+    ],
     ids=["before a surge", "before a surge, ten minutes old", "in it", "after it"],
 )
-def test_restored_it_wants_what_it_would_have_wanted(seed: int, at: float, gap: float) -> None:
+def test_restored_it_wants_what_it_would_have_wanted(seed: int, at: float, gap: float, most: Apart) -> None:
     wants = course(seed, at, gap)
     apart = [abs(back - never) for never, back, _ in wants]
     strange = [abs(anew - never) for never, _, anew in wants]
-    assert sum(apart) <= 0.25 * len(apart), (
-        "windows begin anew, and of two forecasters that are as good the other may be used"
-    )
-    assert sum(each > 1 for each in apart) <= 0.1 * len(apart)
-    assert sum(strange) >= 1.5 * sum(apart), "and it is what was learned that makes them alike"
+    assert sum(apart) <= most.mean * len(apart)
+    assert sum(each > 1 for each in apart) <= most.more * len(apart)
+    assert sum(strange) >= most.stranger * sum(apart), "and it is what was learned that makes them alike"
 
 
 # --- A wrong prior -------------------------------------------------------------------------------
@@ -150,3 +166,59 @@ def test_a_prior_that_a_step_has_refuted_is_none() -> None:
     for made in (refuted, unknown):
         made.run(900, lambda _, made=made: 2.0 * made.capacity)  # type: ignore[misc]
     assert refuted.history == unknown.history
+
+
+def test_a_group_goes_when_it_would_have_gone() -> None:
+    """A load that falls, and a successor in the middle of the window before groups go: at the same look; one of which
+    that window begins anew keeps a group for longer."""
+    made = plant(groups=5)
+    made.run(5400, lambda _: 3.5 * made.capacity)
+    before = made.desired
+
+    def falls(now: float) -> float:
+        return made.capacity
+
+    while (want := made.run(TICK, falls)).held_until is None:
+        assert made.desired == before
+    made.run((want.held_until - made.now) / 2, falls)
+    memory = snapshot(made.autoscaler, STARTS, made.now)
+    assert memory is not None
+    assert memory.downs
+    told = [memory, replace(memory, downs=())]
+    goes, anew = (restored(read(written(one), version()), profile(), made.now, 5.0)[0] for one in told)
+    beside = Beside([made.autoscaler, goes, anew], made.now)
+    made.autoscaler = beside  # type: ignore[assignment]
+    made.run(1800, falls)
+    first = [next(at for at, want in enumerate(beside.wants) if want[one] < before) for one in range(3)]
+    assert first[0] == first[1] < first[2], "from when it goes, all are asked for what is left"
+
+
+def test_the_next_groups_go_when_they_would_have_gone() -> None:
+    """A load that falls far, and a successor after the first have gone: of what fewer do as much is seen; one that
+    does not know when some went lets more go at once."""
+    made = plant(groups=12)
+    made.run(5400, lambda _: 8 * made.capacity)
+    # More were late than may be: else there is hardly a time between two steps.
+    made.autoscaler._budget.observed(1e4, 1e6, made.now)
+
+    def falls(now: float) -> float:
+        return made.capacity
+
+    before = made.autoscaler.serving
+    while made.desired >= before:
+        made.run(TICK, falls)
+    made.run(TICK, falls)
+    assert made.desired == before - AT_ONCE
+    memory = snapshot(made.autoscaler, STARTS, made.now)
+    assert memory is not None
+    told = [memory, replace(memory, fell=None), replace(memory, fell=None, groups=before)]
+    back = [restored(read(written(one), version()), profile(), made.now, 0.0)[0] for one in told]
+    beside = Beside([made.autoscaler, *back], made.now)
+    made.autoscaler = beside  # type: ignore[assignment]
+    made.run(900, falls)
+    next_, goes, at_once, since = (
+        next(at for at, want in enumerate(beside.wants) if want[one] < before - AT_ONCE) for one in range(4)
+    )
+    assert at_once < next_ == goes
+    # Those that went after the last word of the one before are as good as seen to go now.
+    assert goes <= since <= goes + 2

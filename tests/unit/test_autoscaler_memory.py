@@ -2,12 +2,14 @@
 measured, a fleet of the right size."""
 
 import math
+import random
 import zlib
 from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
+from factories.memories import always_asked, memory
 from factories.plant import Plant, plant, profile
 from moe_operator.autoscaler.auto import Autoscaler, Profile
 from moe_operator.autoscaler.budget import Budget
@@ -15,8 +17,19 @@ from moe_operator.autoscaler.cold_start import ColdStart
 from moe_operator.autoscaler.demand import DemandMeter
 from moe_operator.autoscaler.forecast import Forecaster, Forecasts
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
-from moe_operator.autoscaler.memory import Memory, Unusable, UnusableError, moved, restored, snapshot
+from moe_operator.autoscaler.memory import (
+    MOST_DOWNS,
+    Memory,
+    Unusable,
+    UnusableError,
+    _downs,
+    moved,
+    restored,
+    snapshot,
+)
 from moe_operator.autoscaler.memory_text import LONGEST, read, version, written
+from moe_operator.autoscaler.width import Leaning
+from moe_operator.autoscaler.width_memory import Asked, grounds_of
 
 STARTS = ColdStart((61.0, 63.5, 60.0, 62.0, 61.0, 60.5))
 
@@ -30,7 +43,8 @@ def learned(hours: float = 3.0, **overrides: Any) -> tuple[Plant, Memory]:
             made.capacity * (3 + math.sin(now / 900) + 0.3 * math.sin(now * 7.1) + (now % 4000 > 3000))
         ),
     )
-    memory = snapshot(made.autoscaler, STARTS, made.now)
+    grounds = grounds_of(always_asked(2.0, Leaning(4, 900.0)), made.now)
+    memory = snapshot(made.autoscaler, STARTS, made.now, grounds)
     assert memory is not None
     return made, memory
 
@@ -49,13 +63,28 @@ def test_it_comes_back_as_it_was_written() -> None:
     assert back.idle_step_time == pytest.approx(MEMORY.idle_step_time, rel=1e-4)
     assert back.work == pytest.approx(MEMORY.work, rel=1e-4)
     assert back.forecaster is MEMORY.forecaster
+    assert back.asked == replace(MEMORY.asked, weight=pytest.approx(MEMORY.asked.weight))
     assert moved(MEMORY, back) < 0.2, "far less than is worth a write"
     assert written(back) == TEXT, "what is read and written again is the same"
 
 
+@pytest.mark.parametrize(
+    "batches", [(1, 2, 1), (1, 1, 1, 5), (5, 1, 1), (12, 9, 4)], ids=lambda batches: f"{batches}"
+)
+def test_groups_with_little_to_do_are_remembered_too(batches: tuple[int, ...]) -> None:
+    """Of a few requests no step is the shortest, and those of more are longer: lost otherwise, with the step time,
+    everything else that was learned of a deployment that is seldom busy."""
+    seen = IdleStepTime()
+    for at, running in enumerate(batches):
+        seen = seen.observed(15.0 * at, running, 0.02 + 0.001 * running)
+    back = read(written(replace(MEMORY, idle=replace(seen, at=None))), version())
+    assert back.idle.least == pytest.approx(seen.least)
+    assert back.idle_step_time == pytest.approx(seen.value)
+
+
 def test_restored_it_knows_what_it_knew() -> None:
     made, starts = restored(read(TEXT, version()), profile(), 1e6, 0.0)
-    again = snapshot(_looked(made), starts, 1e6)
+    again = snapshot(_looked(made), starts, 1e6, grounds_of(MEMORY.asked, 1e6))
     assert again is not None
     assert moved(MEMORY, again) < 0.2
     assert starts.expected == STARTS.expected
@@ -120,6 +149,75 @@ def test_plans_of_one_engine_may_differ_a_little() -> None:
     assert Profile(8, 256, idle_step_time=0.02).like(Profile(8, 256))
 
 
+def test_the_longest_text_is_as_long_as_the_status_takes() -> None:
+    full = (1.0,) * len(MEMORY.growth[0][0])
+    asked = Asked(43210.1, 61234.5, tuple(range(400, 468)), (1.23456e12,) * 4, Leaning(16, 1234.5))
+    text = written(
+        replace(
+            MEMORY,
+            growth=((full, full),) * len(MEMORY.growth),
+            late_first=(0.5,) * len(MEMORY.late_first),
+            late_tokens=(0.5,) * len(MEMORY.late_tokens),
+            judged=(1.0,) * len(MEMORY.judged),
+            starts=(1234.56,) * 20,
+            downs=tuple((1234.56 + at, 1000 + at) for at in range(MOST_DOWNS)),
+            fell=119.123,
+            groups=1000,
+            asked=asked,
+        )
+    )
+    assert read(text, version()).asked == asked
+    assert len(text) <= 0.8 * LONGEST
+
+
+# --- The window before groups go -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_window_before_groups_go_goes_on(seed: int) -> None:
+    """Of what was wanted since any look, the highest number is the same, and so is when it was last wanted."""
+    draw = random.Random(seed)
+    made = Autoscaler(profile(), 300.0)
+    looks = [(1000.0 + 15 * at, draw.randrange(1, 6)) for at in range(draw.randrange(1, 41))]
+    made._downs.extend(looks)
+    now = looks[-1][0] + draw.uniform(0, 15)
+    downs = _downs(made, now)
+    text = written(memory(profile(), downs=downs))
+    again = restored(read(text, version()), profile(), 5000.0, 20.0)[0]._downs
+    shift = 5000.0 - 20.0 - now
+    assert again[0][0] == pytest.approx(looks[0][0] + shift, abs=0.01)
+    for since, _ in looks:
+        seen = [groups for at, groups in looks if at >= since]
+        known = [groups for at, groups in again if at >= since + shift - 0.01]
+        assert max(known) == max(seen)
+    for most in range(1, 6):
+        seen = [at + shift for at, groups in looks if groups >= most]
+        known = [at for at, groups in again if groups >= most]
+        assert max(known, default=None) == (pytest.approx(max(seen), abs=0.01) if seen else None)
+
+
+def test_a_window_that_nobody_watched_begins_anew() -> None:
+    told = memory(profile(), downs=((5.0, 2), (300.0, 3), (600.0, 3)))
+    assert restored(told, profile(), 0.0, 50.0)[0]._downs
+    assert not restored(told, profile(), 0.0, 60.0)[0]._downs
+
+
+def test_how_long_ago_groups_went_is_known() -> None:
+    """Of those that went before the last look of the one before, and of those that have gone since."""
+    made, _ = learned(hours=0.2)
+    made.autoscaler.want(made.now, 9, 1, 99)
+    made.autoscaler.want(made.now, 7, 1, 99)
+    found = snapshot(made.autoscaler, STARTS, made.now + 30.0)
+    assert found is not None
+    back = restored(read(written(found), version()), profile(), 5000.0, 20.0)[0]
+    assert back._fell == 5000.0 - 50.0
+    assert back._current == 7
+    later = snapshot(made.autoscaler, STARTS, made.now + 900.0)
+    assert later is not None
+    assert later.fell is None
+    assert restored(later, profile(), 5000.0, 20.0)[0]._fell == -math.inf
+
+
 # --- What somebody edits -------------------------------------------------------------------------
 
 
@@ -142,7 +240,8 @@ def edited(name: str, value: str) -> str:
         ("idle", "-5,1,1,1,1,0.01"),
         ("idle", "10,100,1,0.2,2,0.01"),
         ("idle", "10,100,1000,1e300,2,0.01"),
-        ("idle", "10,100,1000,0.2,2,0.5"),
+        ("idle", "10,100,1000,0.2,2,101"),
+        ("idle", "10,100,1000,0.2,2,nan"),
         ("idle", "10,100,1000,0.2,2,0"),
         ("work", "600,1e300,1"),
         ("work", "600,1,-1"),
@@ -161,6 +260,23 @@ def edited(name: str, value: str) -> str:
         ("first", "AA" + "__" * 32),
         ("tokens", "AA" + "__" * 32),
         ("Level", "AA" + "__" * 90 + ","),
+        ("downs", "30,2,15,3"),
+        ("downs", "-5,2"),
+        ("downs", "5,-2"),
+        ("downs", "nan,2"),
+        ("downs", ",".join(f"{at},{at}" for at in range(17))),
+        ("fell", "-5,2"),
+        ("fell", "nan,2"),
+        ("fell", "5,-2"),
+        ("asked", "nan,1,1,1,1,1"),
+        ("asked", "1e9,1,1,1,1,1"),
+        ("asked", "1,0,1,1,1,1"),
+        ("asked", "1,1e9,1,1,1,1"),
+        ("asked", "1,1,1,1,nan,1"),
+        ("demand", "AC" + "AB" * 67),
+        ("leaning", "4,nan"),
+        ("leaning", "4,1e9"),
+        ("leaning", "-4,60"),
     ],
 )
 def test_figures_that_no_groups_have_are_not_used(name: str, value: str) -> None:
@@ -187,6 +303,17 @@ def test_figures_that_no_groups_have_are_not_used(name: str, value: str) -> None
         ("Level", "AA" + "BA" * 91 + ","),
         ("Level", ""),
         ("Level", ",,"),
+        ("downs", "5"),
+        ("downs", "5,inf"),
+        ("fell", "5"),
+        ("fell", "5,-"),
+        ("fell", "5,inf"),
+        ("asked", "1,2"),
+        ("demand", "AB" * 67),
+        ("demand", "__" * 68),
+        ("demand", ""),
+        ("leaning", "4"),
+        ("leaning", "nan,60"),
     ],
 )
 def test_what_is_not_written_like_that_is_not_read(name: str, value: str) -> None:
@@ -267,15 +394,15 @@ def test_all_that_is_kept_for_hours_is_remembered() -> None:
             "_meter": "remembered",
             "_lateness": "remembered",
             "_budget": "remembered",
-            "_downs": "minutes",
+            "_downs": "remembered",
             "_kept": "made anew",
             "_demand": "one look",
             "_resource": "one look",
             "blind": "one look",
             "serving": "one look",
             "_worth": "one look",
-            "_current": "one look",
-            "_fell": "minutes",
+            "_current": "remembered",
+            "_fell": "remembered",
             "_full_until": "remembered",
             "_idle": "remembered",
             "_forecasts": "remembered",

@@ -135,7 +135,7 @@ def _live(
     now = begin
     while now < begin + hours * 3600:
         now += TICK
-        advisor.history.observed(now, wanted(now))
+        advisor.grounds.history.observed(now, wanted(now))
         before = advisor.advised
         if advisor.due(now):
             advisor.consider(now, EIGHT, others, limits)
@@ -171,7 +171,7 @@ def test_what_was_about_to_change_waits_anew_after_a_pause() -> None:
     """A rollout in between says nothing of what is asked."""
     advisor = WidthAdvisor(8)
     _live(advisor, lambda now: 5.0, (EVIDENCE + FOR) / 3600 - 0.1)
-    advisor.pause()
+    advisor.grounds.pause()
     assert not _live(advisor, lambda now: 5.0, 0.9, begin=EVIDENCE + FOR)
     assert _live(advisor, lambda now: 5.0, 0.3, begin=EVIDENCE + FOR + 0.9 * 3600)
 
@@ -212,7 +212,7 @@ def test_what_lingers_counts_for_ten_minutes() -> None:
     history = History()
     for at in range(0, 3600, 15):
         history.observed(float(at), 4.0 if at == 0 else 1.0)
-    share = sum(share for wanted, share in history.shares(3600.0) if wanted > 3)
+    share = sum(share for wanted, share in history.shares() if wanted > 3)
     assert share == pytest.approx(600 / 3585, rel=0.05)
 
 

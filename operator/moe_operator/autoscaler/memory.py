@@ -1,17 +1,19 @@
 """What an autoscaler has learned, apart from the process that learned it: taken out of one, put into another. Pure.
 
 Only what takes hours to learn is kept. What takes minutes (readings, the trend, forecasts that are not due yet) a
-successor sees for itself. Values are as of one moment, so they carry no clock: whoever restores them says how old
-they are, and they count for less accordingly. `memory_text` writes them.
+successor sees for itself; but for the window before groups go and when some went last, which are of use to one that
+follows at once, and for `width_memory`. Values are as of one moment, so they carry no clock: whoever restores them says
+how old they are, and they count for less accordingly. `memory_text` writes them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise
 
 from moe_operator.autoscaler import growth, lateness
-from moe_operator.autoscaler.auto import Autoscaler, Profile
+from moe_operator.autoscaler.auto import _PACE, TICK, Autoscaler, Profile
 from moe_operator.autoscaler.budget import AIMED, LATELY, Budget, Spent
 from moe_operator.autoscaler.budget import HALF_LIFE as BUDGET_HALF_LIFE
 from moe_operator.autoscaler.cold_start import ColdStart
@@ -23,11 +25,17 @@ from moe_operator.autoscaler.growth import Growth
 from moe_operator.autoscaler.idle_step_time import HALF_LIFE as IDLE_HALF_LIFE
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
 from moe_operator.autoscaler.lateness import Lateness
+from moe_operator.autoscaler.width import Grounds
+from moe_operator.autoscaler.width_memory import NOTHING, Asked, apart, asked
 
 #: Seconds for which full groups are felt, at most.
 MOST_AFTER = 3600.0
 #: Seconds that clocks of two nodes may differ by.
 _SKEW = 600.0
+#: Seconds for which nobody may have looked, and the window before groups go goes on.
+_UNSEEN = 60.0
+#: Numbers of groups in that window, each less than the one before: of a longer fall it begins anew.
+MOST_DOWNS = 16
 
 #: Differences of two memories that are worth a write, each about a twentieth of what it does to a decision: of the idle
 #: step time, of work and of cold starts (logarithms); of the budget's share spent; of growth (mean difference of the
@@ -82,6 +90,14 @@ class Memory:
     late_tokens: Bins
     judged: Bins
     growth: tuple[tuple[Bins, Bins], ...]
+    downs: tuple[tuple[float, int], ...] = ()
+    """The window before groups go: seconds ago, and groups that were wanted then. Only the last of those of which no
+    more were wanted since, the newest first, and from when on."""
+    fell: float | None = None
+    """Seconds since there were fewer groups than before; None: long enough for more to go."""
+    groups: int = 0
+    """That there were at the last look: of whoever finds fewer some have gone since."""
+    asked: Asked = NOTHING
 
     @property
     def idle_step_time(self) -> float | None:
@@ -144,11 +160,16 @@ class Memory:
             late_tokens=_times(self.late_tokens, bins),
             judged=_times(self.judged, bins),
             growth=tuple((_times(end, ratios), _times(most, ratios)) for end, most in self.growth),
+            downs=tuple((ago + seconds, groups) for ago, groups in self.downs),
+            fell=None if self.fell is None else self.fell + seconds,
+            asked=self.asked.aged(seconds),
         )
 
 
-def snapshot(autoscaler: Autoscaler, starts: ColdStart, now: float) -> Memory | None:
-    """What it has learned by now, by its own clock; None while it has seen no load.
+def snapshot(
+    autoscaler: Autoscaler, starts: ColdStart, now: float, grounds: Grounds | None = None
+) -> Memory | None:
+    """What it has learned by now, by its own clock, which is that of `grounds` too; None while it has seen no load.
 
     It knows the insides of what it keeps, so that these need not know of it: a test says what would be left out.
     """
@@ -176,7 +197,32 @@ def snapshot(autoscaler: Autoscaler, starts: ColdStart, now: float) -> Memory | 
         growth=tuple(
             (tuple(end._seen.present(now)), tuple(most._seen.present(now))) for end, most in forecasts._growth
         ),
+        downs=_downs(autoscaler, now),
+        fell=now - autoscaler._fell if now - autoscaler._fell < _PACE else None,
+        groups=autoscaler._current,
+        asked=NOTHING if grounds is None else asked(grounds, now),
     )
+
+
+def _downs(autoscaler: Autoscaler, now: float) -> tuple[tuple[float, int], ...]:
+    found: list[tuple[float, int]] = []
+    for at, groups in reversed(autoscaler._downs):
+        if not found or groups > found[-1][1]:
+            found.append((max(0.0, now - at), groups))
+    if found:
+        found.append((max(0.0, now - autoscaler._downs[0][0]), found[-1][1]))
+    return tuple(found) if len(found) <= MOST_DOWNS else ()
+
+
+def _window(downs: Sequence[tuple[float, int]], now: float) -> Iterator[tuple[float, int]]:
+    """One of which the highest number is the same from any look of it on to its end."""
+    if not downs or downs[0][0] > _UNSEEN:
+        return
+    for (since, groups), (until, fewer) in pairwise(reversed(downs)):
+        yield now - since, groups
+        for tick in range(1, math.ceil((since - until) / TICK)):
+            yield now - since + tick * TICK, fewer
+    yield now - downs[0][0], downs[0][1]
 
 
 def restored(memory: Memory, profile: Profile, now: float, age: float) -> tuple[Autoscaler, ColdStart]:
@@ -194,6 +240,9 @@ def restored(memory: Memory, profile: Profile, now: float, age: float) -> tuple[
         Spent(BUDGET_HALF_LIFE, old.late_requests, old.judged_requests, now),
         Spent(LATELY, old.late_lately, old.judged_lately, now),
     )
+    made._downs.extend(_window(old.downs, now))
+    made._fell = -math.inf if old.fell is None else now - old.fell
+    made._current = old.groups
     made._full_until = now + old.after if old.after > 0 else -math.inf
     made._lateness = old._lateness(now)
     made._forecasts = Forecasts(old.lead)
@@ -232,6 +281,7 @@ def moved(before: Memory, now: Memory) -> float:
         _apart(ColdStart(before.starts).expected, ColdStart(now.starts).expected) / _START,
         abs(before.spent - now.spent) / _SPENT,
         _lateness_apart(before, now) / _LATE,
+        apart(before.asked, now.asked),
     ]
     for part, highest in enumerate((False, True)):
         prior = Growth(now.lead, highest=highest)._prior

@@ -4,7 +4,8 @@
 
     of=RANKS,SLOTS,TTFT,TPOT,PLANNED,GPUS   the profile, s; `-` for None
     lead=S                             that growth's prior was made for
-    idle=WEIGHT,X,XX,T,XT,LEAST        sums of `IdleStepTime`; empty while nothing was seen
+    idle=WEIGHT,X,XX,T,XT,LEAST        sums of `IdleStepTime`; empty while nothing was seen. `-` for the shortest step
+                                       while no batch was large enough for one
     work=CALM,LEVELS,RATES             sums of `DemandMeter`
     budget=LATE,JUDGED,LATE,JUDGED     requests, over hours and lately
     after=S                            for which requests end that were at work while groups were full
@@ -12,6 +13,11 @@
     starts=...                         cold starts, s, oldest first
     first=H  tokens=H  judged=H        bins of `Lateness`
     Level=H,H  Slow=H,H ...            bins of each forecaster's growth: at the lead's end, the highest within it
+    downs=S,N,S,N ...                  the window before groups go: seconds ago, groups
+    fell=S,N                           seconds since some went, `-` for long ago; groups that there are
+    asked=SECONDS,WEIGHT,REQUESTS,PROMPT,CACHED,OUTPUT  of what a width is decided on; empty while nothing was seen
+    demand=...                         bins of its quantiles, two characters each
+    leaning=GPUS,S                     what will be recommended, and for how long it has been so; `-` for none
     sum=HEX                            CRC-32 of all before
 
 H is a histogram: the first bin that has a weight and the weights from there on, two characters each (base 64), a weight
@@ -23,15 +29,17 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 
-from moe_operator.autoscaler import growth, lateness
+from moe_operator.autoscaler import growth, lateness, width
 from moe_operator.autoscaler.auto import Profile
 from moe_operator.autoscaler.cold_start import KEPT
 from moe_operator.autoscaler.forecast import Forecaster
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
-from moe_operator.autoscaler.memory import MOST_AFTER, Bins, Memory, Unusable, UnusableError
+from moe_operator.autoscaler.memory import MOST_AFTER, MOST_DOWNS, Bins, Memory, Unusable, UnusableError
+from moe_operator.autoscaler.width import Leaning
+from moe_operator.autoscaler.width_memory import CHUNKS, NOTHING, Asked
 
 #: Of the form above. What the bins mean is part of the version: see `version`.
-_FORMAT = 3
+_FORMAT = 4
 #: The longest text: every bin of every histogram in use.
 LONGEST = 4096
 
@@ -60,6 +68,10 @@ def version() -> str:
         lateness._WIDTH,
         lateness._BINS,
         lateness._OWN,
+        width._LEAST,
+        width._RATIO,
+        width._BINS,
+        CHUNKS,
         *Forecaster,
     )
     return f"{_FORMAT}-{zlib.crc32(repr(meaning).encode()):08x}"
@@ -76,7 +88,8 @@ def _parts(memory: Memory) -> Iterator[tuple[str, str]]:
     counted = profile.ttft, profile.tpot, profile.idle_step_time, profile.gpus
     yield "of", _list((profile.ranks, profile.slots, *counted), 9)
     yield "lead", _list((memory.lead,), 6)
-    seen = (idle.weight, idle.x, idle.xx, idle.t, idle.xt, idle.least) if idle.weight > 0 else ()
+    least = idle.least if math.isfinite(idle.least) else None
+    seen = (idle.weight, idle.x, idle.xx, idle.t, idle.xt, least) if idle.weight > 0 else ()
     # A slope is a small difference of large sums.
     yield "idle", _list(seen, 12)
     yield "work", _list((memory.calm, memory.levels, memory.rates), 6)
@@ -90,6 +103,12 @@ def _parts(memory: Memory) -> Iterator[tuple[str, str]]:
     yield "judged", _bins(memory.judged)
     for name, (end, most) in zip(Forecaster, memory.growth, strict=True):
         yield name.value, f"{_bins(end)},{_bins(most)}"
+    yield "downs", _list([figure for down in memory.downs for figure in down], 6)
+    yield "fell", _list((memory.fell, memory.groups), 6)
+    asked, leaning = memory.asked, memory.asked.leaning
+    yield "asked", _list((asked.seconds, asked.weight, *asked.mix) if asked.demand else (), 6)
+    yield "demand", "".join(_pair(at) for at in asked.demand)
+    yield "leaning", _list((leaning.gpus, leaning.held) if leaning is not None else (), 6)
 
 
 def _list(values: Sequence[float | None], digits: int) -> str:
@@ -136,11 +155,11 @@ def _memory(parts: dict[str, str]) -> Memory:
     """Raises KeyError, ValueError, IndexError, OverflowError."""
     ranks, slots, ttft, tpot, planned, gpus = _numbers(parts["of"], 6)
     profile = Profile(int(_known(ranks)), int(_known(slots)), ttft, tpot, planned, int(_known(gpus)))
-    sums = _floats(parts["idle"], 6) if parts["idle"] else ()
+    idle = _idle(parts["idle"], planned)
     (lead,), (after,) = _floats(parts["lead"], 1), _floats(parts["after"], 1)
     calm, levels, rates = _floats(parts["work"], 3)
     late, judged, late_lately, judged_lately = _floats(parts["budget"], 4)
-    starts = parts["starts"]
+    starts, (fell, groups) = parts["starts"], _numbers(parts["fell"], 2)
     ratios = []
     for name in Forecaster:
         end, most = parts[name].split(",")
@@ -148,7 +167,7 @@ def _memory(parts: dict[str, str]) -> Memory:
     return Memory(
         profile=profile,
         lead=lead,
-        idle=IdleStepTime(planned, None, *sums),
+        idle=idle,
         calm=calm,
         levels=levels,
         rates=rates,
@@ -163,7 +182,41 @@ def _memory(parts: dict[str, str]) -> Memory:
         late_tokens=_weights(parts["tokens"], lateness._BINS),
         judged=_weights(parts["judged"], lateness._BINS),
         growth=tuple(ratios),
+        downs=tuple(_downs(parts["downs"])),
+        fell=fell,
+        groups=int(_known(groups)),
+        asked=_asked(parts["asked"], parts["demand"], parts["leaning"]),
     )
+
+
+def _idle(text: str, planned: float | None) -> IdleStepTime:
+    if not text:
+        return IdleStepTime(planned)
+    *sums, least = _numbers(text, 6)
+    weight, x, xx, t, xt = map(_known, sums)
+    return IdleStepTime(planned, None, weight, x, xx, t, xt, math.inf if least is None else least)
+
+
+def _downs(text: str) -> Iterator[tuple[float, int]]:
+    figures = _floats(text, text.count(",") + 1) if text else ()
+    if len(figures) % 2:
+        raise ValueError(f"{len(figures)} figures, not pairs")
+    for ago, groups in zip(figures[::2], figures[1::2], strict=True):
+        yield ago, int(groups)
+
+
+def _asked(text: str, demand: str, leaning: str) -> Asked:
+    if not text:
+        return NOTHING
+    seconds, weight, *mix = _floats(text, 6)
+    places = tuple(_codes(demand))
+    if len(places) != len(CHUNKS) or max(places) > width._BINS:
+        raise ValueError(f"{len(places)} places of demand, up to {max(places, default=0)}")
+    leans = None
+    if leaning:
+        gpus, held = _numbers(leaning, 2)
+        leans = Leaning(None if gpus is None else int(gpus), _known(held))
+    return Asked(seconds, weight, places, tuple(mix), leans)
 
 
 def _numbers(text: str, count: int) -> list[float | None]:
@@ -183,9 +236,13 @@ def _floats(text: str, count: int) -> Bins:
     return tuple(_known(value) for value in _numbers(text, count))
 
 
+def _codes(text: str) -> list[int]:
+    return [_PLACE[text[at]] * _BASE + _PLACE[text[at + 1]] for at in range(0, len(text), 2)]
+
+
 def _weights(text: str, bins: int) -> Bins:
     found = [0.0] * bins
-    codes = [_PLACE[text[at]] * _BASE + _PLACE[text[at + 1]] for at in range(0, len(text), 2)]
+    codes = _codes(text)
     if codes and codes[0] + len(codes) - 1 > bins:
         raise ValueError(f"{len(codes) - 1} weights from bin {codes[0]} on, of {bins}")
     for at, code in enumerate(codes[1:], codes[0] if codes else 0):
@@ -210,7 +267,8 @@ def _impossible(memory: Memory) -> Iterator[str]:
         and all(within(each, 1e18) for each in (idle.x, idle.xx, idle.t, idle.xt))
         and idle.weight * idle.xx >= idle.x * idle.x * (1 - 1e-6)
         and within(idle.t / idle.weight, _MOST_STEP, 1e-6)
-        and within(idle.least, idle.t / idle.weight * (1 + 1e-6), 1e-6)
+        # Longer than the mean where most steps are those of a few requests: these count for the mean only.
+        and (within(idle.least, _MOST_STEP, 1e-6) or idle.least == math.inf)
     ):
         yield "the step time without load"
     if not (
@@ -237,3 +295,22 @@ def _impossible(memory: Memory) -> Iterator[str]:
         yield "the lateness by load"
     if any(sum(bins) > _MOST_SECONDS for both in memory.growth for bins in both):
         yield "the growth of demand"
+    agos = [ago for ago, _ in memory.downs]
+    told = all(within(ago, _MOST_WEIGHT) and within(groups, _MOST_WEIGHT) for ago, groups in memory.downs)
+    if len(agos) > MOST_DOWNS or not told or agos != sorted(agos):
+        yield "the window before groups go"
+    if not (within(memory.fell or 0.0, _MOST_WEIGHT) and within(memory.groups, _MOST_WEIGHT)):
+        yield "when groups went last"
+    asked, leaning = memory.asked, memory.asked.leaning
+    if asked.demand and not (
+        within(asked.seconds, _MOST_SECONDS) and within(asked.weight, 3 * width.HALF_LIFE, 1e-6)
+    ):
+        yield "the time for which demand was seen"
+    if list(asked.demand) != sorted(asked.demand):
+        yield "the demand that was seen"
+    if not all(within(each, 1e18) for each in asked.mix):
+        yield "the length of requests"
+    if leaning is not None and not (
+        within(leaning.held, _MOST_START) and within(leaning.gpus or 1, _MOST_WEIGHT, 1)
+    ):
+        yield "the width that will be recommended"

@@ -131,12 +131,15 @@ class History:
     _weights: Decayed = field(default_factory=lambda: Decayed(_BINS + 1, HALF_LIFE))
     _recent: deque[tuple[float, float]] = field(default_factory=deque)
     _at: float | None = None
+    _since: float | None = None
+    """When what is seen without a pause began."""
     seconds: float = 0.0
     """Seen in all."""
 
     def observed(self, now: float, wanted: float) -> None:
         """Take up a sample."""
         passed = 0.0 if self._at is None else min(max(0.0, now - self._at), _GAP)
+        self._since = now if self._at is None else self._since
         self._at = now
         while self._recent and self._recent[-1][1] <= wanted:
             self._recent.pop()
@@ -149,17 +152,19 @@ class History:
         self.seconds += passed
 
     @property
-    def recent(self) -> float:
-        """The most that was wanted of late."""
-        return self._recent[0][1] if self._recent else math.inf
+    def recent(self) -> float | None:
+        """The most that was wanted in the last _LINGERS seconds; None where not all of them were seen."""
+        if self._at is None or self._since is None or self._at - self._since < _LINGERS:
+            return None
+        return self._recent[0][1]
 
     def pause(self) -> None:
         """What is asked now says nothing of other times."""
         self._at = None
 
-    def shares(self, now: float) -> list[tuple[float, float]]:
+    def shares(self) -> list[tuple[float, float]]:
         """(groups wanted, share of the time)."""
-        weights = self._weights.present(now)
+        weights = self._weights.weights  # all of them decay alike
         total = sum(weights)
         if total <= 0:
             return []
@@ -222,34 +227,61 @@ def best(
 class MixMeter:
     """Means of the requests that end: from counters, decaying."""
 
-    _sums: dict[str, float] = field(default_factory=dict)
+    _sums: tuple[float, ...] = (0.0,) * 4
     _at: float | None = None
 
     def observed(self, now: float, finished: float, prompt: float, cached: float, output: float) -> None:
         """Take up what was counted since the last time."""
-        kept = 1.0 if self._at is None else 0.5 ** (max(0.0, now - self._at) / HALF_LIFE)
-        self._at = now
-        seen = {"finished": finished, "prompt": prompt, "cached": cached, "output": output}
-        self._sums = {key: self._sums.get(key, 0.0) * kept + max(0.0, more) for key, more in seen.items()}
+        seen = (finished, prompt, cached, output)
+        before, self._at = self.present(now), now
+        self._sums = tuple(sum_ + max(0.0, more) for sum_, more in zip(before, seen, strict=True))
+
+    def present(self, now: float) -> tuple[float, ...]:
+        """Requests, and their tokens (of prompts, of these cached, of outputs), as they count now."""
+        left = 1.0 if self._at is None else 0.5 ** (max(0.0, now - self._at) / HALF_LIFE)
+        return tuple(each * left for each in self._sums)
 
     @property
     def mix(self) -> RequestMix | None:
         """None while too few have ended."""
-        count = self._sums.get("finished", 0.0)
-        prompt, output = self._sums.get("prompt", 0.0), self._sums.get("output", 0.0)
+        count, prompt, cached, output = self._sums
         if count < _KNOWN or prompt <= 0 or output <= 0:
             return None
-        cached = min(self._sums["cached"] / prompt, 1.0)
-        return RequestMix(max(1.0, prompt / count), max(1.0, output / count), cached)
+        return RequestMix(max(1.0, prompt / count), max(1.0, output / count), min(cached / prompt, 1.0))
 
 
 #: Requests from which on their mean is taken for what is usual.
 _KNOWN = 100.0
 
 
+@dataclass(frozen=True, slots=True)
+class Leaning:
+    """What will be recommended if it stays so."""
+
+    gpus: int | None
+    """In a group; None: none is better than the present width."""
+    held: float = 0.0
+    """Seconds for which it was seen to be so."""
+
+
+@dataclass
+class Grounds:
+    """What a recommendation rests on, of groups of one width: what hours bring, and a successor is to know
+    (`width_memory`)."""
+
+    history: History = field(default_factory=History)
+    meter: MixMeter = field(default_factory=MixMeter)
+    leaning: Leaning | None = None
+
+    def pause(self) -> None:
+        """What is asked now says nothing of other times: what was about to change waits anew."""
+        self.history.pause()
+        self.leaning = None
+
+
 @dataclass
 class WidthAdvisor:
-    """One deployment's, for one present width: what was asked, and what is recommended."""
+    """One deployment's, for one present width: what is recommended."""
 
     width: int
     advised: int | None = None
@@ -258,33 +290,32 @@ class WidthAdvisor:
     """When that last changed, by the clock of `consider`."""
     advice: Advice | None = None
     """With the numbers of when it was found; None after a restart."""
-    history: History = field(default_factory=History)
-    _candidate: tuple[int | None, float] | None = None
-    """What will be advised if it stays so, and since when."""
+    grounds: Grounds = field(default_factory=Grounds)
     _looked: float = -math.inf
 
     def due(self, now: float) -> bool:
         """Whether it is time to look at all widths again, and enough was seen."""
-        return self.history.seconds >= EVIDENCE and now - self._looked >= _EVERY
+        return self.grounds.history.seconds >= EVIDENCE and now - self._looked >= _EVERY
 
     def consider(self, now: float, present: Option, others: Sequence[Option], limits: Limits) -> None:
         """Look at all widths: after a while `advised` follows."""
+        grounds = self.grounds
+        passed = 0.0 if math.isinf(self._looked) else min(max(0.0, now - self._looked), 2 * _EVERY)
         self._looked = now
-        found = best(self.history.shares(now), present, others, limits, self.advised)
+        found = best(grounds.history.shares(), present, others, limits, self.advised)
         target = found.option.gpus if found is not None else None
         if target == self.advised:
-            self._candidate = None
+            grounds.leaning = None
             self.advice = self.advice or found
             return
-        if self._candidate is None or self._candidate[0] != target:
-            self._candidate = (target, now)
-        if now - self._candidate[1] >= FOR and now - self.changed >= BETWEEN:
-            self.advised, self.advice, self.changed, self._candidate = target, found, now, None
-
-    def pause(self) -> None:
-        """Nothing can be told for now: what was about to change waits anew."""
-        self.history.pause()
-        self._candidate = None
+        leaning = grounds.leaning
+        if leaning is None or leaning.gpus != target:
+            leaning = Leaning(target)
+        else:
+            leaning = Leaning(target, min(leaning.held + passed, FOR))
+        grounds.leaning = leaning
+        if leaning.held >= FOR and now - self.changed >= BETWEEN:
+            self.advised, self.advice, self.changed, grounds.leaning = target, found, now, None
 
 
 def _groups(count: int) -> str:

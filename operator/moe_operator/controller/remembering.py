@@ -10,6 +10,8 @@ from moe_operator.autoscaler.auto import Autoscaler, Profile
 from moe_operator.autoscaler.cold_start import ColdStart
 from moe_operator.autoscaler.memory import Memory, Unusable, UnusableError, moved, restored, snapshot
 from moe_operator.autoscaler.memory_text import read, version, written
+from moe_operator.autoscaler.width import Grounds
+from moe_operator.autoscaler.width_memory import grounds_of
 
 #: Seconds between two looks at whether what was learned has moved.
 INTERVAL = 600.0
@@ -19,16 +21,19 @@ HAND_OVER = 0.25
 
 def recalled(
     learned: LearnedStatus, profile: Profile, clock: float, now: float
-) -> tuple[Autoscaler, ColdStart]:
-    """The autoscaler that had learned that. `clock`: its own from now on; `now`: seconds since the epoch. Raises
-    UnusableError."""
-    return restored(read(learned.state, learned.version), profile, clock, _age(learned, now))
+) -> tuple[Autoscaler, ColdStart, Grounds]:
+    """The autoscaler that had learned that, and what a width is decided on. `clock`: theirs from now on; `now`: seconds
+    since the epoch. Raises UnusableError."""
+    memory, age = read(learned.state, learned.version), _age(learned, now)
+    autoscaler, starts = restored(memory, profile, clock, age)
+    return autoscaler, starts, grounds_of(memory.asked.aged(max(0.0, age)), clock)
 
 
 def news(
     old: LearnedStatus | None,
     autoscaler: Autoscaler,
     starts: ColdStart,
+    grounds: Grounds,
     last_start: str | None,
     clock: float,
     now: float,
@@ -36,7 +41,7 @@ def news(
 ) -> LearnedStatus | None:
     """What is worth writing by now; None while that is nothing. `last_start`: the newest group among `starts`; `least`:
     how far it must have moved (`memory.moved`)."""
-    memory = snapshot(autoscaler, starts, clock)
+    memory = snapshot(autoscaler, starts, clock, grounds)
     if memory is None or (old is not None and _moved(old, memory, now) < least):
         return None
     work, idle = memory.work, memory.idle_step_time

@@ -1,10 +1,11 @@
 """How many groups a deployment is to have: what the scaling decision means for the steps that come after it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import ScalingStatus
 from moe_operator.autoscaler.auto import Numbers
+from moe_operator.autoscaler.width import Grounds
 from moe_operator.autoscaler.width_units import WidthUnits, chosen_width
 
 
@@ -31,6 +32,8 @@ class Scale:
     """Whether a rollout may make more than these meanwhile."""
     units: WidthUnits | None = None
     """Of the width that was chosen, in which groups are counted here; None: that of the plan."""
+    grounds: Grounds = field(default_factory=Grounds)
+    """What was seen of the groups that `numbers` are about, for whether another width would do better."""
     given_up: frozenset[str] = frozenset()
     """Groups that go for other deployments, by name; those that drain already do not come back."""
 

@@ -26,6 +26,7 @@ from moe_operator.autoscaler.decide import (
 from moe_operator.autoscaler.floors import floor_of
 from moe_operator.autoscaler.idleness import Idleness
 from moe_operator.autoscaler.memory import UnusableError
+from moe_operator.autoscaler.width import Grounds
 from moe_operator.autoscaler.width_units import WidthUnits, chosen_width, most_groups
 from moe_operator.controller.load import Load
 from moe_operator.controller.remembering import HAND_OVER, INTERVAL, news, recalled
@@ -64,6 +65,8 @@ class _Deployment:
     checked: float
     """When it was looked at last whether what it learned has moved, by telemetry's clock."""
     starts: ColdStart = field(default_factory=ColdStart)
+    grounds: Grounds = field(default_factory=Grounds)
+    """What a width of groups like these is decided on (`width_keeper`); kept here as it is remembered with the rest."""
     started: str | None = None
     """The group whose start was taken up last, and when it was created."""
     seen: dict[str, float] = field(default_factory=dict)
@@ -146,6 +149,7 @@ class Scaler:
             standing=standing,
             numbers=numbers,
             units=units,
+            grounds=kept.grounds,
             losses=None if moving or kept.counts_in_others(units) else _losses(decision, floor),
         )
 
@@ -159,7 +163,11 @@ class Scaler:
         """What the next leader is to know besides what the status says; None where that is little. `clock`:
         telemetry's."""
         kept = self._kept.get(deployment.key)
-        return None if kept is None else _news(deployment, kept, clock, now, HAND_OVER)
+        if kept is None:
+            return None
+        # Where groups are about to go, the window for that is worth it.
+        goes = kept.want is not None and kept.want[1].held_until is not None
+        return _news(deployment, kept, clock, now, 0.0 if goes else HAND_OVER)
 
     @property
     def keys(self) -> Sequence[Key]:
@@ -247,7 +255,7 @@ class Scaler:
         if profile is None or learned is None:
             return None
         try:
-            autoscaler, starts = recalled(learned, profile, clock, now)
+            autoscaler, starts, grounds = recalled(learned, profile, clock, now)
         except UnusableError as error:
             log.warning(
                 "%s/%s: what its autoscaler had learned is not used, it learns anew: %s",
@@ -256,14 +264,14 @@ class Scaler:
             )
             self.learning_anew(error.reason.value)
             return None
-        return _Deployment(autoscaler, clock, starts, learned.last_start)
+        return _Deployment(autoscaler, clock, starts, grounds, learned.last_start)
 
 
 def _news(
     deployment: ModelDeployment, kept: _Deployment, clock: float, now: float, least: float = 1.0
 ) -> LearnedStatus | None:
     old = deployment.status.scaling.learned if deployment.status.scaling else None
-    return news(old, kept.autoscaler, kept.starts, kept.started, clock, now, least)
+    return news(old, kept.autoscaler, kept.starts, kept.grounds, kept.started, clock, now, least)
 
 
 def _inputs(

@@ -1,8 +1,8 @@
 """Watches whether another width would do better, says so in the status, and has groups move to it where it may.
 
-What was asked is in memory, and is gathered anew after a restart; what was recommended or chosen is in the status, and
-stays until something else was found out. Only quiet times count: in a rollout, with lost groups, for want of GPUs or of
-telemetry nothing is learned and nothing changes.
+What was asked is remembered with what else was learned of groups of this width (`scaling`); what was recommended or
+chosen is in the status, and stays until something else was found out. Only quiet times count: in a rollout, with lost
+groups, for want of GPUs or of telemetry nothing is learned and nothing changes.
 
 A choice and the number of groups of the new width are one write. From then on the wanted revision is that of the spec
 with the chosen width, so that groups move by the rollout's way and within its bounds, and a successor of the operator
@@ -19,7 +19,7 @@ from moe_operator.api.spec import ModelDeploymentSpec, ScalingMode, WidthPolicy
 from moe_operator.api.status import ChosenWidthStatus, ScalingStatus
 from moe_operator.api.times import format_time, parse_time
 from moe_operator.autoscaler.reading import Reading
-from moe_operator.autoscaler.width import BETWEEN, Limits, MixMeter, Option, WidthAdvisor, needed
+from moe_operator.autoscaler.width import BETWEEN, Grounds, Limits, Option, WidthAdvisor, needed
 from moe_operator.autoscaler.width_units import WidthUnits, chosen_width
 from moe_operator.controller.group_planner import GroupState, GroupView
 from moe_operator.controller.kube import KubeError
@@ -45,7 +45,6 @@ class _Kept:
     """What is remembered of one deployment."""
 
     advisor: WidthAdvisor
-    meter: MixMeter = field(default_factory=MixMeter)
     readings: dict[str, Reading] = field(default_factory=dict)
     """The newest of each group."""
 
@@ -75,15 +74,17 @@ class WidthKeeper:
         limits = _limits(state, chosen)
         if revision is None or limits is None:
             self.forget(state.deployment.key)
+            scale.grounds.pause()
             return replace(scale, status=_said(status, None, None, state.now, chosen))
-        kept = self._of(state, revision, status, chosen)
-        advisor = kept.advisor
+        kept = self._of(state, revision, status, chosen, scale.grounds)
+        advisor, grounds = kept.advisor, scale.grounds
         _count(kept, seen.load)
-        if not _quiet(state, seen, scale):
-            advisor.pause()
+        if not _quiet(state, seen):
+            grounds.pause()
+        elif scale.numbers is None or any(group.reading is None for group in seen.load.serving.values()):
+            grounds.history.pause()  # not seen for now, as by a successor at first
         else:
-            assert scale.numbers is not None
-            advisor.history.observed(state.now, scale.numbers.forecast * scale.numbers.room)
+            grounds.history.observed(seen.load.clock, scale.numbers.forecast * scale.numbers.room)
             choice = None
             if advisor.due(state.now):
                 # What can wait for the API server must not keep a group from being replaced.
@@ -100,7 +101,12 @@ class WidthKeeper:
     # --- what is recommended ----------------------------------------------------------------------
 
     def _of(
-        self, state: PassState, revision: Revision, status: ScalingStatus, chosen: ChosenWidthStatus | None
+        self,
+        state: PassState,
+        revision: Revision,
+        status: ScalingStatus,
+        chosen: ChosenWidthStatus | None,
+        grounds: Grounds,
     ) -> _Kept:
         key, width = state.deployment.key, revision.plan.width
         kept = self._kept.get(key)
@@ -111,6 +117,7 @@ class WidthKeeper:
             advised = status.recommended_width if kept is None and status.recommended_width != width else None
             kept = _Kept(WidthAdvisor(width, advised, max(since, default=-math.inf)))
             self._kept[key] = kept
+        kept.advisor.grounds = grounds
         return kept
 
     async def _consider(
@@ -121,7 +128,7 @@ class WidthKeeper:
         limits: Limits,
         chosen: ChosenWidthStatus | None,
     ) -> None:
-        options = await self._options(state, revision, kept.meter.mix)
+        options = await self._options(state, revision, kept.advisor.grounds.meter.mix)
         shunned = _shunned(chosen, state.now)
         present = next((one for one in options if one.gpus == revision.plan.width), None)
         if present is not None:
@@ -180,6 +187,7 @@ class WidthKeeper:
         ):
             return None
         since = parse_time(chosen.since) if chosen else None
+        recent = kept.advisor.grounds.history.recent
         allowed = limits.range(advice.option.gpus)
         if (
             allowed is None
@@ -193,8 +201,7 @@ class WidthKeeper:
         percent = max(1, round(100 * advice.option.worth))
         units = WidthUnits(advice.option.gpus, revision.plan.width, percent)
         number = units.from_groups_of(revision.plan.width, status.desired)
-        recent = kept.advisor.history.recent
-        if math.isfinite(recent):
+        if recent is not None:
             # Of the present groups some may be there for the floor only, or go soon.
             number = min(number, needed(recent, advice.option))
         least = max(allowed[0], status.floor.groups if status.floor is not None else 0)
@@ -315,7 +322,7 @@ def _holds_schedules(spec: ModelDeploymentSpec, limits: Limits, gpus: int) -> bo
     return limits.gpus // gpus >= min(asked, spec.scaling.max_groups or 0)
 
 
-def _quiet(state: PassState, seen: Look, scale: Scale) -> bool:
+def _quiet(state: PassState, seen: Look) -> bool:
     """Whether what is asked now says something of other times."""
     old, revision = state.deployment.status.scaling, state.effective
     scarce = old is not None and (old.granted is not None or old.waiting is not None)
@@ -323,16 +330,13 @@ def _quiet(state: PassState, seen: Look, scale: Scale) -> bool:
         view.facts.revision == revision.name and view.facts.leaving is None for view in seen.views
     )
     well = not any(view.state in (GroupState.BROKEN, GroupState.SUSPECT) for view in seen.views)
-    numbers = scale.numbers
     return (
         not scarce
         and as_wanted
         and well
-        and numbers is not None
         and state.ledger.parked_until is None
         and state.rollout is None
         and not (state.held or state.deployment.spec.rollout.paused)
-        and not any(group.reading is None for group in seen.load.serving.values())
     )
 
 
@@ -351,7 +355,7 @@ def _count(kept: _Kept, load: Load) -> None:
             output += reading.output_tokens - before.output_tokens
     kept.readings = {name: one for name, one in kept.readings.items() if name in load.serving}
     if finished > 0 or prompt > 0:
-        kept.meter.observed(load.clock, finished, prompt, cached, output)
+        kept.advisor.grounds.meter.observed(load.clock, finished, prompt, cached, output)
 
 
 def _said(
