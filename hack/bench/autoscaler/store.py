@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import grimp
+
 import moe_operator.simulator
 
 _PACKAGE = Path(moe_operator.simulator.__file__).parent
@@ -63,7 +65,7 @@ def code_of(policy: str) -> str:
         files += _PACKAGE.glob("engines/*.yaml")
         files += [Path(__file__).parent / name for name in ("scenarios.py", "cells.py")]
     elif policy == _OPERATOR:
-        files = [*(_PACKAGE.parent / "autoscaler").rglob("*.py"), *_PACKAGE.glob("policies/operator*.py")]
+        files = [*_imported_by_the_operators_policy(), *_PACKAGE.glob("policies/operator*.py")]
     else:
         files = [
             path for path in _PACKAGE.glob("policies/*.py") if not path.name.startswith(("operator", "__"))
@@ -73,6 +75,17 @@ def code_of(policy: str) -> str:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _imported_by_the_operators_policy() -> list[Path]:
+    """Of the package, what decides; not what of the autoscaler a simulated run never comes to."""
+    package = moe_operator.__name__
+    modules = grimp.build_graph(package, cache_dir=None).find_upstream_modules(
+        f"{package}.simulator.policies.operator"
+    )
+    inside = f"{moe_operator.simulator.__name__}."
+    parts = (name.split(".")[1:] for name in modules if not name.startswith(inside))
+    return [_PACKAGE.parent.joinpath(*part).with_suffix(".py") for part in parts]
 
 
 def _plain(value: Any) -> Any:
