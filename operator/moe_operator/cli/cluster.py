@@ -108,6 +108,26 @@ def watch_deployment(
     return _run(watching(), None)
 
 
+def with_client(kubeconfig: str | None, work: Callable[[AioKubeClient, str], Coroutine[Any, Any, _T]]) -> _T:
+    """Runs `work` with a client and the context's namespace. Raises UsageError, ClusterError."""
+
+    async def working() -> _T:
+        async with _Connected(kubeconfig) as client:
+            return await work(client, context_namespace(kubeconfig))
+
+    return _run(working(), None)
+
+
+async def list_deployments(client: Reader, namespace: str | None, name: str | None) -> list[Obj]:
+    """One by its name, or all of a namespace or, where that is None, of the cluster. Raises ClusterError."""
+    try:
+        if namespace is not None and name is not None:
+            return [await _get(client, namespace, name)]
+        return await client.list(MODEL_DEPLOYMENT, namespace)
+    except KubeError as error:
+        raise _cluster_error(error) from error
+
+
 def send_patch(kubeconfig: str | None, obj: Obj, patch: Obj, manager: str) -> None:
     """Merge the patch into the ModelDeployment if its spec is still as it was read. Raises UsageError, ClusterError."""
 

@@ -1,6 +1,6 @@
 """`kubectl moe`: what a deployment would be, and how it is. Reads only; `rollout undo --apply` and `wake` alone write.
 
-Plan, status, rollout, autoscaler and wake are imported when they are called: a plan from files needs no client of
+Plan, status, top, rollout, autoscaler and wake are imported when they are called: a plan from files needs no client of
 Kubernetes.
 """
 
@@ -16,6 +16,7 @@ from moe_operator.cli import (
     render_command,
     rollout_options,
     simulate_command,
+    top_options,
 )
 from moe_operator.cli.errors import UsageError
 from moe_operator.cli.plan_inputs import add_source
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
         )
     )
     rollout_options.add_status(commands)
+    top_options.add_top(commands)
     rollout_options.add_rollout(commands)
     rollout_options.add_wake(commands)
     rollout_options.add_autoscaler(commands)
@@ -94,6 +96,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from moe_operator.cli import status_command
 
         return status_command.run(arguments)
+    if arguments.command == "top":
+        from moe_operator.cli import top_command
+
+        return top_command.run(arguments)
     if arguments.command == "rollout":
         from moe_operator.cli import rollout_command
 

@@ -62,6 +62,14 @@ class AioKubeClient:
         raw = await self._transport.send("GET", "get", "PodLog", path, query, accept="*/*")
         return raw.decode(errors="replace")
 
+    async def proxied(
+        self, kind: Kind, namespace: str, name: str, path: str, query: Query, most: int
+    ) -> bytes:
+        """GET of what a pod or Service answers, through the API server: at most so many bytes. `name`: as
+        `http:NAME:PORT`. Tried once: who asks knows whom else to ask. Raises KubeError."""
+        whole = kind.path(namespace, name, f"proxy{path}")
+        return await self._transport.send("GET", "get", "Proxy", whole, query, accept="*/*", most=most)
+
     # --- writes: tried once ---------------------------------------------------------------------------
 
     async def create(self, kind: Kind, obj: Obj) -> Obj:
