@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
 
-from unit.answers import Answers
+from unit.answers import Answers, Spoken
 
 
 @pytest.fixture
@@ -20,10 +20,11 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            path = urlsplit(self.path).path
+            path = unquote(urlsplit(self.path).path)
             made.asked.append(path)
+            made.queries.append(urlsplit(self.path).query)
             answer = made.answers.get(path, 404)
-            self._answer(answer)
+            self._answer(answer.pop(0) if isinstance(answer, list) else answer)
 
         def do_PATCH(self) -> None:
             sent = self.rfile.read(int(self.headers["Content-Length"]))
@@ -35,8 +36,15 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers
             self._answer(after if code == 200 else code)
 
         def _answer(self, answer: Any) -> None:
-            body = json.dumps(answer if isinstance(answer, dict) else {"kind": "Status"}).encode()
-            self.send_response(200 if isinstance(answer, dict) else answer)
+            if isinstance(answer, bytes):
+                answer = Spoken(200, answer)
+            if isinstance(answer, Spoken):
+                code, body = answer.code, answer.body
+            else:
+                status = {"kind": "Status", "reason": "NotFound" if answer == 404 else "Unknown"}
+                body = json.dumps(answer if isinstance(answer, dict) else status).encode()
+                code = 200 if isinstance(answer, dict) else answer
+            self.send_response(code)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

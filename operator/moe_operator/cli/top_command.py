@@ -103,15 +103,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _look(client: AioKubeClient, reader: FiguresReader, request: _Request) -> Look:
     """Raises ClusterError where the deployments cannot be read; figures may lack."""
-
-    async def figures() -> Look:
-        try:
-            return Look((), await reader.read(request.namespace, request.name), None, 0.0)
-        except NoFiguresError as error:
-            return Look((), None, str(error), 0.0)
-
-    found, live = await asyncio.gather(list_deployments(client, request.namespace, request.name), figures())
-    return Look(tuple(map(_parsed, found)), live.page, live.missing, time.time())
+    found = tuple(map(_parsed, await list_deployments(client, request.namespace, request.name)))
+    try:
+        page = await reader.read(request.namespace, request.name)
+    except NoFiguresError as error:
+        return Look(found, None, str(error), time.time())
+    return Look(found, page, None, time.time())
 
 
 def _parsed(obj: Obj) -> ModelDeployment:

@@ -51,7 +51,7 @@ def seconds(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     if value < 0.9995:
-        return f"{value * 1e3:.1f}ms" if value < 0.00995 else f"{value * 1e3:.0f}ms"
+        return f"{rate(value * 1e3)}ms"
     return f"{value:.2f}s" if value < 9.995 else f"{rate(value)}s"
 
 
