@@ -21,13 +21,26 @@ from moe_operator.cli.top_text import heading, notes, percent, rate, seconds, to
 STATUS: dict[str, Any] = {
     "groups": {"desired": 3, "ready": 2, "summary": "2/3"},
     "plan": {
-        **{"accelerator": "B200", "width": 16, "podsPerGroup": 2, "ranksPerPod": 8, "tensor": 1, "data": 16},
-        **{"expertParallel": 16, "image": "vllm/vllm-openai:v0.32.0"},
+        "accelerator": "B200",
+        "width": 16,
+        "podsPerGroup": 2,
+        "ranksPerPod": 8,
+        "tensor": 1,
+        "data": 16,
+        "expertParallel": 16,
+        "image": "vllm/vllm-openai:v0.32.0",
     },
     "throughput": {"promptTokensPerSecond": 5120, "outputTokensPerSecond": 900},
     "hbm": {
-        **{"source": "Estimated", "usedMib": 1203 * 1024, "capacityMib": 1432 * 1024, "percent": 84},
-        **{"summary": "~84", "gpus": 8, "measuredGpus": 0, "kvUsedMib": 30, "kvFreeMib": 70},
+        "source": "Estimated",
+        "usedMib": 1203 * 1024,
+        "capacityMib": 1432 * 1024,
+        "percent": 84,
+        "summary": "~84",
+        "gpus": 8,
+        "measuredGpus": 0,
+        "kvUsedMib": 30,
+        "kvFreeMib": 70,
     },
 }
 
@@ -89,8 +102,16 @@ def test_nothing_is_0_for_want_of_a_reading() -> None:
 
 
 FIGURES = {
-    **{"load": "0", "arrivals": "0", "forecast": "0", "forecaster": "Level", "leadSeconds": 1},
-    **{"worthHaving": 1, "latePercent": "0", "latePercentThen": "0", "enough": 1, "worth": "1"},
+    "load": "0",
+    "arrivals": "0",
+    "forecast": "0",
+    "forecaster": "Level",
+    "leadSeconds": 1,
+    "worthHaving": 1,
+    "latePercent": "0",
+    "latePercentThen": "0",
+    "enough": 1,
+    "worth": "1",
 }
 
 
@@ -176,8 +197,11 @@ def test_names_cannot_write_to_the_terminal() -> None:
 
 def test_money_in_another_currency_says_so_and_what_is_no_number_is_not_sorted() -> None:
     cost = {
-        **{"time": "2027-01-15T08:00:00Z", "since": "2027-01-15T08:00:00Z", "currency": "EUR"},
-        **{"price": {"message": "x"}, "perMillionTokens": "0.21"},
+        "time": "2027-01-15T08:00:00Z",
+        "since": "2027-01-15T08:00:00Z",
+        "currency": "EUR",
+        "price": {"message": "x"},
+        "perMillionTokens": "0.21",
         **{span: {"since": "2027-01-15T08:00:00Z"} for span in ("lastHour", "lastDay", "total")},
     }
     assert "0.21 EUR" in text(look(deployed(cost=cost)))[1]
@@ -202,8 +226,10 @@ def test_sorting_puts_the_largest_first_and_the_unknown_last() -> None:
 
 @pytest.mark.parametrize(
     ("value", "written"),
-    [(None, "-"), (0, "0"), (0.04, "0"), (7.46, "7.5"), (9.96, "10"), (640.4, "640"), (999.6, "1.0k")]
-    + [(41_230.0, "41.2k"), (99_960.0, "100k"), (182_400.0, "182k"), (999_600.0, "1.0M"), (1e13, "1e+13")],
+    [
+        *((None, "-"), (0, "0"), (0.04, "0"), (7.46, "7.5"), (9.96, "10"), (640.4, "640"), (999.6, "1.0k")),
+        *((41_230.0, "41.2k"), (99_960.0, "100k"), (182_400.0, "182k"), (999_600.0, "1.0M"), (1e13, "1e+13")),
+    ],
 )
 def test_rates(value: float | None, written: str) -> None:
     assert rate(value) == written

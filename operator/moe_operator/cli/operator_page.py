@@ -132,7 +132,7 @@ class FiguresReader:
         except ForbiddenError:
             raise
         except KubeError as error:
-            raise NoFiguresError(f"the operator's pods could not be listed: {_words(error)}") from error
+            raise NoFiguresError(f"the operator's pods could not be listed: {_said(error)}") from error
         return found[:_MOST_REPLICAS]
 
     async def _by_service(self, query: Query) -> bytes:
@@ -205,4 +205,8 @@ def _words(error: KubeError) -> str:
     if error.status == 404:
         gone = error.reason == "NotFound"
         return "it is gone" if gone else "it has no such page: it is older than this command"
+    return _said(error)
+
+
+def _said(error: KubeError) -> str:
     return cut(clean(" ".join(error.message.split())), _WORDS)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from textwrap import wrap
 
 from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse, without_spec
 from moe_operator.api.times import format_time
@@ -188,7 +189,7 @@ def _draw(screen: Screen, request: _Request, look: Look, trouble: str | None) ->
     refusal = request.refusal(look)
     below = [refusal] if refusal else _said(request, look)
     for text in [*below, *([trouble] if trouble else [])]:
-        lines += [(), (Piece(clean(text), Style.WARNING),)]
+        lines += [(), *((Piece(part, Style.WARNING),) for part in wrap(clean(text), columns))]
     screen.draw(lines, columns, height, colour=_colour())
 
 

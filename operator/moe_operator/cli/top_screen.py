@@ -20,8 +20,14 @@ def frame(lines: Sequence[Line], columns: int, height: int, *, colour: bool) -> 
     if len(lines) > height > 0:
         rest = f"and {len(lines) - height + 1} more lines: a higher window, NAME or --sort shows others"
         shown[-1] = (Piece(rest, Style.FAINT),)
-    drawn = [painted(cut_line(line, columns), colour=colour) + _REST_OF_LINE for line in shown]
+    drawn = [_drawn(cut_line(line, columns), columns, colour=colour) for line in shown]
     return _BEGIN + _HOME + "\r\n".join(drawn) + _REST_OF_SCREEN + _END
+
+
+def _drawn(line: Line, columns: int, *, colour: bool) -> str:
+    """A line that fills its row has no rest: terminals would take its last character for it."""
+    full = len("".join(piece.text for piece in line).rstrip()) >= columns
+    return painted(line, colour=colour) + ("" if full else _REST_OF_LINE)
 
 
 class Screen:
