@@ -152,6 +152,7 @@ def test_helm_finds_no_fault(chart: Path) -> None:
         "image.digest=sha256:abc",
         "watch.namespaces={UPPER}",
         "rbac.nodes=maybe",
+        "rbac.figures.subjects[0].kind=Person",
         "config.prices=1",
         "config.policy.rules[0].licences[0]=mit",
         "config.network.client=x",
@@ -267,6 +268,32 @@ def test_editors_of_a_namespace_may_edit_its_models() -> None:
     assert _may("viewer", "list", models)
     assert not _may("viewer", "create", models)
     assert not _may("editer", "patch", models, "--subresource=status"), "the status is the operator's"
+
+
+@pytest.mark.usefixtures("_uninstalled")
+def test_who_reads_figures_may_do_nothing_else() -> None:
+    """Lost: `kubectl moe top` for those who are no administrators, or all ports of all pods to them."""
+    assert not [obj for obj in _template() if obj["metadata"]["name"].endswith("-figures")], (
+        "nobody by default"
+    )
+    subject = "rbac.figures.subjects[0]"
+    group = f"{subject}.apiGroup=rbac.authorization.k8s.io"
+    _install("rbac.figures.enabled=true", f"{subject}.kind=User", f"{subject}.name=reader", group)
+    service = f"http:{ACCOUNT_NAME}-metrics:metrics"
+
+    def may(verb: str, what: str, *options: str) -> bool:
+        command = ("auth", "can-i", verb, what, *options, "-n", NAMESPACE, "--as=reader")
+        return kubectl(*command, check=False).strip() == "yes"
+
+    wait_for(
+        "the right to be known", lambda: may("get", f"services/{service}", "--subresource=proxy"), seconds=30
+    )
+    for what in (f"http:{ACCOUNT_NAME}-metrics:health", f"{ACCOUNT_NAME}-metrics", "https:other:443"):
+        assert not may("get", f"services/{what}", "--subresource=proxy")
+    assert not may("create", f"services/{service}", "--subresource=proxy")
+    assert not may("get", "pods", "--subresource=proxy")
+    assert not may("list", "pods")
+    assert not may("get", f"services/{ACCOUNT_NAME}-metrics")
 
 
 def _operator_pod(*options: str) -> dict[str, Any]:
@@ -406,6 +433,10 @@ def test_everything_optional_renders() -> None:
         "tolerations[0].operator=Exists",
         "extraEnv[0].name=A",
         "extraEnv[0].value=b",
+        "rbac.figures.enabled=true",
+        "rbac.figures.subjects[0].kind=Group",
+        "rbac.figures.subjects[0].name=sre",
+        "rbac.figures.subjects[0].apiGroup=rbac.authorization.k8s.io",
     ]
     objects = _template(*(arg for setting in settings for arg in ("--set", setting)))
     kinds = {obj["kind"] for obj in objects}

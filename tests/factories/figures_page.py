@@ -46,4 +46,5 @@ def deployment(
 
 
 def page(*deployments: dict[str, Any], at: float = 1_800_000_000.0) -> dict[str, Any]:
-    return copy.deepcopy({"at": format_time(at), "windowSeconds": 60, "deployments": list(deployments)})
+    windows = {"windowSeconds": 60, "latencyWindowSeconds": 300}
+    return copy.deepcopy({"at": format_time(at), **windows, "deployments": list(deployments)})

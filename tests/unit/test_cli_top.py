@@ -40,7 +40,7 @@ PAGE = json.dumps(
         at=time.time(),
     )
 ).encode()
-FOLLOWS = Spoken(503, b'{"message": "operator-1 leads"}')
+FOLLOWS = Spoken(503, b'{"error": "operator-1 leads"}')
 
 
 def operator_pod(name: str, port: int = 9191, namespace: str = "moe-system", **meta: Any) -> dict[str, Any]:

@@ -279,6 +279,7 @@ def test_json_has_the_figures_as_the_operator_writes_them() -> None:
         "missing": None,
         "figuresAt": "2027-01-15T08:00:00Z",
         "windowSeconds": 60,
+        "latencyWindowSeconds": 300,
         "items": [
             {
                 "namespace": "serving",

@@ -27,7 +27,7 @@ _Name = Annotated[str, Field(max_length=253)]
 
 
 class Quantiles(ApiModel):
-    """Of a latency, in seconds, over `windowSeconds`."""
+    """Of a latency, in seconds."""
 
     p50: _Number | None = None
     """Half of them are below."""
@@ -117,6 +117,8 @@ class FiguresPage(ApiModel):
     at: Annotated[str, Field(max_length=64), AfterValidator(_time)]
     """When the figures were taken (RFC 3339)."""
     window_seconds: _Number | None = None
-    """Rates are over so long; latencies over some minutes."""
+    """Over how long rates are."""
+    latency_window_seconds: _Number | None = None
+    """Over how long latencies are."""
     deployments: list[DeploymentFigures]
     """Those that were asked for."""

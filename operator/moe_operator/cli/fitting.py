@@ -41,6 +41,8 @@ class Shape:
     """The column with the highest goes first; of 0 it stays."""
     name: bool = False
     """It may be shortened, and stands at the left."""
+    left: bool = False
+    """It stands at the left."""
 
 
 def clean(text: str) -> str:
@@ -81,7 +83,7 @@ def _line(shapes: Sequence[Shape], row: Sequence[Piece], kept: Sequence[int], si
         text, size = row[i].text, sizes[i]
         fill = " " * (size - len(text))
         gap = "" if i == kept[0] else " " * _GAP
-        if shapes[i].name:
+        if shapes[i].name or shapes[i].left:
             last = i == kept[-1]
             pieces += [Piece(gap), Piece(shorten(text, size), row[i].style), Piece("" if last else fill)]
         else:

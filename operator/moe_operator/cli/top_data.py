@@ -23,6 +23,7 @@ def top_data(look: Look, shown: Sequence[Row], view: View) -> dict[str, Any]:
         "missing": look.missing,
         "figuresAt": page.at if page else None,
         "windowSeconds": page.window_seconds if page else None,
+        "latencyWindowSeconds": page.latency_window_seconds if page else None,
         "items": [_item(row, view) for row in shown],
     }
 

@@ -155,7 +155,7 @@ def _most(latency: Quantiles | None) -> float | None:
 _NAMESPACE = Column(Shape("NAMESPACE", 0, name=True), lambda row: row.namespace)
 _NAME = Column(Shape("NAME", 0, name=True), lambda row: row.name)
 _READY = Column(Shape("READY", 0), _ready, _ready_style)
-_STATE = Column(Shape("STATE", 0), lambda row: _plain(row.state), _state_style)
+_STATE = Column(Shape("STATE", 0, left=True), lambda row: _plain(row.state), _state_style)
 _RANK = Column(Shape("RANK", 0), lambda row: _plain(row.rank))
 _WIDTH = Column(Shape("WIDTH", 9), lambda row: _plain(row.width))
 _RANKS = Column(Shape("RANKS", 9), lambda row: _plain(row.ranks))

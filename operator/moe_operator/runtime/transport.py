@@ -191,6 +191,6 @@ def failure(code: int, headers: Mapping[str, str], raw: bytes, what: str) -> Kub
     return kinds.get(code, KubeError)(
         code,
         status.get("reason") or "Unknown",
-        status.get("message") or message or f"{what} answered {code}",
+        str(status.get("message") or status.get("error") or message or f"{what} answered {code}"),
         retry_after,
     )
