@@ -361,23 +361,30 @@ def test_an_error_gives_the_terminal_back_too(fleet: Answers, terminals: list[Te
     assert "\x1b[1m" not in shown.seen, "NO_COLOR"
 
 
-def test_what_is_not_a_terminal_gets_one_table_after_another(fleet: Answers, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("words", "count"), [((), 8), (("-o", "json"), 2)])
+def test_what_is_not_a_terminal_gets_one_table_after_another(
+    fleet: Answers, tmp_path: Path, words: tuple[str, ...], count: int
+) -> None:
+    """Or, as JSON, one line after another."""
     fleet.answers[PODS] = 403
     fleet.answers[SERVICE] = 403
-    command = [sys.executable, "-m", "moe_operator.cli.kubectl_moe", "top", "--watch", "1"]
+    command = [sys.executable, "-m", "moe_operator.cli.kubectl_moe", "top", "--watch", "1", *words]
     with (tmp_path / "errors").open("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
-            lines = [process.stdout.readline() for _ in range(8)]
+            lines = [process.stdout.readline() for _ in range(count)]
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 0
         finally:
             process.kill()
-            process.stdout.close()  # type: ignore[union-attr]
+            process.stdout.close()
         errors.seek(0)
         said = errors.read()
-    for table in (lines[:4], lines[4:]):
+    for table in (lines[: count // 2], lines[count // 2 :]):
+        if words:
+            assert json.loads(table[0])["items"][0]["name"] == "tiny"
+            continue
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n", table[0])
         assert table[1].startswith("NAME")
         assert table[2].startswith("tiny")

@@ -13,7 +13,7 @@ from moe_operator.cli.units import GIB, count, span
 UNKNOWN = "-"
 #: Used shares of a KV cache from which on requests soon wait for it, or lose theirs.
 _KV_WARNING, _KV_ALARM = 0.9, 0.98
-#: Beyond this most ranks wait for the busiest one in half of the time.
+#: From here on ranks wait for the busiest one a third of the time, on average.
 _UNEVEN = 1.5
 #: Seconds beyond the figures' window from which on their age is said.
 _OLD = 60.0
