@@ -34,10 +34,12 @@ STATUS: dict[str, Any] = {
     "groups": {"desired": 3, "ready": 2, "summary": "2/3"},
     "throughput": {"promptTokensPerSecond": 5120, "outputTokensPerSecond": 900},
 }
+#: Not old, however long the tests take.
+AT = time.time() + 86_400
 PAGE = json.dumps(
     page(
         figures_page.deployment("tiny", group("tiny-g0", rank(0, **FULL), **FULL), **FULL),
-        at=time.time(),
+        at=AT,
     )
 ).encode()
 FOLLOWS = Spoken(503, b'{"error": "operator-1 leads"}')
@@ -233,8 +235,11 @@ def test_what_is_not_there_is_said(fleet: Answers, capsys: pytest.CaptureFixture
     fleet.answers[MODELS] = listed()
     assert top(capsys) == (0, [], "kubectl moe: there are no ModelDeployments in namespace serving\n")
     assert top(capsys, "-o", "json")[0] == 0
+    fleet.answers[PODS] = 401
+    assert top(capsys, "--groups")[0] == 0, "of no deployment there is nothing to lack"
+    fleet.answers[PODS] = listed(operator_pod("operator-1"))
     fleet.answers[MODELS] = listed(deployment_object(**STATUS))
-    fleet.answers[proxy("operator-1")] = json.dumps(page(at=time.time())).encode()
+    fleet.answers[proxy("operator-1")] = json.dumps(page(at=AT)).encode()
     assert top(capsys, "--ranks") == (
         0,
         [],

@@ -67,7 +67,7 @@ class _Request:
 
     def refusal(self, look: Look) -> str | None:
         """Why what was asked for cannot be shown."""
-        if self.view is View.DEPLOYMENTS or look.page is not None:
+        if self.view is View.DEPLOYMENTS or look.page is not None or not look.deployments:
             return None
         return f"--{self.view} needs the operator's figures: {look.missing}"
 
