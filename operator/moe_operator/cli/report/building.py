@@ -1,5 +1,6 @@
 """The record from what was read. Pure: objects, samples and times in, a document out."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,7 +46,14 @@ from moe_operator.cli.report.data import (
     WriterRecord,
 )
 from moe_operator.cli.report.figures import Recorded, lost, taken, uptime
-from moe_operator.cli.report.network import egress, engine_labels, ingress, published, selecting
+from moe_operator.cli.report.network import (
+    egress,
+    engine_labels,
+    ingress,
+    published,
+    selecting,
+    services_of,
+)
 from moe_operator.cli.report.period import Span
 from moe_operator.cli.report.reading import Collected, Missing
 from moe_operator.cli.revision_history import changed_since, history
@@ -61,6 +69,8 @@ _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})")
 #: Fields that people put secrets into: what they were is not for a record that is passed on.
 _HIDDEN = re.compile(r"(^|\.)env(\[|\.|$)|^podTemplate\..*\.?(args|command)(\[|\.|$)")
 _NOT_SHOWN = "(not shown)"
+#: Flags of vLLM that write prompts or answers into its log, or send traces of requests away.
+_LOGGING = frozenset({"enable-log-requests", "enable-log-outputs", "otlp-traces-endpoint"})
 #: Events of a deployment that are listed.
 _EVENTS = 100
 #: Changes of the wanted number that a status remembers.
@@ -117,8 +127,8 @@ def build(collected: Collected, figures: Figures, asked: Asked) -> Report:
             GoneRecord(
                 namespace=key[0],
                 name=key[1],
-                uptime=_recorded_uptime(found, span, None),
-                usage=_recorded_usage(found, span, None),
+                uptime=_recorded_uptime(found, span, None, None),
+                usage=_recorded_usage(found, span, None, None),
             )
             for key, found in sorted(recorded.items())
             if key not in there
@@ -192,8 +202,10 @@ class _Deployment:
                 yield pod
 
     def _labels(self) -> list[Mapping[str, str]]:
+        """Of its pods as they are in traffic."""
         found = [pod["metadata"].get("labels") or {} for pod in self._pods or ()]
-        return found or [engine_labels(self._deployment.name)]
+        in_traffic = {names.LABEL_TRAFFIC: names.TRAFFIC_ON}
+        return [each | in_traffic for each in found] or [engine_labels(self._deployment.name)]
 
     # --- what runs -------------------------------------------------------------------------------
 
@@ -279,6 +291,11 @@ class _Deployment:
             revision=self._status.revision,
             pod_security=self._status.provenance.pod_security if self._status.provenance else None,
             code_loading=sorted(loads),
+            logging=[
+                word
+                for word in self._status.engine_arguments
+                if word.partition("=")[0].removeprefix("--") in _LOGGING
+            ],
             arguments=list(self._status.engine_arguments),
         )
 
@@ -312,12 +329,18 @@ class _Deployment:
     def _callers(self) -> CallersRecord:
         deployment, collected = self._deployment, self._collected
         limited, clients = ingress(self._policies)
+        services = services_of(collected.services, deployment.namespace, self._labels())
         asked = deployment.spec.engine.api_key_secret
         present = collected.secrets.get((deployment.namespace, asked.name)) if asked else None
         return CallersRecord(
             endpoint=self._status.endpoint,
-            service_type=self._service_type(),
-            published=published(collected.ingresses, collected.routes, deployment.namespace, deployment.name),
+            services=None if services is None else [f"{name} ({type_})" for name, type_ in services.items()],
+            published=published(
+                collected.ingresses,
+                collected.routes,
+                deployment.namespace,
+                {deployment.name, *(services or ())},
+            ),
             ingress_limited=limited,
             ingress_from=clients,
             api_key=KeyRecord(
@@ -328,19 +351,12 @@ class _Deployment:
             ),
         )
 
-    def _service_type(self) -> str | None:
-        services = self._collected.services
-        if isinstance(services, Missing):
-            return None
-        found = next((one for one in services if _key(one) == self._deployment.key), None)
-        return str((found.get("spec") or {}).get("type") or "ClusterIP") if found else None
-
     # --- figures -----------------------------------------------------------------------------------
 
     def _uptime(self) -> UptimeRecord:
         ready = next((one for one in self._status.conditions if one.type == reasons.READY), None)
         if self._recorded is not None:
-            return _recorded_uptime(self._recorded, self._span, ready)
+            return _recorded_uptime(self._recorded, self._span, ready, self._made())
         since = _time(ready.last_transition_time) if ready else None
         if ready is None or since is None:
             return UptimeRecord(source=Source.NONE, message="the operator has written no condition Ready")
@@ -353,7 +369,7 @@ class _Deployment:
             since=ready.last_transition_time,
             known_seconds=round(known),
             ready_seconds=round(up),
-            ready_percent=100.0 * up / known if known else None,
+            ready_percent=_percent(up, known),
             message="only since the last transition of the condition Ready: what was before is not known without"
             " Prometheus",
         )
@@ -361,10 +377,9 @@ class _Deployment:
     def _usage(self) -> UsageRecord:
         cost = self._status.cost
         since = _time(cost.since) if cost else None
-        created = _created(self._obj)
         if self._recorded is not None:
-            found = _recorded_usage(self._recorded, self._span, since)
-            if created is not None and self._before(created):
+            found = _recorded_usage(self._recorded, self._span, since, self._made())
+            if self._made() is None:
                 found = found.model_copy(
                     update={
                         "notes": [*found.notes, "it has figures of a former ModelDeployment of this name too"]
@@ -401,10 +416,11 @@ class _Deployment:
             }
         )
 
-    def _before(self, created: float) -> bool:
-        """Whether Prometheus has samples of this name from clearly before this deployment was made."""
+    def _made(self) -> float | None:
+        """When it was made; None where Prometheus has samples of its name from before that."""
+        created = _created(self._obj) or 0.0
         times = [at for at, count in self._recorded.ready_count if count] if self._recorded else []
-        return bool(times) and times[0] < created
+        return None if times and times[0] < created else created
 
     # --- what happened -----------------------------------------------------------------------------
 
@@ -415,7 +431,7 @@ class _Deployment:
             created=None if created is None else format_time(created),
             generation=self._deployment.generation,
             revisions=None if isinstance(kept, Missing) else self._revisions(kept),
-            writers=list(_writers(self._obj)),
+            writers=sorted(_writers(self._obj), key=lambda one: (one.time or "", one.manager, one.operation)),
         )
 
     def _revisions(self, objects: Sequence[Obj]) -> list[RevisionRecord]:
@@ -465,7 +481,7 @@ class _Deployment:
                 reason=entry.reason,
                 message=entry.text,
             )
-            for entry, kind in sorted(kept, key=lambda pair: pair[0].at)
+            for entry, kind in sorted(kept, key=lambda pair: (pair[0].at, pair[0].reason, pair[0].text))
         ]
 
     def _scaling(self) -> ScalingRecord:
@@ -512,13 +528,23 @@ def _images(pods: Iterable[Obj]) -> Iterator[str]:
                 yield str(one["imageID"])
 
 
-def _recorded_uptime(found: Recorded, span: Span, ready: Condition | None) -> UptimeRecord:
+def _percent(part: float, of: float) -> float | None:
+    """To three places, never more than it is: 100 is without a second missing."""
+    return math.floor(100_000.0 * part / of + 1e-6) / 1000 if of else None
+
+
+def _recorded_uptime(
+    found: Recorded, span: Span, ready: Condition | None, created: float | None
+) -> UptimeRecord:
+    """`created`: when the deployment was made, where Prometheus has no samples of an earlier one of its name."""
     seen = uptime(found, span)
-    covered = 100.0 * seen.known / span.seconds
-    message = f"Prometheus has samples of {covered:.1f} % of the period"
+    begin = max(span.begin, created or 0.0)
+    covered = min(100.0, 100.0 * seen.known / max(1.0, span.end - begin))
+    since = "" if begin == span.begin else " since it was made"
+    message = f"Prometheus has samples of {covered:.1f} % of the period{since}"
     if seen.first is None:
         message = "Prometheus has no samples of it in the period: was the operator scraped, with honorLabels?"
-    elif seen.first > span.begin + found.step:
+    elif seen.first > begin + found.step:
         message += f", the first of {format_time(seen.first + 0.5)}"
     return UptimeRecord(
         source=Source.PROMETHEUS,
@@ -526,7 +552,7 @@ def _recorded_uptime(found: Recorded, span: Span, ready: Condition | None) -> Up
         since=ready.last_transition_time if ready else None,
         known_seconds=round(seen.known),
         ready_seconds=round(seen.ready),
-        ready_percent=round(100.0 * seen.ready / seen.known, 3) if seen.known else None,
+        ready_percent=_percent(seen.ready, seen.known),
         outages=list(seen.outages),
         outages_left_off=seen.left_off,
         window_seconds=round(found.step),
@@ -534,7 +560,7 @@ def _recorded_uptime(found: Recorded, span: Span, ready: Condition | None) -> Up
     )
 
 
-def _recorded_usage(found: Recorded, span: Span, since: float | None) -> UsageRecord:
+def _recorded_usage(found: Recorded, span: Span, since: float | None, created: float | None) -> UsageRecord:
     counted = taken(found, span, since)
     notes = []
     if counted.usage is None:
@@ -542,7 +568,7 @@ def _recorded_usage(found: Recorded, span: Span, since: float | None) -> UsageRe
             "Prometheus has no accounts of it in the period: was the operator scraped, with honorLabels?"
         )
     else:
-        if counted.first is not None and counted.first > span.begin + found.step:
+        if counted.first is not None and counted.first > max(span.begin, created or 0.0) + found.step:
             notes.append(f"Prometheus has nothing of before {format_time(counted.first)}")
         if counted.last is not None and counted.last < span.end - 2 * found.step:
             notes.append(f"Prometheus has nothing of after {format_time(counted.last)}")

@@ -22,9 +22,12 @@ def coverage(*, prometheus: bool) -> Coverage:
             "revisions that are kept, lost groups, trouble and scaling, as far as the cluster remembers them",
         ],
         does_not_cover=[
-            "requests, prompts and answers: the operator keeps none, and this record holds none",
+            "requests, prompts and answers: the operator keeps none, and this record holds none; what engines log of"
+            " them is in the cluster's logs",
             "who sent a request: that is known to whatever checks users before the engine, such as a gateway",
             "which person changed something: managedFields name programs, the API server's audit log names people",
+            "other ways to the engines than Services, Ingresses and HTTPRoutes of the namespace: gateways of another"
+            " one, InferencePools, and what lies before the cluster",
             "Events that the cluster has forgotten: it keeps them for an hour by default",
             "rights beside RBAC: members of system:masters, other authorizers, administrators of nodes, of storage and"
             " of the cloud",

@@ -132,6 +132,8 @@ class EngineRecord(ApiModel):
     """The strictest Pod Security Standard that the pods keep to."""
     code_loading: list[str] = Field(default_factory=list)
     """Arguments in effect that load code beside the image's own."""
+    logging: list[str] = Field(default_factory=list)
+    """Arguments in effect by which engines write or send away what requests are about."""
     arguments: list[str] = Field(default_factory=list)
     """What `vllm serve` is started with."""
 
@@ -193,10 +195,10 @@ class CallersRecord(ApiModel):
 
     endpoint: str | None = None
     """URL in the cluster."""
-    service_type: str | None = None
-    """`ClusterIP` as the operator makes it; null where Services may not be read, or there is none."""
+    services: list[str] | None = None
+    """Services of the namespace that select its pods, with their type; null where they may not be read."""
     published: list[str] | None = None
-    """Ingresses and HTTPRoutes of the namespace that lead to the Service; null where neither may be read."""
+    """Ingresses and HTTPRoutes of the namespace that lead to one of them; null where neither may be read."""
     ingress_limited: bool | None = None
     """Whether NetworkPolicies name who may connect to the HTTP port; null where they may not be read."""
     ingress_from: list[str] = Field(default_factory=list)

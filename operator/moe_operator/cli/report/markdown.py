@@ -12,9 +12,9 @@ from moe_operator.cli.report.plain_text import plain
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 #: An underscore between letters or digits is one; elsewhere it may emphasise.
-_MEANS = re.compile(r"[\\`*\[\]{}|~$!#@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-#: What would begin a list, a quotation or a rule at the begin of a line.
-_BEGINS = re.compile(r"^(\d+)([.)])|^([-+=])")
+_MEANS = re.compile(r"[\\`*\[\]{}|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+#: What would begin a list, a heading or a rule at the begin of a line.
+_BEGINS = re.compile(r"^(\d{1,9})([.)])(?=\s|$)|^(#+|[-+=]+)(?=\s|$)")
 
 
 def markdown(blocks: Iterable[Block]) -> str:

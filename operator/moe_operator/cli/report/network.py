@@ -144,13 +144,31 @@ def _selector(selector: Obj) -> str:
     return ", ".join(parts)
 
 
+def services_of(
+    services: list[dict[str, Any]] | Missing, namespace: str, pods: Iterable[Mapping[str, str]]
+) -> dict[str, str] | None:
+    """The Services that select any of these labels, by name, with their type; None where they could not be read."""
+    if isinstance(services, Missing):
+        return None
+    labels, found = list(pods), {}
+    for one in services:
+        spec = one.get("spec") or {}
+        selector = {"matchLabels": spec.get("selector") or {}}
+        if one["metadata"].get("namespace") != namespace or not selector["matchLabels"]:
+            continue
+        if any(label_selector_matches(selector, each) for each in labels):
+            type_ = str(spec.get("type") or "ClusterIP")
+            found[one["metadata"]["name"]] = "headless" if spec.get("clusterIP") == "None" else type_
+    return dict(sorted(found.items()))
+
+
 def published(
     ingresses: list[dict[str, Any]] | Missing,
     routes: list[dict[str, Any]] | Missing,
     namespace: str,
-    service: str,
+    services: Iterable[str],
 ) -> list[str] | None:
-    """Ingresses and HTTPRoutes of the namespace that lead to the Service, with their hosts."""
+    """Ingresses and HTTPRoutes of the namespace that lead to one of the Services, with their hosts."""
     if isinstance(ingresses, Missing) and isinstance(routes, Missing):
         return None
     found = []
@@ -160,7 +178,7 @@ def published(
                 continue
             spec = one.get("spec") or {}
             leads = _ingress_services(spec) if kind == "Ingress" else _route_services(spec, namespace)
-            if service in leads:
+            if leads & set(services):
                 hosts = spec.get("hostnames") or [rule.get("host") for rule in spec.get("rules") or ()]
                 named = ", ".join(sorted({str(host) for host in hosts if host})) or "any host"
                 found.append(f"{kind} {one['metadata']['name']} ({named})")

@@ -20,7 +20,7 @@ from moe_operator.cli.report.data import (
     Usage,
     UsageRecord,
 )
-from moe_operator.cli.units import gib, span
+from moe_operator.cli.units import count, gib, span
 
 TITLE = "Technical record of ModelDeployments"
 
@@ -69,7 +69,7 @@ def outline(report: Report) -> Iterator[Block]:
     rows = [
         ("Period", f"{period.begin} to {period.end} ({span(period.seconds)})"),
         ("Cluster", _cluster(report)),
-        ("Covers", f"{len(report.deployments)} ModelDeployments in {where}"),
+        ("Covers", f"{count(len(report.deployments), 'ModelDeployment')} in {where}"),
         ("Read at", f"{report.generated_at}, by {report.generated_by}"),
         ("Figures of the period", _figures(report)),
         ("Format", report.schema_),
@@ -196,6 +196,7 @@ def _engine(one: DeploymentRecord, unread: Sequence[Unread]) -> Iterator[tuple[s
     yield "Running, by digest", running
     yield "Revision", engine.revision or "none yet"
     yield "Pod Security Standard", engine.pod_security or UNKNOWN
+    yield "Logs or traces of requests", ", ".join(engine.logging) or "none that its arguments ask for"
     yield "Loads further code", "; ".join(engine.code_loading) or "nothing that the spec asks for"
 
 
@@ -225,7 +226,8 @@ def _place(one: DeploymentRecord, unread: Sequence[Unread]) -> Iterator[tuple[st
 def _callers(one: DeploymentRecord, unread: Sequence[Unread]) -> Iterator[tuple[str, str]]:
     callers, key = one.callers, one.callers.api_key
     yield "Address", callers.endpoint or "none yet"
-    yield "Service", callers.service_type or _why("Services", unread, "there is none")
+    services = _why("Services", unread) if callers.services is None else ", ".join(callers.services)
+    yield "Services", services or "none selects its pods"
     if callers.published is None:
         yield "Published by", f"{_why('Ingresses', unread)}; {_why('HTTPRoutes', unread)}"
     else:
@@ -249,7 +251,7 @@ def _callers(one: DeploymentRecord, unread: Sequence[Unread]) -> Iterator[tuple[
 
 
 def _percent(found: UptimeRecord) -> str:
-    return UNKNOWN if found.ready_percent is None else f"{found.ready_percent:.2f} %"
+    return UNKNOWN if found.ready_percent is None else f"{found.ready_percent:.3f} %"
 
 
 def _uptime(found: UptimeRecord) -> Iterator[Block]:
@@ -257,9 +259,10 @@ def _uptime(found: UptimeRecord) -> Iterator[Block]:
     if found.ready is not None:
         rows.append(("Ready now", f"{found.ready} since {found.since}"))
     if found.ready_percent is not None:
-        known = f"{span(found.ready_seconds)} of {span(found.known_seconds)} that are known"
+        down = span(found.known_seconds - found.ready_seconds)
+        known = f"not for {down} of the {span(found.known_seconds)} that are known"
         rows.append(("Ready in the period", f"{_percent(found)}: {known}"))
-    rows.append(("Source", f"{_source(found.source)}: {found.message}"))
+    rows.append(("Known from", found.message))
     yield Fields(tuple(rows))
     if found.outages:
         cells = tuple((one.begin, one.end, span(one.not_ready_seconds)) for one in found.outages)
@@ -404,7 +407,7 @@ def _scaling(one: DeploymentRecord) -> Iterator[tuple[str, str]]:
         f"{least}{found.changes} in the period, by {_source(found.source)}",
     )
     if found.by_reason:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(found.by_reason.items()))
+        reasons = ", ".join(f"{reason} {times}" for reason, times in sorted(found.by_reason.items()))
         yield "Reasons of the last ten in it", reasons
 
 
