@@ -5,13 +5,14 @@ beside it says. Fields are only added within a version.
 """
 
 from enum import StrEnum
+from typing import Final, Literal
 
 from pydantic import Field
 
 from moe_operator.api.base import ApiModel
 
 #: Name and version of the document.
-SCHEMA = "moe-report/v1"
+SCHEMA: Final = "moe-report/v1"
 #: Of what nobody knows.
 UNKNOWN = "unknown"
 
@@ -503,7 +504,7 @@ class Coverage(ApiModel):
 class Report(ApiModel):
     """The technical record of ModelDeployments over a period."""
 
-    schema_: str = Field(default=SCHEMA, alias="schema")
+    schema_: Literal["moe-report/v1"] = Field(default=SCHEMA, alias="schema")
     """Always `moe-report/v1`."""
     generated_at: str
     """When the cluster was read: everything but the period's figures is of this moment."""

@@ -6,6 +6,9 @@ from html import escape
 from moe_operator.cli.report.outline import TITLE, Block, Fields, Heading, Items, Paragraph, Table
 from moe_operator.cli.report.plain_text import plain
 
+#: Characters of a cell that is not broken.
+_SHORT = 24
+
 _PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -28,8 +31,9 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: 10px 0; }
 th, td { padding: 4px 10px; border-bottom: 1px solid #8a929a55; text-align: left; vertical-align: top;
-  overflow-wrap: anywhere; }
-th { font-weight: 600; overflow-wrap: normal; }
+  overflow-wrap: break-word; }
+th { font-weight: 600; }
+.short { white-space: nowrap; }
 @media (prefers-color-scheme: dark) {
   body { color: #e6edf3; background: #0d1117; }
   dt { color: #9aa4ae; }
@@ -77,10 +81,14 @@ def _parts(block: Block) -> Iterator[str]:
         case Table(header, rows):
             if rows:
                 head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in header)
-                body = "".join(
-                    f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>\n" for row in rows
-                )
+                body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
                 yield f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
+
+
+def _cell(text: str) -> str:
+    """Times, names and numbers stay in one line."""
+    short = ' class="short"' if len(text) <= _SHORT else ""
+    return f"<td{short}>{_text(text)}</td>"
 
 
 def _text(text: str) -> str:
