@@ -256,7 +256,7 @@ def collected(**overrides: Any) -> Collected:
     fields: Obj = {
         "deployments": [new],
         "pods": [pod(0), pod(1)],
-        "revisions": [revision_object(old, 1, 20 * DAY), revision_object(new, 2, 5 * DAY)],
+        "revisions": [revision_object(old, 1, 20 * DAY), revision_object(lived(), 2, 5 * DAY)],
         "events": [
             event_object("group tiny-g3 is lost: CUDA error", "EngineExited", "Replace", 7200),
             event_object("2 groups wanted, 1 before", "DemandGrows", "Scale", 1800, again=(3, 600)),
