@@ -74,8 +74,9 @@ def test_a_right_to_named_objects_says_their_names() -> None:
         role_bindings=[binding("b", ("Role", "one"), ("User", "ann"))],
         cluster_role_bindings=[],
     )
-    (grant,) = access(given, NAMESPACE).change or ()
-    assert (grant.only, grant.by) == (["qwen"], "RoleBinding b, Role one")
+    assert access(given, NAMESPACE).change == [
+        Grant(kind="User", name="ann", verbs=["patch"], only=["qwen"], by="RoleBinding b, Role one")
+    ]
 
 
 def test_without_the_bindings_nothing_is_claimed() -> None:

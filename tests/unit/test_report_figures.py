@@ -132,10 +132,10 @@ def test_without_samples_nothing_is_known() -> None:
 INPUT, OUTPUT = labels("tokens", kind="input"), labels("tokens", kind="output")
 
 
-def counted(values: list[float | None], *, since: float | None = -1e6, **more: Any) -> Any:
+def counted(values: list[float | None], *, since: float | None = -1e6) -> Any:
     """Input tokens at 0, 60, ... s; None: no sample."""
     samples = [(60.0 * index, value) for index, value in enumerate(values) if value is not None]
-    return taken(Recorded(step=60.0, accounts={INPUT: samples, **more}), HOUR, since)
+    return taken(Recorded(step=60.0, accounts={INPUT: samples}), HOUR, since)
 
 
 def test_a_period_inside_of_a_life_is_the_difference() -> None:

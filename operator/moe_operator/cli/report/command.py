@@ -14,7 +14,14 @@ from moe_operator.cli.report.html_page import html_page
 from moe_operator.cli.report.markdown import markdown
 from moe_operator.cli.report.outline import outline
 from moe_operator.cli.report.period import period
-from moe_operator.cli.report.prometheus import PrometheusError, checked, read_prometheus, shown, token_of
+from moe_operator.cli.report.prometheus import (
+    PrometheusError,
+    checked,
+    matches_of,
+    read_prometheus,
+    shown,
+    token_of,
+)
 from moe_operator.cli.report.reading import MetadataReader, collect
 from moe_operator.runtime.connection import context_names, context_namespace
 
@@ -24,7 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     now = float(int(time.time()))
     span = period(arguments.since, arguments.begin, arguments.end, now)
     url = None if arguments.prometheus is None else checked(arguments.prometheus)
-    token = token_of(arguments.prometheus_token_file)
+    token = token_of(arguments.prometheus_token_file, url)
+    matches = matches_of(arguments.prometheus_match)
     kubeconfig = arguments.kubeconfig
     namespace = None if arguments.all_namespaces else arguments.namespace or context_namespace(kubeconfig)
     context, cluster = context_names(kubeconfig)
@@ -34,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         figures = None
         if url is not None:
             keys = [(one["metadata"]["namespace"], one["metadata"]["name"]) for one in collected.deployments]
-            answer = await read_prometheus(url, token, keys, namespace, span)
+            answer = await read_prometheus(url, token, keys, namespace, span, matches)
             figures = str(answer) if isinstance(answer, PrometheusError) else answer
         asked = Asked(
             span=span,

@@ -34,4 +34,11 @@ def add_report(commands: "Commands") -> None:
         metavar="URL",
         help="where the operator's metrics are kept: without it nothing is of the period",
     )
+    report.add_argument(
+        "--prometheus-match",
+        action="append",
+        default=[],
+        metavar="LABEL=VALUE",
+        help="of this cluster's series, where it has those of others too; may be repeated",
+    )
     report.add_argument("--prometheus-token-file", metavar="FILE", help="with the bearer token that it wants")

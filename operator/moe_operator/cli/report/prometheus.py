@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ _AT_ONCE = 4
 #: Series of one answer: far more than a deployment has.
 _MOST_SERIES = 5000
 
+_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _READY = "moe_operator_deployment_ready"
 _ACCOUNTS = "moe_operator_(tokens|requests|gpu_seconds|unpriced_gpu_seconds|cost)_total"
 _HINTS = {
@@ -44,8 +46,12 @@ class PrometheusError(Exception):
 class Prometheus:
     """One of them."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, token: str | None) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, token: str | None, matches: Mapping[str, str]
+    ) -> None:
+        """`matches`: labels that tell this cluster's series from those of others."""
         self._session, self._url, self._token = session, url.rstrip("/"), token
+        self._matches = [f"{label}={_quoted(value)}" for label, value in sorted(matches.items())]
 
     async def read(self, keys: Iterable[Key], namespace: str | None, span: Span) -> dict[Key, Recorded]:
         """Of these deployments, and of further ones that it knows of in the period. Raises PrometheusError."""
@@ -60,15 +66,17 @@ class Prometheus:
         return dict(await asyncio.gather(*(one(key) for key in wanted)))
 
     async def _known(self, namespace: str | None, span: Span) -> set[Key]:
-        where = f"{{namespace={_quoted(namespace)}}}" if namespace else ""
-        query = f"count by (namespace, name) (count_over_time({_READY}{where}[{_duration(span.seconds)}]))"
+        where = ",".join([*self._matches, *([f"namespace={_quoted(namespace)}"] if namespace else [])])
+        query = (
+            f"count by (namespace, name) (count_over_time({_READY}{{{where}}}[{_duration(span.seconds)}]))"
+        )
         found = await self._instant(query, span.end)
         keys = {(dict(labels).get("namespace", ""), dict(labels).get("name", "")) for labels, _ in found}
         return {(space, name) for space, name in keys if space and name}
 
     async def _recorded(self, key: Key, span: Span) -> Recorded:
         step = step_of(span)
-        which = f"namespace={_quoted(key[0])},name={_quoted(key[1])}"
+        which = ",".join([*self._matches, f"namespace={_quoted(key[0])}", f"name={_quoted(key[1])}"])
         window = _duration(step)
         ends = (span.begin + step, span.end, step)
         edges = (span.begin, span.end, step)
@@ -180,10 +188,12 @@ def checked(url: str) -> str:
     return url
 
 
-def token_of(path: str | None) -> str | None:
-    """The bearer token in a file. Raises UsageError."""
+def token_of(path: str | None, url: str | None) -> str | None:
+    """The bearer token in a file, for this address. Raises UsageError."""
     if path is None:
         return None
+    if "@" in urlsplit(url or "").netloc:
+        raise UsageError("--prometheus-token-file: the address has a user and a password already")
     try:
         token = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -193,12 +203,28 @@ def token_of(path: str | None) -> str | None:
     return token
 
 
+def matches_of(words: Sequence[str]) -> dict[str, str]:
+    """`LABEL=VALUE`, as often as it was given. Raises UsageError."""
+    found = {}
+    for word in words:
+        label, equals, value = word.partition("=")
+        if not equals or not _LABEL.fullmatch(label) or label in ("namespace", "name", "__name__"):
+            raise UsageError(f"--prometheus-match {word[:64]!r}: write LABEL=VALUE, such as cluster=prod-eu")
+        found[label] = value
+    return found
+
+
 async def read_prometheus(
-    url: str, token: str | None, keys: Sequence[Key], namespace: str | None, span: Span
+    url: str,
+    token: str | None,
+    keys: Sequence[Key],
+    namespace: str | None,
+    span: Span,
+    matches: Mapping[str, str],
 ) -> dict[Key, Recorded] | PrometheusError:
     """What it has, or why it has nothing."""
     async with aiohttp.ClientSession() as session:
         try:
-            return await Prometheus(session, url, token).read(keys, namespace, span)
+            return await Prometheus(session, url, token, matches).read(keys, namespace, span)
         except PrometheusError as error:
             return error
