@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import yaml
 
 from factories.cluster_objects import NAME, NAMESPACE, NOW
 from factories.records import DAY, collected, lived, matrix, vector
@@ -157,6 +158,30 @@ def test_it_only_reads_and_of_secrets_the_metadata_alone(
     report(capsys)
     accepts = [accept for path, accept in seen if "/secrets" in path]
     assert accepts == ["application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"]
+
+
+def test_the_documented_rights_are_those_that_it_needs(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither one that is missing from a record, nor one that nobody needs to be given."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL) if "moe-report" in one]
+    given = {
+        (verb, group, resource)
+        for rule in yaml.safe_load(block)["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    serve(cluster)
+    report(capsys)
+    needed = set()
+    for path in cluster.asked:
+        group = path.split("/")[2] if path.startswith("/apis/") else ""
+        parts = path.removeprefix(f"{SPACE}/").split("/") if path.startswith(SPACE) else path.split("/")
+        named = re.search(r"/(secrets|namespaces)/(tiny-keys|kube-system)$", path)
+        needed.add(("get", group, named[1]) if named else ("list", group, parts[-1]))
+    assert given == needed
 
 
 def test_a_right_that_is_missing_costs_its_part_alone(

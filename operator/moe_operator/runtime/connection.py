@@ -88,7 +88,9 @@ def context_namespace(kubeconfig: str | None = None, *, environ: Mapping[str, st
 def context_names(
     kubeconfig: str | None = None, *, environ: Mapping[str, str] = os.environ
 ) -> tuple[str | None, str | None]:
-    """The current context and its cluster, as the kubeconfig names them; None where there is none."""
+    """The current context and its cluster, as the kubeconfig names them; None where none is used, as in a pod."""
+    if kubeconfig is None and environ.get("KUBERNETES_SERVICE_HOST"):
+        return None, None
     path = kubeconfig or environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
     try:
         _, active = list_kube_config_contexts(path)  # type: ignore[no-untyped-call]

@@ -233,6 +233,8 @@ class _Deployment:
                 "the commit is not known: engines load what the branch or tag points to when they start; name a commit"
                 " in model.revision, or have the weights in a cache"
             )
+        if runs.adapters:
+            notes.append("commits of adapters are not known: the status does not have them")
         if self._status.groups.updated < self._status.groups.ready:
             notes.append("some groups still serve an earlier revision")
         return ModelRecord(
