@@ -1,8 +1,8 @@
 """`python -m generate`: write everything again that is derived and committed.
 
 The CRD, the reference pages, the schema of `kubectl moe report` and what the chart's schema says of `config` come from
-the operator's sources; from the CRD and the charts come the CRD chart's copies and install.yaml. Tests compare each with
-what is committed.
+the operator's sources; from the CRD and the charts come the CRD chart's copies and install.yaml. Tests compare each
+with what is committed.
 """
 
 import json
