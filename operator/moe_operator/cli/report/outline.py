@@ -305,7 +305,7 @@ def _usage(found: UsageRecord) -> Iterator[Block]:
     facts = [("Price", found.price)] if found.price else []
     facts += [("Note", note) for note in found.notes]
     if found.source is not Source.NONE:
-        facts.append(("Source of the period's", _source(found.source)))
+        facts.append(("Figures of the period from", _source(found.source)))
     yield Fields(tuple(facts))
 
 
