@@ -1,7 +1,8 @@
 """`python -m generate`: write everything again that is derived and committed.
 
-The CRD, the reference pages and what the chart's schema says of `config` come from the operator's sources; from the CRD
-and the charts come the CRD chart's copies and install.yaml. Tests compare each with what is committed.
+The CRD, the reference pages, the schema of `kubectl moe report` and what the chart's schema says of `config` come from
+the operator's sources; from the CRD and the charts come the CRD chart's copies and install.yaml. Tests compare each
+with what is committed.
 """
 
 import json
@@ -12,6 +13,7 @@ from moe_operator.api import crd
 from moe_operator.api import reference as api_reference
 from moe_operator.catalog import config_schema, fabrics_reference
 from moe_operator.catalog import reference as accelerators_reference
+from moe_operator.cli.report import schema as report_schema
 from moe_operator.planner import reference as planner_reference
 from moe_operator.runtime import metrics_reference
 
@@ -31,6 +33,7 @@ _PAGES: dict[str, Callable[[], str]] = {
     planner_reference.FILE: planner_reference.render,
     "docs/reference/metrics.md": metrics_reference.render,
     config_schema.FILE: values_schema,
+    report_schema.FILE: report_schema.render,
 }
 
 

@@ -20,9 +20,9 @@ def check_golden(name: str, rendered: Any) -> None:
     check_golden_text(name, yaml.safe_dump(rendered, sort_keys=True, width=110))
 
 
-def check_golden_text(name: str, text: str) -> None:
+def check_golden_text(name: str, text: str, suffix: str = "yaml") -> None:
     """The same for what is text already."""
-    path = FOLDER / f"{name}.yaml"
+    path = FOLDER / f"{name}.{suffix}"
     if os.environ.get("UPDATE_GOLDEN") == "1":
         path.write_text(text, encoding="utf-8")
     assert path.exists(), f"{path} is missing: run the test with UPDATE_GOLDEN=1 and read what it wrote"

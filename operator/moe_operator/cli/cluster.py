@@ -85,6 +85,16 @@ def read_status(kubeconfig: str | None, namespace: str | None, name: str) -> See
     return _run(reading(), None)
 
 
+def run_reading(kubeconfig: str | None, read: Callable[[AioKubeClient], Awaitable[_T]]) -> _T:
+    """What `read` makes of a cluster. Raises UsageError, ClusterError."""
+
+    async def reading() -> _T:
+        async with _Connected(kubeconfig) as client:
+            return await read(client)
+
+    return _run(reading(), None)
+
+
 def watch_deployment(
     kubeconfig: str | None,
     namespace: str | None,

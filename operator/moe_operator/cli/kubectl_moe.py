@@ -1,7 +1,7 @@
 """`kubectl moe`: what a deployment would be, and how it is. Reads only; `rollout undo --apply` and `wake` alone write.
 
-Plan, status, top, rollout, autoscaler and wake are imported when they are called: a plan from files needs no client of
-Kubernetes.
+Plan, status, top, rollout, autoscaler, report and wake are imported when they are called: a plan from files needs no
+client of Kubernetes.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from moe_operator.cli import (
 )
 from moe_operator.cli.errors import UsageError
 from moe_operator.cli.plan_inputs import add_source
+from moe_operator.cli.report import options as report_options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     rollout_options.add_rollout(commands)
     rollout_options.add_wake(commands)
     rollout_options.add_autoscaler(commands)
+    report_options.add_report(commands)
     models_command.add_parser(commands)
     accelerators_command.add_parser(commands)
     return top
@@ -112,6 +114,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from moe_operator.cli import autoscaler_command
 
         return autoscaler_command.run(arguments)
+    if arguments.command == "report":
+        from moe_operator.cli.report import command as report_command
+
+        return report_command.run(arguments)
     run = {
         "render": render_command.run,
         "simulate": simulate_command.run,

@@ -75,6 +75,14 @@ def change_text(change: Change) -> str:
     return f"{change.path}: {_words(change.before)} -> {_words(change.after)}"
 
 
+def change_texts(change: Change) -> tuple[str | None, str | None]:
+    """Before and after in words; None: not set."""
+    return (
+        None if change.before is None else _words(change.before),
+        None if change.after is None else _words(change.after),
+    )
+
+
 def _tagged(image: Any) -> tuple[str, str]:
     """Repository and tag of an image, empty for anything else."""
     if not isinstance(image, str):

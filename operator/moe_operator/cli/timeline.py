@@ -49,7 +49,7 @@ def timeline(
     deployment: ModelDeployment, events: Iterable[Mapping[str, Any]], kept: Sequence[KeptRevision]
 ) -> list[Entry]:
     """Everything that is known, newest last, without Events of other objects and of a former one of this name."""
-    entries = [entry for event in events if _is_about(event, deployment) for entry in _told(event)]
+    entries = [entry for event in events if _is_about(event, deployment) for entry in told(event)]
     entries += _of_revisions(kept)
     entries += [one for one in _of_status(deployment) if not _known(one, entries)]
     # Sorted by time alone: what the operator did within a second stays in the order in which it was told.
@@ -61,7 +61,7 @@ def _is_about(event: Mapping[str, Any], deployment: ModelDeployment) -> bool:
     return regarding.get("kind") == names.KIND and regarding.get("uid") == deployment.uid
 
 
-def _told(event: Mapping[str, Any]) -> Iterator[Entry]:
+def told(event: Mapping[str, Any]) -> Iterator[Entry]:
     """Of a series the first and the last: slots are used again, so that two entries may be about two groups."""
     series = event.get("series") or {}
     first = parse_time(event.get("eventTime")) or parse_time(event["metadata"].get("creationTimestamp"))

@@ -1,4 +1,5 @@
-"""Which nodes the scheduler would let a pod onto: selector, required node affinity and taints."""
+"""Which nodes the scheduler would let a pod onto: selector, required node affinity and taints; and selectors of
+labels, which read alike."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,14 @@ def admits(node: NodeFacts, pod: Mapping[str, Any]) -> bool:
     """Whether the node takes new pods like this one: it is ready, not cordoned, and its taints are tolerated."""
     tolerations = pod.get("tolerations") or ()
     return node.ready and not node.cordoned and all(taint.tolerated_by(tolerations) for taint in node.taints)
+
+
+def label_selector_matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a LabelSelector (`matchLabels`, `matchExpressions`) selects the labels; an empty one selects all."""
+    wanted = selector.get("matchLabels") or {}
+    return all(labels.get(key) == value for key, value in wanted.items()) and all(
+        _holds(one, labels) for one in selector.get("matchExpressions") or ()
+    )
 
 
 def _term(term: Mapping[str, Any], node: NodeFacts) -> bool:

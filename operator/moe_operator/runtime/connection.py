@@ -85,6 +85,21 @@ def context_namespace(kubeconfig: str | None = None, *, environ: Mapping[str, st
     return str((active.get("context") or {}).get("namespace") or "default")
 
 
+def context_names(
+    kubeconfig: str | None = None, *, environ: Mapping[str, str] = os.environ
+) -> tuple[str | None, str | None]:
+    """The current context and its cluster, as the kubeconfig names them; None where none is used, as in a pod."""
+    if kubeconfig is None and environ.get("KUBERNETES_SERVICE_HOST"):
+        return None, None
+    path = kubeconfig or environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    try:
+        _, active = list_kube_config_contexts(path)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError):
+        return None, None
+    cluster = (active.get("context") or {}).get("cluster")
+    return str(active.get("name") or "") or None, str(cluster) if cluster else None
+
+
 def current_namespace(environ: Mapping[str, str] = os.environ) -> str:
     """The operator's own namespace: $POD_NAMESPACE, else the ServiceAccount's, else `default`."""
     if named := environ.get("POD_NAMESPACE"):

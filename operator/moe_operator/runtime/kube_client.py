@@ -23,6 +23,8 @@ Objects = list[Obj]
 _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+#: Without the object itself as an alternative: what is not to be read never comes.
+_ONE_METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 #: Objects per page of a LIST: about 5 MB of pods, which parses in some 50 ms.
 PAGE = 500
@@ -44,6 +46,16 @@ class AioKubeClient:
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
         try:
             return loads(await self._transport.read("get", kind.kind, kind.path(namespace, name)))
+        except NotFoundError:
+            return None
+
+    async def get_metadata(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
+        """Like `get`, but only the metadata leaves the API server: a Secret's content does not."""
+        path = kind.path(namespace, name)
+        try:
+            return loads(
+                await self._transport.read("get_metadata", kind.kind, path, accept=_ONE_METADATA_ONLY)
+            )
         except NotFoundError:
             return None
 

@@ -1,0 +1,1 @@
+"""`kubectl moe report`: the technical record of deployments over a period, for audits."""

@@ -1,0 +1,658 @@
+"""The record from what was read. Pure: objects, samples and times in, a document out."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moe_operator.api import names, reasons
+from moe_operator.api.cost import CostFigures
+from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse
+from moe_operator.api.status import Condition
+from moe_operator.api.times import format_time, parse_time
+from moe_operator.catalog.code_loading import in_arguments, in_environment
+from moe_operator.catalog.images import parse_image
+from moe_operator.cli.report.access import access
+from moe_operator.cli.report.coverage import coverage
+from moe_operator.cli.report.data import (
+    UNKNOWN,
+    CallersRecord,
+    ChangesRecord,
+    ConditionRecord,
+    DeploymentRecord,
+    EngineRecord,
+    EventRecord,
+    FieldChange,
+    GoneRecord,
+    IncidentsRecord,
+    KeyRecord,
+    ModelRecord,
+    NodeRecord,
+    Period,
+    PlaceRecord,
+    PrometheusSource,
+    Report,
+    RevisionRecord,
+    ScalingRecord,
+    Scope,
+    Source,
+    Unread,
+    UptimeRecord,
+    Usage,
+    UsageRecord,
+    WeightsRecord,
+    WriterRecord,
+)
+from moe_operator.cli.report.figures import Recorded, lost, taken, uptime
+from moe_operator.cli.report.network import (
+    egress,
+    engine_labels,
+    ingress,
+    published,
+    selecting,
+    services_of,
+)
+from moe_operator.cli.report.period import Span
+from moe_operator.cli.report.reading import Collected, Missing
+from moe_operator.cli.revision_history import changed_since, history
+from moe_operator.cli.spec_changes import Change, change_texts
+from moe_operator.cli.timeline import Entry, told
+
+Obj = dict[str, Any]
+Key = tuple[str, str]
+
+_REGION, _ZONE = "topology.kubernetes.io/region", "topology.kubernetes.io/zone"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})")
+#: Fields that people put secrets into: what they were is not for a record that is passed on.
+_HIDDEN = re.compile(r"(^|\.)env(\[|\.|$)|^podTemplate\..*\.?(args|command)(\[|\.|$)")
+_NOT_SHOWN = "(not shown)"
+#: Flags of vLLM that write prompts or answers into its log, or send traces of requests away.
+_LOGGING = frozenset({"enable-log-requests", "enable-log-outputs", "otlp-traces-endpoint"})
+#: Events of a deployment that are listed.
+_EVENTS = 100
+#: Changes of the wanted number that a status remembers.
+_REMEMBERED = 10
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the record is about, and who makes it."""
+
+    span: Span
+    now: float
+    """When the cluster was read."""
+    scope: Scope
+    program: str
+    prometheus: str | None = None
+    """Address without credentials; None: not asked."""
+
+
+#: What Prometheus has, or why it has nothing; None: not asked.
+Figures = Mapping[Key, Recorded] | str | None
+
+
+def build(collected: Collected, figures: Figures, asked: Asked) -> Report:
+    """The whole record."""
+    span = asked.span
+    objects = sorted(collected.deployments, key=_key)
+    present = [one for one in objects if (_created(one) or 0.0) < span.end]
+    recorded = figures if isinstance(figures, Mapping) else {}
+    unread = collected.unread()
+    if isinstance(figures, str):
+        unread.append(Unread(section="Prometheus", message=figures))
+    notes = [*span.notes]
+    if later := [
+        f"{space}/{name}" for space, name in map(_key, objects) if (space, name) not in map(_key, present)
+    ]:
+        notes.append(f"made after it, and left out: {', '.join(later)}")
+    spaces = sorted(
+        {_key(one)[0] for one in present} | ({asked.scope.namespace} if asked.scope.namespace else set())
+    )
+    there = set(map(_key, objects))
+    return Report(
+        generated_at=format_time(asked.now),
+        generated_by=asked.program,
+        period=Period(
+            begin=format_time(span.begin), end=format_time(span.end), seconds=round(span.seconds), notes=notes
+        ),
+        scope=asked.scope.model_copy(update={"cluster_id": collected.cluster_id}),
+        prometheus=None
+        if asked.prometheus is None
+        else PrometheusSource(url=asked.prometheus, message=figures if isinstance(figures, str) else None),
+        deployments=[_Deployment(one, collected, figures, asked).record() for one in present],
+        gone=[
+            GoneRecord(
+                namespace=key[0],
+                name=key[1],
+                uptime=_recorded_uptime(found, span, None, None),
+                usage=_recorded_usage(found, span, None, None),
+            )
+            for key, found in sorted(recorded.items())
+            if key not in there
+        ],
+        access=[access(collected, space) for space in spaces],
+        unread=unread,
+        coverage=coverage(prometheus=asked.prometheus is not None),
+    )
+
+
+def _key(obj: Obj) -> Key:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _created(obj: Obj) -> float | None:
+    return _time(obj["metadata"].get("creationTimestamp"))
+
+
+def _time(text: Any) -> float | None:
+    """A time that anybody may have written."""
+    try:
+        return parse_time(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+class _Deployment:
+    """One ModelDeployment's record."""
+
+    def __init__(self, obj: Obj, collected: Collected, figures: Figures, asked: Asked) -> None:
+        self._obj, self._collected, self._asked = obj, collected, asked
+        self._span = asked.span
+        self._invalid: str | None = None
+        try:
+            self._deployment = parse(obj)
+        except InvalidSpecError as error:
+            # Nothing of the rest is hidden by a spec that cannot be read.
+            blank = {"model": {"name": UNKNOWN}, "hardware": {"accelerator": "cpu"}}
+            self._deployment, self._invalid = parse({**obj, "spec": blank}), str(error)
+        self._status = self._deployment.status
+        self._figures = figures
+        self._recorded = figures.get(_key(obj)) if isinstance(figures, Mapping) else None
+        self._pods = None if isinstance(collected.pods, Missing) else list(self._own(collected.pods))
+        self._policies = selecting(collected.policies, self._deployment.namespace, self._labels())
+
+    def record(self) -> DeploymentRecord:
+        deployment = self._deployment
+        return DeploymentRecord(
+            namespace=deployment.namespace,
+            name=deployment.name,
+            uid=deployment.uid,
+            invalid_spec=self._invalid,
+            model=self._model(),
+            weights=self._weights(),
+            engine=self._engine(),
+            place=self._place(),
+            callers=self._callers(),
+            uptime=self._uptime(),
+            usage=self._usage(),
+            changes=self._changes(),
+            incidents=self._incidents(),
+            scaling=self._scaling(),
+        )
+
+    def _own(self, pods: Iterable[Obj]) -> Iterator[Obj]:
+        """Pods of its groups, without those of Jobs that fetch weights."""
+        for pod in pods:
+            labels = pod["metadata"].get("labels") or {}
+            mine = labels.get(names.LABEL_DEPLOYMENT) == self._deployment.name and names.LABEL_GROUP in labels
+            if mine and pod["metadata"].get("namespace") == self._deployment.namespace:
+                yield pod
+
+    def _labels(self) -> list[Mapping[str, str]]:
+        """Of its pods as they are in traffic."""
+        found = [pod["metadata"].get("labels") or {} for pod in self._pods or ()]
+        in_traffic = {names.LABEL_TRAFFIC: names.TRAFFIC_ON}
+        return [each | in_traffic for each in found] or [engine_labels(self._deployment.name)]
+
+    # --- what runs -------------------------------------------------------------------------------
+
+    def _model(self) -> ModelRecord:
+        spec, runs = self._deployment.spec.model, self._status.provenance
+        served = spec.served_name if spec.served_name != spec.name else None
+        if runs is None:
+            return ModelRecord(
+                name=spec.name,
+                served_name=served,
+                licence=UNKNOWN,
+                publisher=UNKNOWN,
+                source=spec.source or UNKNOWN,
+                revision=spec.revision,
+                adapters=[one.source for one in spec.adapters],
+                notes=[
+                    "the operator has not said what it runs: there is no plan, or its version does not say it"
+                ],
+            )
+        notes = []
+        if runs.licence == UNKNOWN:
+            notes.append("the catalogue has no licence of this model: look at its publisher's page")
+        if runs.commit is None and runs.source.startswith("hf://"):
+            notes.append(
+                "the commit is not known: engines load what the branch or tag points to when they start; name a commit"
+                " in model.revision, or have the weights in a cache"
+            )
+        if runs.adapters:
+            notes.append("commits of adapters are not known: the status does not have them")
+        if self._status.groups.updated < self._status.groups.ready:
+            notes.append("some groups still serve an earlier revision")
+        return ModelRecord(
+            name=runs.model,
+            served_name=served,
+            licence=runs.licence,
+            publisher=runs.publisher,
+            source=runs.source,
+            revision=runs.revision,
+            commit=runs.commit,
+            precision=runs.precision,
+            adapters=list(runs.adapters),
+            policy_rule=runs.policy_rule,
+            notes=notes,
+        )
+
+    def _weights(self) -> WeightsRecord:
+        kept, runs = self._status.weights, self._status.provenance
+        source = runs.source if runs else kept.source if kept else ""
+        commit = (kept.commit if kept else None) or (runs.commit if runs else None)
+        found = _DIGEST.search(source)
+        digest = found.group(1) if found else None
+        if digest is None and commit and _COMMIT.fullmatch(commit):
+            digest = f"git:{commit}"
+        if kept is None:
+            return WeightsRecord(digest=digest, verification=_unkept(source, digest))
+        complete = kept.ready_since
+        checked = (
+            "every file was compared with the SHA-256 or git hash that the source names"
+            if kept.source.startswith("hf://")
+            else "every object was compared with the checksum that the store keeps of it; of objects without one, the"
+            " size alone"
+        )
+        return WeightsRecord(
+            cache=kept.cache,
+            entry=kept.entry,
+            bytes=kept.total_bytes or None,
+            complete_since=complete,
+            digest=digest,
+            verification=f"{checked}, as it was downloaded; SHA-256 of each file are in state.json of the entry, which"
+            " this record has not read"
+            if complete
+            else "not all of it is there yet",
+        )
+
+    def _engine(self) -> EngineRecord:
+        plan, engine = self._status.plan, self._deployment.spec.engine
+        image = plan.image if plan else None
+        version = parse_image(image).version if image else None
+        loads = {f"{written} ({does})" for _, written, does in in_arguments(engine.args)}
+        loads |= {f"{name} ({does})" for name, does in in_environment(engine.env)}
+        return EngineRecord(
+            image=image,
+            version=".".join(map(str, version)) if version else None,
+            running=None if self._pods is None else sorted(set(_images(self._pods))),
+            revision=self._status.revision,
+            pod_security=self._status.provenance.pod_security if self._status.provenance else None,
+            code_loading=sorted(loads),
+            logging=[
+                word
+                for word in self._status.engine_arguments
+                if word.partition("=")[0].removeprefix("--") in _LOGGING
+            ],
+            arguments=list(self._status.engine_arguments),
+        )
+
+    # --- where, and who ----------------------------------------------------------------------------
+
+    def _place(self) -> PlaceRecord:
+        nodes = None if self._pods is None else self._nodes(self._pods)
+        state, to, policies = egress(self._policies)
+        return PlaceRecord(
+            nodes=nodes,
+            regions=sorted({one.region for one in nodes or () if one.region}),
+            required_nodes=self._status.provenance.nodes if self._status.provenance else {},
+            egress=state,
+            egress_to=to,
+            egress_policies=policies,
+        )
+
+    def _nodes(self, pods: Iterable[Obj]) -> list[NodeRecord]:
+        listed = self._collected.nodes
+        labels: dict[str, Obj] = {}
+        if not isinstance(listed, Missing):
+            labels = {one["metadata"]["name"]: one["metadata"].get("labels") or {} for one in listed}
+        used = sorted({node for pod in pods if (node := (pod.get("spec") or {}).get("nodeName"))})
+        return [
+            NodeRecord(
+                name=node, region=labels.get(node, {}).get(_REGION), zone=labels.get(node, {}).get(_ZONE)
+            )
+            for node in used
+        ]
+
+    def _callers(self) -> CallersRecord:
+        deployment, collected = self._deployment, self._collected
+        limited, clients = ingress(self._policies)
+        services = services_of(collected.services, deployment.namespace, self._labels())
+        asked = deployment.spec.engine.api_key_secret
+        present = collected.secrets.get((deployment.namespace, asked.name)) if asked else None
+        return CallersRecord(
+            endpoint=self._status.endpoint,
+            services=None if services is None else [f"{name} ({type_})" for name, type_ in services.items()],
+            published=published(
+                collected.ingresses,
+                collected.routes,
+                deployment.namespace,
+                {deployment.name, *(services or ())},
+            ),
+            ingress_limited=limited,
+            ingress_from=clients,
+            api_key=KeyRecord(
+                required=asked is not None,
+                secret=asked.name if asked else None,
+                key=asked.key if asked else None,
+                present=None if isinstance(present, Missing) else present,
+            ),
+        )
+
+    # --- figures -----------------------------------------------------------------------------------
+
+    def _uptime(self) -> UptimeRecord:
+        ready = next((one for one in self._status.conditions if one.type == reasons.READY), None)
+        if self._recorded is not None:
+            return _recorded_uptime(self._recorded, self._span, ready, self._made())
+        since = _time(ready.last_transition_time) if ready else None
+        if ready is None or since is None:
+            return UptimeRecord(source=Source.NONE, message="the operator has written no condition Ready")
+        begin, end = max(since, self._span.begin), min(self._asked.now, self._span.end)
+        known = max(0.0, end - begin)
+        up = known if ready.status == "True" else 0.0
+        return UptimeRecord(
+            source=Source.STATUS,
+            ready=ready.status,
+            since=ready.last_transition_time,
+            known_seconds=round(known),
+            ready_seconds=round(up),
+            ready_percent=_percent(up, known),
+            message="only since the last transition of the condition Ready: what was before is not known without"
+            " Prometheus",
+        )
+
+    def _usage(self) -> UsageRecord:
+        cost = self._status.cost
+        since = _time(cost.since) if cost else None
+        if self._recorded is not None:
+            found = _recorded_usage(self._recorded, self._span, since, self._made())
+            if self._made() is None:
+                found = found.model_copy(
+                    update={
+                        "notes": [*found.notes, "it has figures of a former ModelDeployment of this name too"]
+                    }
+                )
+        elif cost is None:
+            found = UsageRecord(source=Source.NONE)
+        else:
+            at = _time(cost.time)
+            whole = (
+                since is not None and at is not None and self._span.begin <= since and at <= self._span.end
+            )
+            found = UsageRecord(
+                source=Source.STATUS if whole else Source.NONE,
+                period=_of_status(cost.total, cost.time, cost.currency) if whole else None,
+                notes=[
+                    "the accounts began in the period: their total is the period's, until they were written"
+                    if whole
+                    else "the period's figures are not known without Prometheus: total, last day and last hour are not"
+                    " the period's"
+                ],
+            )
+        if cost is None:
+            return found.model_copy(update={"notes": [*found.notes, "the operator has written no accounts"]})
+        price = cost.price
+        return found.model_copy(
+            update={
+                "total": _of_status(cost.total, cost.time, cost.currency),
+                "last_day": _of_status(cost.last_day, cost.time, cost.currency),
+                "last_hour": _of_status(cost.last_hour, cost.time, cost.currency),
+                "price": price.message
+                if price.per_gpu_hour is None
+                else f"{price.per_gpu_hour} {cost.currency} per GPU-hour ({price.message})",
+            }
+        )
+
+    def _made(self) -> float | None:
+        """When it was made; None where Prometheus has samples of its name from before that."""
+        created = _created(self._obj) or 0.0
+        times = [at for at, count in self._recorded.ready_count if count] if self._recorded else []
+        return None if times and times[0] < created else created
+
+    # --- what happened -----------------------------------------------------------------------------
+
+    def _changes(self) -> ChangesRecord:
+        kept = self._collected.revisions
+        created = _created(self._obj)
+        return ChangesRecord(
+            created=None if created is None else format_time(created),
+            generation=self._deployment.generation,
+            revisions=None if isinstance(kept, Missing) else self._revisions(kept),
+            writers=sorted(_writers(self._obj), key=lambda one: (one.time or "", one.manager, one.operation)),
+        )
+
+    def _revisions(self, objects: Sequence[Obj]) -> list[RevisionRecord]:
+        found, before = [], None
+        for one in history(objects, self._deployment):
+            changed = changed_since(before, one)
+            found.append(
+                RevisionRecord(
+                    name=one.name,
+                    number=one.number,
+                    created=format_time(one.created),
+                    in_period=self._span.has(one.created),
+                    changes=None if changed is None else [_field(each) for each in changed],
+                )
+            )
+            before = one
+        return found
+
+    def _incidents(self) -> IncidentsRecord:
+        recovery, events = self._status.recovery, self._events()
+        by_reason = lost(self._recorded) if self._recorded is not None else {}
+        return IncidentsRecord(
+            groups_lost=None if self._recorded is None else sum(by_reason.values()),
+            groups_lost_by_reason=by_reason,
+            last_loss=recovery.last_failure_time,
+            last_loss_cause=f"{recovery.last_group}: {recovery.last_cause.reason}: {recovery.last_cause.message}"
+            if recovery.last_cause
+            else None,
+            conditions=[_condition(one) for one in self._status.conditions if _tells_of_trouble(one)],
+            events=None if events is None else events[-_EVENTS:],
+            events_left_off=max(0, len(events or ()) - _EVENTS),
+        )
+
+    def _events(self) -> list[EventRecord] | None:
+        objects = self._collected.events
+        if isinstance(objects, Missing):
+            return None
+        mine = [one for one in objects if _about(one, self._deployment)]
+        pairs = [(entry, str(one.get("type") or "")) for one in mine for entry in _entries(one)]
+        kept = [(entry, kind) for entry, kind in pairs if self._span.has(entry.at)]
+        return [
+            EventRecord(
+                time=format_time(entry.at),
+                since=None if entry.since is None else format_time(entry.since),
+                count=entry.count,
+                type=kind,
+                reason=entry.reason,
+                message=entry.text,
+            )
+            for entry, kind in sorted(kept, key=lambda pair: (pair[0].at, pair[0].reason, pair[0].text))
+        ]
+
+    def _scaling(self) -> ScalingRecord:
+        scaling = self._status.scaling
+        mode = None if self._invalid else self._deployment.spec.scaling.mode.value
+        remembered = list(scaling.history) if scaling else []
+        within = [one for one in remembered if self._span.has(_time(one.time))]
+        by_reason = dict(sorted(Counter(one.reason for one in within).items()))
+        if self._recorded is not None and self._recorded.scalings is not None:
+            changes = max(round(self._recorded.scalings), len(within))
+            return ScalingRecord(mode=mode, changes=changes, source=Source.PROMETHEUS, by_reason=by_reason)
+        if scaling is None:
+            return ScalingRecord(mode=mode, source=Source.NONE)
+        # None is missed where the oldest that is remembered is of before the period, or more could be remembered.
+        oldest = _time(remembered[0].time) if remembered else None
+        all_ = len(remembered) < _REMEMBERED or (oldest is not None and oldest < self._span.begin)
+        return ScalingRecord(
+            mode=mode, changes=len(within), at_least=not all_, source=Source.STATUS, by_reason=by_reason
+        )
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def _unkept(source: str, digest: str | None) -> str:
+    """What vouches for weights that no cache of the operator's keeps."""
+    if source.startswith("oci://"):
+        return (
+            "nodes verify the image by its digest when they pull it"
+            if digest
+            else "the image is named by a tag, which may move: name it by digest"
+        )
+    if source.startswith("pvc://"):
+        return "not verified by the operator: whoever may write to the claim decides what is loaded"
+    if source.startswith(("hf://", "s3://")):
+        return "not verified by the operator: engines read the source themselves"
+    return "nothing is known of it"
+
+
+def _images(pods: Iterable[Obj]) -> Iterator[str]:
+    for pod in pods:
+        for one in (pod.get("status") or {}).get("containerStatuses") or ():
+            if one.get("name") == names.ENGINE_CONTAINER and one.get("imageID"):
+                yield str(one["imageID"])
+
+
+def _percent(part: float, of: float) -> float | None:
+    """To three places, never more than it is: 100 is without a second missing."""
+    return math.floor(100_000.0 * part / of + 1e-6) / 1000 if of else None
+
+
+def _recorded_uptime(
+    found: Recorded, span: Span, ready: Condition | None, created: float | None
+) -> UptimeRecord:
+    """`created`: when the deployment was made, where Prometheus has no samples of an earlier one of its name."""
+    seen = uptime(found, span)
+    begin = max(span.begin, created or 0.0)
+    covered = min(100.0, 100.0 * seen.known / max(1.0, span.end - begin))
+    since = "" if begin == span.begin else " since it was made"
+    message = f"Prometheus has samples of {covered:.1f} % of the period{since}"
+    if seen.first is None:
+        message = "Prometheus has no samples of it in the period: was the operator scraped, with honorLabels?"
+    elif seen.first > begin + found.step:
+        message += f", the first of {format_time(seen.first + 0.5)}"
+    return UptimeRecord(
+        source=Source.PROMETHEUS,
+        ready=ready.status if ready else None,
+        since=ready.last_transition_time if ready else None,
+        known_seconds=round(seen.known),
+        ready_seconds=round(seen.ready),
+        ready_percent=_percent(seen.ready, seen.known),
+        outages=list(seen.outages),
+        outages_left_off=seen.left_off,
+        window_seconds=round(found.step),
+        message=message,
+    )
+
+
+def _recorded_usage(found: Recorded, span: Span, since: float | None, created: float | None) -> UsageRecord:
+    counted = taken(found, span, since)
+    notes = []
+    if counted.usage is None:
+        notes.append(
+            "Prometheus has no accounts of it in the period: was the operator scraped, with honorLabels?"
+        )
+    else:
+        if counted.first is not None and counted.first > max(span.begin, created or 0.0) + found.step:
+            notes.append(f"Prometheus has nothing of before {format_time(counted.first)}")
+        if counted.last is not None and counted.last < span.end - 2 * found.step:
+            notes.append(f"Prometheus has nothing of after {format_time(counted.last)}")
+        if counted.falls:
+            notes.append(
+                f"an account fell {counted.falls} times: an operator ended without its last write, or the accounts"
+                f" began anew; of these {round(found.step)} s windows only what is certain is counted"
+            )
+    return UsageRecord(source=Source.PROMETHEUS, period=counted.usage, notes=notes)
+
+
+def _of_status(figures: CostFigures, until: str, currency: str) -> Usage:
+    held, tokens, requests = figures.gpu_hours, figures.tokens, figures.requests
+    states = {
+        "starting": held.starting,
+        "serving": held.serving,
+        "idle": held.idle,
+        "draining": held.draining,
+    }
+    return Usage(
+        begin=figures.since,
+        end=until,
+        input_tokens=tokens.input,
+        cached_input_tokens=tokens.cached_input,
+        output_tokens=tokens.output,
+        requests_completed=requests.completed,
+        requests_aborted=requests.aborted,
+        requests_failed=requests.failed,
+        gpu_hours=held.total,
+        gpu_hours_by_state=states,
+        unpriced_gpu_hours=figures.unpriced_gpu_hours,
+        cost={} if figures.cost is None else {currency: figures.cost},
+    )
+
+
+def _writers(obj: Obj) -> Iterator[WriterRecord]:
+    for entry in obj["metadata"].get("managedFields") or ():
+        fields = (entry.get("fieldsV1") or {}).get("f:spec")
+        at = _time(entry.get("time"))
+        yield WriterRecord(
+            manager=str(entry.get("manager") or UNKNOWN),
+            operation=str(entry.get("operation") or UNKNOWN),
+            subresource=entry.get("subresource") or None,
+            time=None if at is None else format_time(at),
+            fields=sorted(key.removeprefix("f:") for key in fields if key.startswith("f:"))
+            if isinstance(fields, Mapping)
+            else [],
+        )
+
+
+def _field(change: Change) -> FieldChange:
+    before, after = change_texts(change)
+    if _HIDDEN.search(change.path) and not change.path.endswith(".name"):
+        before, after = before and _NOT_SHOWN, after and _NOT_SHOWN
+    return FieldChange(path=change.path, before=before, after=after)
+
+
+def _condition(one: Condition) -> ConditionRecord:
+    return ConditionRecord(
+        type=one.type,
+        status=one.status,
+        reason=one.reason,
+        message=one.message,
+        since=one.last_transition_time,
+    )
+
+
+def _tells_of_trouble(one: Condition) -> bool:
+    """Stalled and Reconciling are there only while they hold; the others are well when they are True."""
+    if one.type == reasons.STALLED:
+        return one.status == "True"
+    return one.type != reasons.RECONCILING and one.status != "True"
+
+
+def _about(event: Obj, deployment: ModelDeployment) -> bool:
+    return (event.get("regarding") or {}).get("uid") == deployment.uid
+
+
+def _entries(event: Obj) -> Iterator[Entry]:
+    """An Event as a line: of a series its last time. One with times that are none is left out."""
+    try:
+        found = list(told(event))
+    except (ValueError, KeyError, TypeError):
+        return
+    yield from found[-1:]
