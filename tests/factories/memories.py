@@ -24,6 +24,7 @@ def memory(profile: Profile, **overrides: Any) -> Memory:
         "starts": (),
         **dict.fromkeys(("late_first", "late_tokens", "judged"), late),
         "growth": ((grown, grown),) * len(Forecaster),
+        "usual": (0.0, 0.0),
     }
     return Memory(**{**nothing, **overrides})
 

@@ -13,6 +13,7 @@ from moe_operator.autoscaler.forecast import Forecasts
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
 from moe_operator.autoscaler.lateness import Lateness, prior
 from moe_operator.autoscaler.sizing import steady_room
+from moe_operator.autoscaler.usual import Usual, scaled
 from moe_operator.catalog.saturation import Resource
 
 BOUNDS = (1.0, 2.5, 5.0, math.inf)
@@ -156,3 +157,50 @@ def test_that_empty_groups_fill_is_no_growth() -> None:
     steady = _expected_growth(4.0, 0.0)
     assert _expected_growth(0.0, 0.0) == pytest.approx(steady, rel=0.01)
     assert _expected_growth(2.0, 3600.0) > 1.01 * steady
+
+
+def test_a_doubling_at_night_is_not_expected_at_the_peak() -> None:
+    """A learned factor that is the same at any demand buys most where there is most to pay for."""
+    usual = Usual()
+    for _ in range(10):
+        usual.observed(8.0, 360.0)
+    night, noon, peak = (usual.scale(demand) for demand in (2.0, 8.0, 18.0))
+    assert (night, noon, peak) == (2.0, 1.0, pytest.approx(2 / 3))
+    at_night = ((1.0, 0.9), (2.0, 0.1))
+    usually = scaled(at_night, 1 / night)
+    assert usually[1][0] == pytest.approx(math.sqrt(2))
+    assert scaled(usually, peak)[1][0] == pytest.approx(2 ** (1 / 3))
+    assert sum(weight for _, weight in usually) == 1
+    assert 18 * scaled(usually, peak)[1][0] - 18 > 2 * 2.0 - 2.0, "in groups it is more all the same"
+
+
+def test_growth_is_as_it_comes_until_demand_has_a_past() -> None:
+    assert Usual().scale(3.0) == 1.0
+    fresh = Usual()
+    fresh.observed(0.0, 60.0)
+    assert fresh.scale(3.0) == 1.0
+    fresh.observed(1e-6, 60.0)
+    assert fresh.scale(3.0) == 0.5, "within limits"
+
+
+def test_growth_is_learned_as_it_would_be_at_the_usual_demand() -> None:
+    """Hours at eight groups, then a night that doubles again and again from two: at eight it is no doubling."""
+    forecasts = Forecasts(60.0)
+    forecasts.filled = 0.0
+    now = 0.0
+    for _ in range(4 * 240):
+        now += 15.0
+        forecasts.observed(_demand(8.0), now)
+    before = forecasts.points(now)[0][-1][0]
+    for _ in range(6):
+        for demand in (2.0, 4.0):
+            for _ in range(40):
+                now += 15.0
+                forecasts.observed(_demand(demand), now)
+    low = forecasts.points(now)[0][-1][0]
+    for _ in range(8):
+        now += 15.0
+        forecasts.observed(_demand(8.0), now)
+    high = forecasts.points(now)[0][-1][0]
+    assert low > high > before
+    assert math.log(low) > 1.5 * math.log(high)

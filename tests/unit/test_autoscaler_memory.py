@@ -63,6 +63,8 @@ def test_it_comes_back_as_it_was_written() -> None:
     assert back.idle_step_time == pytest.approx(MEMORY.idle_step_time, rel=1e-4)
     assert back.work == pytest.approx(MEMORY.work, rel=1e-4)
     assert back.forecaster is MEMORY.forecaster
+    assert back.usual == pytest.approx(MEMORY.usual, rel=1e-4)
+    assert MEMORY.usual[1] > 3600
     assert back.asked == replace(MEMORY.asked, weight=pytest.approx(MEMORY.asked.weight))
     assert moved(MEMORY, back) < 0.2, "far less than is worth a write"
     assert written(back) == TEXT, "what is read and written again is the same"
@@ -110,6 +112,7 @@ def test_what_is_old_counts_for_less() -> None:
     assert old.idle_step_time == pytest.approx(MEMORY.idle_step_time)
     assert old.work == pytest.approx(MEMORY.work)
     assert old.after == 0.0
+    assert old.usual == pytest.approx(tuple(each / 16 for each in MEMORY.usual))
     assert moved(MEMORY, old) > 1
     assert moved(MEMORY, MEMORY.aged(60.0)) < 0.2
     assert MEMORY.aged(0.0) == MEMORY
@@ -260,6 +263,10 @@ def edited(name: str, value: str) -> str:
         ("first", "AA" + "__" * 32),
         ("tokens", "AA" + "__" * 32),
         ("Level", "AA" + "__" * 90 + ","),
+        ("usual", "nan,60"),
+        ("usual", "-1,60"),
+        ("usual", "60,nan"),
+        ("usual", "1,1e9"),
         ("downs", "30,2,15,3"),
         ("downs", "-5,2"),
         ("downs", "5,-2"),
@@ -303,6 +310,8 @@ def test_figures_that_no_groups_have_are_not_used(name: str, value: str) -> None
         ("Level", "AA" + "BA" * 91 + ","),
         ("Level", ""),
         ("Level", ",,"),
+        ("usual", "60"),
+        ("usual", ""),
         ("downs", "5"),
         ("downs", "5,inf"),
         ("fell", "5"),
@@ -324,7 +333,16 @@ def test_what_is_not_written_like_that_is_not_read(name: str, value: str) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["", ";sum=", "of=1", TEXT[:-1], TEXT[1:], TEXT.replace("B", "C", 1), TEXT + ";more=1", "x" * 100_000],
+    [
+        "",
+        ";sum=",
+        "of=1",
+        TEXT[:-1],
+        TEXT[1:],
+        TEXT.replace("Level=", "Level=A", 1),
+        TEXT + ";more=1",
+        "x" * 100_000,
+    ],
 )
 def test_a_text_that_is_not_whole_is_not_read(text: str) -> None:
     with pytest.raises(UnusableError) as caught:
@@ -351,6 +369,9 @@ def test_what_moved_by_little_is_not_worth_a_write_and_what_changes_decisions_is
     assert with_(levels=MEMORY.levels * 1.5) > 1
     assert with_(starts=(*STARTS.seen, 900.0, 900.0)) > 1
     assert with_(late_requests=MEMORY.late_requests + 0.01 * MEMORY.judged_requests) > 1
+    demand, seconds = MEMORY.usual
+    assert with_(usual=(demand * 1.1, seconds)) < 1
+    assert with_(usual=(demand * 1.5, seconds)) > 1
     other = next(at for at, name in enumerate(Forecaster) if name is not MEMORY.forecaster)
     errors = [1.0 if at != other else 0.0 for at in range(len(Forecaster))]
     assert with_(errors=tuple(errors)) == math.inf
@@ -423,6 +444,7 @@ def test_all_that_is_kept_for_hours_is_remembered() -> None:
             "_recent": "minutes",
             "_errors": "remembered",
             "_growth": "remembered",
+            "_usual": "remembered",
             "_at": "one look",
             "_points": "made anew",
         },

@@ -54,8 +54,11 @@ _UNREAD = 60.0
 _FULL = 0.8
 #: Of the idle step times that two plans expect, the largest difference (logarithm) at which they are of one engine.
 _LIKE = 0.25
-#: Seconds for which what is learned is kept before it is summed up anew.
-_KEPT = 120.0
+#: Seconds for which what is learned is kept before it is summed up anew, and by how much what is forecast may move
+#: (logarithm), as growth is that of this demand.
+_KEPT, _KEPT_WITHIN = 120.0, 0.16
+#: Groups of demand below which it does not matter how it moves.
+_LITTLE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,21 @@ class Want:
     """Fewer would do from then on, if nothing changes."""
 
 
-_Learned = tuple[Curve, float, float]
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """What was summed up `at` a moment, for what was `forecast` then."""
+
+    at: float
+    forecast: float
+    curve: Curve
+    room: float
+    """Groups for each group's worth of demand that are best for what comes at the lead's end."""
+    most_room: float
+    """For the most within it."""
+
+    def holds(self, now: float, forecast: float) -> bool:
+        moved = abs(math.log(max(forecast, _LITTLE) / max(self.forecast, _LITTLE)))
+        return now - self.at < _KEPT and moved <= _KEPT_WITHIN
 
 
 @dataclass
@@ -149,7 +166,7 @@ class Autoscaler:
     _lateness: Lateness = field(default_factory=Lateness)
     _budget: Budget = field(default_factory=Budget)
     _downs: deque[tuple[float, int]] = field(default_factory=deque)
-    _kept: tuple[float, _Learned] | None = None
+    _kept: _Learned | None = None
     _demand: Demand | None = None
     _resource: Resource | None = None
     blind: int = 0
@@ -265,9 +282,10 @@ class Autoscaler:
         caution = self._budget.factor(demand.arrivals)
         worth = self.worth * caution
         steady = self._budget.steady(demand.arrivals)
-        curve, room, most_room = self._learned(now, at_end, highest, worth, steady)
-        up = sized(value, room, at_end, curve, worth, floor, ceiling)
-        down = sized(value, most_room, highest, curve, worth, floor, ceiling)
+        learned = self._learned(now, at_end, highest, worth, steady)
+        curve = learned.curve
+        up = sized(value, learned.room, at_end, curve, worth, floor, ceiling)
+        down = sized(value, learned.most_room, highest, curve, worth, floor, ceiling)
         if down.groups < up.groups:
             down = up
         losses = tuple(
@@ -289,7 +307,7 @@ class Autoscaler:
             saturated=demand.saturated,
             late_as_is=_late(value, at_end, curve, current),
             losses=losses,
-            room=room,
+            room=learned.room,
         )
         if self._downs and self._downs[-1][0] == now:
             self._downs.pop()  # asked again of the same look
@@ -320,13 +338,14 @@ class Autoscaler:
         return Want(current, numbers, held_until=max(since + window, seen))
 
     def _learned(self, now: float, at_end: Points, highest: Points, worth: float, steady: float) -> _Learned:
-        """Lateness by load, and the best room for what comes at the lead's end and for the most within it."""
-        if self._kept is None or now - self._kept[0] >= _KEPT:
+        """Lateness by load, and the best room for it."""
+        forecast = self._forecasts.value
+        if self._kept is None or not self._kept.holds(now, forecast):
             curve = self._lateness.curve(now)
             least = steady_room(curve, self.worth, steady)
-            rooms = best_room(at_end, curve, worth, least), best_room(highest, curve, worth, least)
-            self._kept = (now, (curve, *rooms))
-        return self._kept[1]
+            room, most_room = (best_room(points, curve, worth, least) for points in (at_end, highest))
+            self._kept = _Learned(now, forecast, curve, room, most_room)
+        return self._kept
 
 
 def _late(demand: float, points: Points, curve: Curve, groups: int) -> float:

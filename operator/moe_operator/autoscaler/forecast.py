@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from moe_operator.autoscaler.demand import Demand
 from moe_operator.autoscaler.growth import Growth, Points
+from moe_operator.autoscaler.usual import Usual, scaled
 
 
 class Forecaster(StrEnum):
@@ -45,6 +46,8 @@ _KEPT = 120.0
 class _Pending:
     at: float
     values: tuple[float, ...]
+    scales: tuple[float, ...]
+    """Of each forecast's growth."""
     saturated: bool
     highest: float = 0.0
 
@@ -63,6 +66,7 @@ class Forecasts:
     _errors: list[float] = field(default_factory=lambda: [0.0] * len(Forecaster))
     _growth: list[tuple[Growth, Growth]] = field(default_factory=list)
     _at: float | None = None
+    _usual: Usual = field(default_factory=Usual)
     _points: tuple[float, int, Points, Points] | None = None
     filled: float = math.inf
     """When empty groups had filled."""
@@ -81,6 +85,8 @@ class Forecasts:
         passed = 0.0 if self._at is None else now - self._at
         self._at = now
         value = demand.value
+        if now >= self.filled and not demand.saturated:
+            self._usual.observed(value, passed)
         if now < self.sure_from:
             for begun in (self._levels, self._recent, self._pending):
                 begun.clear()
@@ -98,18 +104,20 @@ class Forecasts:
         kept = 0.5 ** (passed / MEMORY)
         while self._pending and self._pending[0].at <= now - self.lead - half:
             self._judge(self._pending.popleft(), mean, passed, kept, now)
-        self._pending.append(_Pending(now, self._forecast(demand), demand.saturated))
+        values = self._forecast(demand)
+        scales = tuple(map(self._usual.scale, values))
+        self._pending.append(_Pending(now, values, scales, demand.saturated))
 
     def _judge(self, pending: _Pending, mean: float, passed: float, kept: float, now: float) -> None:
         if pending.saturated or pending.at < self.filled:
             # How much was asked for was not to be seen: that is no growth.
             return
-        for which, forecast in enumerate(pending.values):
+        for which, (forecast, scale) in enumerate(zip(pending.values, pending.scales, strict=True)):
             if forecast < _NOTHING or mean < _NOTHING:
                 continue
             at_end, highest = self._growth[which]
-            at_end.observed(mean / forecast, passed, now)
-            highest.observed(max(pending.highest, mean) / forecast, passed, now)
+            at_end.observed((mean / forecast) ** (1 / scale), passed, now)
+            highest.observed((max(pending.highest, mean) / forecast) ** (1 / scale), passed, now)
             self._errors[which] = self._errors[which] * kept + abs(math.log(mean / forecast)) * passed
 
     def _forecast(self, demand: Demand) -> tuple[float, ...]:
@@ -156,4 +164,5 @@ class Forecasts:
         if self._points is None or self._points[1] != best or now - self._points[0] >= _KEPT:
             at_end, highest = self._growth[best]
             self._points = (now, best, at_end.points(now), highest.points(now))
-        return self._points[2], self._points[3]
+        scale = self._usual.scale(self.value)
+        return scaled(self._points[2], scale), scaled(self._points[3], scale)

@@ -25,6 +25,7 @@ from moe_operator.autoscaler.growth import Growth
 from moe_operator.autoscaler.idle_step_time import HALF_LIFE as IDLE_HALF_LIFE
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
 from moe_operator.autoscaler.lateness import Lateness
+from moe_operator.autoscaler.usual import Usual
 from moe_operator.autoscaler.width import Grounds
 from moe_operator.autoscaler.width_memory import NOTHING, Asked, apart, asked
 
@@ -39,8 +40,10 @@ MOST_DOWNS = 16
 
 #: Differences of two memories that are worth a write, each about a twentieth of what it does to a decision: of the idle
 #: step time, of work and of cold starts (logarithms); of the budget's share spent; of growth (mean difference of the
-#: ratio's logarithm); of lateness (share at any load); of the errors of two forecasters (logarithm).
-_IDLE, _WORK, _START, _SPENT, _GROWTH, _LATE, _ERROR = 0.03, 0.15, 0.05, 0.1 * AIMED, 0.01, 0.02, 0.1
+#: ratio's logarithm); of the usual demand (logarithm); of lateness (share at any load); of the errors of two
+#: forecasters (logarithm).
+_IDLE, _WORK, _START, _SPENT, _GROWTH, _USUAL = 0.03, 0.15, 0.05, 0.1 * AIMED, 0.01, 0.3
+_LATE, _ERROR = 0.02, 0.1
 
 
 class Unusable(StrEnum):
@@ -90,6 +93,8 @@ class Memory:
     late_tokens: Bins
     judged: Bins
     growth: tuple[tuple[Bins, Bins], ...]
+    usual: tuple[float, float]
+    """Group seconds, and seconds: what growth is measured against."""
     downs: tuple[tuple[float, int], ...] = ()
     """The window before groups go: seconds ago, and groups that were wanted then. Only the last of those of which no
     more were wanted since, the newest first, and from when on."""
@@ -160,6 +165,7 @@ class Memory:
             late_tokens=_times(self.late_tokens, bins),
             judged=_times(self.judged, bins),
             growth=tuple((_times(end, ratios), _times(most, ratios)) for end, most in self.growth),
+            usual=(self.usual[0] * ratios, self.usual[1] * ratios),
             downs=tuple((ago + seconds, groups) for ago, groups in self.downs),
             fell=None if self.fell is None else self.fell + seconds,
             asked=self.asked.aged(seconds),
@@ -197,6 +203,7 @@ def snapshot(
         growth=tuple(
             (tuple(end._seen.present(now)), tuple(most._seen.present(now))) for end, most in forecasts._growth
         ),
+        usual=(forecasts._usual.demand, forecasts._usual.seconds),
         downs=_downs(autoscaler, now),
         fell=now - autoscaler._fell if now - autoscaler._fell < _PACE else None,
         groups=autoscaler._current,
@@ -251,6 +258,7 @@ def restored(memory: Memory, profile: Profile, now: float, age: float) -> tuple[
     made._forecasts.filled = now
     made._forecasts.sure_from = now + SMOOTHED
     made._forecasts._errors = list(old.errors)
+    made._forecasts._usual = Usual(*old.usual)
     for (end, most), seen in zip(made._forecasts._growth, old.growth, strict=True):
         end._seen = _decayed(seen[0], growth.HALF_LIFE, now)
         most._seen = _decayed(seen[1], growth.HALF_LIFE, now)
@@ -278,6 +286,7 @@ def moved(before: Memory, now: Memory) -> float:
         _apart(now.errors[was], now.errors[which]) / _ERROR if was != which else 0.0,
         _apart(before.idle_step_time, now.idle_step_time) / _IDLE,
         _apart(before.work, now.work) / _WORK,
+        _apart(Usual(*before.usual).value, Usual(*now.usual).value) / _USUAL,
         _apart(ColdStart(before.starts).expected, ColdStart(now.starts).expected) / _START,
         abs(before.spent - now.spent) / _SPENT,
         _lateness_apart(before, now) / _LATE,

@@ -13,6 +13,7 @@
     starts=...                         cold starts, s, oldest first
     first=H  tokens=H  judged=H        bins of `Lateness`
     Level=H,H  Slow=H,H ...            bins of each forecaster's growth: at the lead's end, the highest within it
+    usual=DEMAND,SECONDS               sums of `Usual`
     downs=S,N,S,N ...                  the window before groups go: seconds ago, groups
     fell=S,N                           seconds since some went, `-` for long ago; groups that there are
     asked=SECONDS,WEIGHT,REQUESTS,PROMPT,CACHED,OUTPUT  of what a width is decided on; empty while nothing was seen
@@ -29,7 +30,7 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 
-from moe_operator.autoscaler import growth, lateness, width
+from moe_operator.autoscaler import growth, lateness, usual, width
 from moe_operator.autoscaler.auto import Profile
 from moe_operator.autoscaler.cold_start import KEPT
 from moe_operator.autoscaler.forecast import Forecaster
@@ -65,6 +66,9 @@ def version() -> str:
         growth._LOW,
         growth._HIGH,
         growth._BINS,
+        usual._POWER,
+        usual._LEAST,
+        usual._MOST,
         lateness._WIDTH,
         lateness._BINS,
         lateness._OWN,
@@ -103,6 +107,7 @@ def _parts(memory: Memory) -> Iterator[tuple[str, str]]:
     yield "judged", _bins(memory.judged)
     for name, (end, most) in zip(Forecaster, memory.growth, strict=True):
         yield name.value, f"{_bins(end)},{_bins(most)}"
+    yield "usual", _list(memory.usual, 6)
     yield "downs", _list([figure for down in memory.downs for figure in down], 6)
     yield "fell", _list((memory.fell, memory.groups), 6)
     asked, leaning = memory.asked, memory.asked.leaning
@@ -158,6 +163,7 @@ def _memory(parts: dict[str, str]) -> Memory:
     idle = _idle(parts["idle"], planned)
     (lead,), (after,) = _floats(parts["lead"], 1), _floats(parts["after"], 1)
     calm, levels, rates = _floats(parts["work"], 3)
+    demand, seconds = _floats(parts["usual"], 2)
     late, judged, late_lately, judged_lately = _floats(parts["budget"], 4)
     starts, (fell, groups) = parts["starts"], _numbers(parts["fell"], 2)
     ratios = []
@@ -182,6 +188,7 @@ def _memory(parts: dict[str, str]) -> Memory:
         late_tokens=_weights(parts["tokens"], lateness._BINS),
         judged=_weights(parts["judged"], lateness._BINS),
         growth=tuple(ratios),
+        usual=(demand, seconds),
         downs=tuple(_downs(parts["downs"])),
         fell=fell,
         groups=int(_known(groups)),
@@ -295,6 +302,9 @@ def _impossible(memory: Memory) -> Iterator[str]:
         yield "the lateness by load"
     if any(sum(bins) > _MOST_SECONDS for both in memory.growth for bins in both):
         yield "the growth of demand"
+    demand, seconds = memory.usual
+    if not (within(seconds, _MOST_SECONDS) and within(demand, seconds * _MOST_WEIGHT)):
+        yield "the usual demand"
     agos = [ago for ago, _ in memory.downs]
     told = all(within(ago, _MOST_WEIGHT) and within(groups, _MOST_WEIGHT) for ago, groups in memory.downs)
     if len(agos) > MOST_DOWNS or not told or agos != sorted(agos):

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from moe_operator.autoscaler.growth import Points
 from moe_operator.autoscaler.lateness import Curve
 
-#: The rooms that are looked at first, and steps around the best of them. Whoever shall take more than a threefold surge
-#: in their stride needs a higher floor, not an autoscaler.
-_ROOMS = tuple(0.7 + 0.15 * step for step in range(16))
+#: The rooms that are looked at first, and steps around the best of them. Whoever shall take more than a doubling in
+#: their stride needs a higher floor, not an autoscaler: one that was seen would be paid for over hours.
+_ROOMS = tuple(0.7 + 0.15 * step for step in range(10))
 _STEPS = (-0.1, -0.05, 0.05, 0.1)
-#: Rooms for demand that does not change: long prompts make requests late far below full load.
-_STEADY_ROOMS = tuple(1 / (0.025 * step) for step in range(44, 3, -1))
+#: Rooms for demand that does not change: long prompts make requests late far below full load. What is late at a fifth of
+#: it is so for another reason.
+_STEADY_ROOMS = tuple(1 / (0.025 * step) for step in range(44, 7, -1))
 #: What a late request costs beyond those that may be, in those that may.
 _EXCESS = 40.0
 #: More room has to save that share of the cost: rare surges are not to make it jump up and down.
