@@ -91,12 +91,12 @@ def test_requests_that_are_late_far_below_full_load_are_so_in_proportion_above()
     """Lost: groups of a load whose long prompts delay others, given up until twice as many requests are late."""
     seen = Lateness()
     for at in range(100):
-        seen.observed(0.22, 0.0, 1.0, 50.0, 15.0 * at)
+        seen.observed(0.32, 0.0, 1.0, 50.0, 15.0 * at)
     curve = seen.curve(1500.0)
-    assert prior(0.22) < 1e-6
-    assert curve.at(0.22) == pytest.approx(0.02, rel=0.2)
-    assert curve.at(0.44) == pytest.approx(2 * curve.at(0.22), rel=0.1)
-    assert curve.at(0.11) == pytest.approx(curve.at(0.22) / 2, rel=0.1)
+    assert prior(0.32) < 1e-5
+    assert curve.at(0.32) == pytest.approx(0.02, rel=0.2)
+    assert curve.at(0.48) == pytest.approx(1.5 * curve.at(0.32), rel=0.1)
+    assert curve.at(0.16) == pytest.approx(curve.at(0.32) / 2, rel=0.1)
     room = steady_room(curve, 36.0, 0.009)
     assert room > 1.5 * steady_room(Lateness().curve(0.0), 36.0, 0.009)
     assert curve.at(1 / room) < 0.01
@@ -203,4 +203,4 @@ def test_growth_is_learned_as_it_would_be_at_the_usual_demand() -> None:
         forecasts.observed(_demand(8.0), now)
     high = forecasts.points(now)[0][-1][0]
     assert low > high > before
-    assert math.log(low) > 1.5 * math.log(high)
+    assert math.log(low) > 1.2 * math.log(high)

@@ -14,9 +14,9 @@ from moe_operator.autoscaler.lateness import Curve
 #: their stride needs a higher floor, not an autoscaler: one that was seen would be paid for over hours.
 _ROOMS = tuple(0.7 + 0.15 * step for step in range(10))
 _STEPS = (-0.1, -0.05, 0.05, 0.1)
-#: Rooms for demand that does not change: long prompts make requests late far below full load. What is late at a fifth of
-#: it is so for another reason.
-_STEADY_ROOMS = tuple(1 / (0.025 * step) for step in range(44, 7, -1))
+#: Rooms for demand that does not change: long prompts make requests late far below full load. What is late at a seventh
+#: of it is so for another reason, such as an overload that is not forgotten yet.
+_STEADY_ROOMS = tuple(1 / (0.025 * step) for step in range(44, 5, -1))
 #: What a late request costs beyond those that may be, in those that may.
 _EXCESS = 40.0
 #: More room has to save that share of the cost: rare surges are not to make it jump up and down.
