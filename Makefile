@@ -39,10 +39,10 @@ lock: install ## Resolve pyproject.toml again into requirements.lock
 # --- Tests ---------------------------------------------------------------------------------------
 
 .PHONY: test
-test: install ## Run every layer: lint, unit, properties, faults, engine, cluster, e2e
+test: install ## Run every layer: lint, unit, properties, faults, rules, engine, cluster, e2e
 	@$(BIN)/python -m layers
 
-.PHONY: lint test-unit test-properties test-faults test-engine test-cluster test-e2e
+.PHONY: lint test-unit test-properties test-faults test-rules test-engine test-cluster test-e2e
 lint: install ## Run ruff, mypy (strict) and the layer contracts
 	@$(BIN)/python -m layers lint
 test-unit: install ## Run the unit tests
@@ -51,6 +51,8 @@ test-properties: install ## Run the property tests
 	@$(BIN)/python -m layers properties
 test-faults: install ## Run the whole operator against an in-process API server in virtual time
 	@$(BIN)/python -m layers faults
+test-rules: install ## Play time series against the alerts by promtool, and read every query with Prometheus
+	@$(BIN)/python -m layers rules
 test-engine: install ## Run what lives inside vLLM's processes, and vLLM's own checks of our arguments
 	@$(BIN)/python -m layers engine
 test-cluster: install ## Run the tests against a real control plane
@@ -150,6 +152,10 @@ demo: install ## The whole way: cluster, operator, a served model, traffic, a lo
 .PHONY: kind-demo
 kind-demo: ## The demo on kind, for people who have Docker
 	@hack/kind/demo.sh
+
+.PHONY: dashboard-picture
+dashboard-picture: install ## Draw the dashboard into docs/dashboard.svg: its queries, asked of a Prometheus (minutes)
+	@PYTHONPATH=hack:tests $(BIN)/python -m dashboard_picture
 
 # --- Generated files -----------------------------------------------------------------------------
 

@@ -146,6 +146,7 @@ async def _measure(pods: int, port: int, rounds: int) -> Iterator[tuple[str, flo
             groups=none,
             ready=none,
             stalled=none,
+            short=none,
             weights=none,
             starts=none,
             scaling=none,

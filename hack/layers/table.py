@@ -48,6 +48,11 @@ LAYERS = (
     Layer("unit", tests=((*_QUIET, "tests/unit"),)),
     Layer("properties", tests=((*_QUIET, "tests/properties"),)),
     Layer("faults", tests=((*_QUIET, *_PLAIN, "tests/faults", "tests/weights"),)),
+    Layer(
+        "rules",
+        prepare=(_module("localcluster", "build"), _module("harness.prometheus")),
+        tests=((*_QUIET, *_PLAIN, "tests/rules"),),
+    ),
     Layer("engine", prepare=_ENGINE, tests=((*_TELLING, "tests/loopback"),), engine=True),
     Layer(
         "cluster",

@@ -102,6 +102,21 @@ def scanners(hack: Path) -> Recipe:
     )
 
 
+def prometheus(hack: Path) -> Recipe:
+    """promtool, which checks rules and plays time series against them, and Prometheus, without its web pages and
+    without the clients of clouds by which it finds targets.
+    """
+    return Recipe(
+        name="prometheus",
+        module=hack / "prometheus",
+        targets=tuple(
+            Target(f"github.com/prometheus/prometheus/cmd/{name}", name)
+            for name in ("promtool", "prometheus")
+        ),
+        flags=(*_BASE_FLAGS, "-tags=remove_all_sd", "-ldflags=-s -w"),
+    )
+
+
 def dra_driver(hack: Path) -> Recipe:
     """The CRDs of NVIDIA's DRA driver for GPUs: nothing is compiled. Only tests that ask for them have them."""
     return Recipe(

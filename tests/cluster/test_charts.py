@@ -421,6 +421,8 @@ def test_everything_optional_renders() -> None:
     settings = [
         "metrics.serviceMonitor.enabled=true",
         "metrics.enginePodMonitor.enabled=true",
+        "metrics.rules.enabled=true",
+        "metrics.dashboard.enabled=true",
         "networkPolicy.enabled=true",
         "image.digest=sha256:" + "0" * 64,
         "priorityClassName=high",
@@ -440,7 +442,7 @@ def test_everything_optional_renders() -> None:
     ]
     objects = _template(*(arg for setting in settings for arg in ("--set", setting)))
     kinds = {obj["kind"] for obj in objects}
-    assert {"ServiceMonitor", "PodMonitor", "NetworkPolicy"} <= kinds
+    assert {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ConfigMap", "NetworkPolicy"} <= kinds
     (monitor,) = [obj for obj in objects if obj["kind"] == "ServiceMonitor"]
     # Else Prometheus puts the operator's own namespace where a ModelDeployment's is looked for.
     assert [endpoint["honorLabels"] for endpoint in monitor["spec"]["endpoints"]] == [True]

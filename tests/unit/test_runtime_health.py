@@ -14,7 +14,7 @@ from moe_operator.controller.store import Store
 from moe_operator.runtime import metrics_reference
 from moe_operator.runtime.health import HealthServer, Vitals, problems
 from moe_operator.runtime.metrics import Metrics
-from moe_operator.runtime.reporting import LastAnswer, group_counts, readiness
+from moe_operator.runtime.reporting import LastAnswer, capacity_short, group_counts, readiness
 from moe_operator.runtime.targets import targets
 
 WELL = Vitals(
@@ -152,6 +152,28 @@ def test_groups_and_readiness_come_from_the_status() -> None:
         0,
     )
     assert dict(readiness(store)) == {("ns", "a"): 1.0, ("ns", "b"): 0.0}
+
+
+def test_a_deployment_is_short_of_room_for_a_reason_of_the_cluster_or_its_own_limit() -> None:
+    """Lost: the alert by which somebody adds nodes, or raises the limit."""
+    store = Store()
+    for name, available, decision in (
+        ("full", "False", "WithinObjective"),
+        ("limited", "True", "AtMaximum"),
+        ("both", "False", "AtMaximum"),
+        ("well", "True", "WithinObjective"),
+    ):
+        condition = {"type": "CapacityAvailable", "status": available, "reason": "WaitingForGpus"}
+        obj: Obj = {"metadata": {"namespace": "ns", "name": name, "uid": name}}
+        obj["status"] = {"conditions": [condition], "scaling": {"reason": decision}}
+        store.upsert(MODEL_DEPLOYMENT, obj)
+    store.upsert(MODEL_DEPLOYMENT, {"metadata": {"namespace": "ns", "name": "new", "uid": "new"}})
+    assert sorted(capacity_short(store)) == [
+        (("ns", "both", "AtMaximum"), 1.0),
+        (("ns", "both", "WaitingForGpus"), 1.0),
+        (("ns", "full", "WaitingForGpus"), 1.0),
+        (("ns", "limited", "AtMaximum"), 1.0),
+    ]
 
 
 # --- whom telemetry asks --------------------------------------------------------------------------

@@ -202,6 +202,7 @@ class Metrics:
         groups: Callable[[], Iterable[Sample]],
         ready: Callable[[], Iterable[Sample]],
         stalled: Callable[[], Iterable[Sample]],
+        short: Callable[[], Iterable[Sample]],
         weights: Callable[[], Iterable[Sample]],
         starts: Callable[[], Iterable[Sample]],
         scaling: Callable[[str], Iterable[Sample]],
@@ -248,6 +249,14 @@ class Metrics:
             " the next attempt. From the leader only.",
             ("namespace", "name", "reason"),
             stalled,
+        )
+        self._computed(
+            "capacity_short",
+            "1 for each ModelDeployment that needs more groups than it can have, with the reason: one of"
+            " CapacityAvailable where that is False (CapacityShort, WaitingForGpus, Unschedulable, SchedulingGated,"
+            " ClaimPending), or AtMaximum, where scaling.maxGroups is what is in the way. From the leader only.",
+            ("namespace", "name", "reason"),
+            short,
         )
         self._computed(
             "weights_bytes",

@@ -19,8 +19,8 @@ pod's own `/metrics`.
 """
 
 
-def render() -> str:
-    """The page."""
+def described() -> list[tuple[str, str, str, tuple[str, ...]]]:
+    """Name on the wire, type, help and labels of every metric, by name."""
     metrics = Metrics()
     metrics.watch_values(
         queue_depth=lambda: 0,
@@ -31,14 +31,20 @@ def render() -> str:
         starts=lambda: (),
         ready=lambda: (),
         stalled=lambda: (),
+        short=lambda: (),
         weights=lambda: (),
         scaling=lambda _: (),
         hbm=lambda _: (),
         accounts=lambda _: (),
     )
+    return metrics.described()
+
+
+def render() -> str:
+    """The page."""
     rows = [
         f"| `{name}` | {type_} | {', '.join(f'`{label}`' for label in labels)} | {help_} |\n"
-        for name, type_, help_, labels in metrics.described()
+        for name, type_, help_, labels in described()
     ]
     return _INTRODUCTION + "".join(rows)
 

@@ -54,6 +54,17 @@ def stalled(store: Store) -> Iterator[Sample]:
                 yield (meta["namespace"], meta["name"], one["reason"]), 1.0
 
 
+def capacity_short(store: Store) -> Iterator[Sample]:
+    """1 with the reason for each deployment that needs more groups than it can have."""
+    for obj in store.all(MODEL_DEPLOYMENT):
+        meta, status = obj["metadata"], obj.get("status") or {}
+        for one in status.get("conditions") or []:
+            if one.get("type") == reasons.CAPACITY_AVAILABLE and one.get("status") == "False":
+                yield (meta["namespace"], meta["name"], one["reason"]), 1.0
+        if (status.get("scaling") or {}).get("reason") == reasons.ScalingReason.AT_MAXIMUM:
+            yield (meta["namespace"], meta["name"], reasons.ScalingReason.AT_MAXIMUM.value), 1.0
+
+
 def weights_bytes(store: Store) -> Iterator[Sample]:
     """Bytes of the weights that caches keep, by deployment: those that are there, and all."""
     for obj in store.all(MODEL_DEPLOYMENT):
