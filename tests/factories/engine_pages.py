@@ -46,7 +46,17 @@ def page(ranks: Mapping[int, EngineCounters], model: str = "org/tiny-moe") -> by
             f"vllm:prompt_tokens_cached_total{own} {seen.cached_prompt_tokens!r}",
             f'vllm:prompt_tokens_cached_by_source_total{own[:-1]},source="device"}} 7.0',
             f"vllm:generation_tokens_total{own} {seen.output_tokens!r}",
+            f"vllm:prefix_cache_queries_total{own} {seen.prefix_queries!r}",
+            f"vllm:prefix_cache_hits_total{own} {seen.prefix_hits!r}",
+            f"vllm:external_prefix_cache_queries_total{own} 7.0",
         ]
+        if seen.draft_tokens:
+            lines += [
+                f"vllm:spec_decode_num_drafts_total{own} 7.0",
+                f"vllm:spec_decode_num_draft_tokens_total{own} {seen.draft_tokens!r}",
+                f"vllm:spec_decode_num_accepted_tokens_total{own} {seen.accepted_tokens!r}",
+                f'vllm:spec_decode_num_accepted_tokens_per_pos_total{own[:-1]},position="0"}} 7.0',
+            ]
         ended = {"stop": seen.finished, "length": 0.0, "abort": seen.aborted, "error": 0.0, "repetition": 0.0}
         lines += [
             f'vllm:request_success_total{{engine="{rank}",finished_reason="{reason}",{rest} {count!r}'
