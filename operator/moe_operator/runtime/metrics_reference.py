@@ -35,6 +35,7 @@ def render() -> str:
         scaling=lambda _: (),
         hbm=lambda _: (),
         accounts=lambda _: (),
+        delivered=lambda: (),
     )
     rows = [
         f"| `{name}` | {type_} | {', '.join(f'`{label}`' for label in labels)} | {help_} |\n"

@@ -7,7 +7,7 @@ engines of which one does not tell is not known, a ratio or a percentile is that
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moe_operator.telemetry.engine_counters import EngineCounters, merged_histograms
 from moe_operator.telemetry.percentiles import Percentiles, percentiles
@@ -27,7 +27,7 @@ class Mark:
 
     counters: EngineCounters
     """Of the pod, without the operator's own requests."""
-    ranks: RankTable = RankTable()
+    ranks: RankTable = field(default_factory=RankTable)
     """Of its ranks, as the engine has it."""
 
 
@@ -61,9 +61,9 @@ class Figures:
     preemptions_per_minute: float | None = None
     draft_acceptance: float | None = None
     """Share of proposed tokens that were accepted; None without speculative decoding."""
-    first_token: Percentiles = Percentiles()
+    first_token: Percentiles = field(default_factory=Percentiles)
     """Time to first token."""
-    per_token: Percentiles = Percentiles()
+    per_token: Percentiles = field(default_factory=Percentiles)
     """Time per output token, a request each."""
     imbalance: float | None = None
     """Tokens of the busiest rank over the mean of all; 1: even."""
@@ -80,7 +80,7 @@ def figures(spans: Sequence[Span], whole: bool = True, imbalance: float | None =
     def rate(name: str) -> float | None:
         if not rated:
             return None
-        grown = (max(0.0, getattr(now, name) - getattr(then, name)) for now, then in told)
+        grown = (max(0.0, float(getattr(now, name) - getattr(then, name))) for now, then in told)
         return sum(more / span for more, span in zip(grown, seconds, strict=True))
 
     preempted = rate("preemptions")
@@ -131,9 +131,7 @@ def _row(mark: Mark | None, like: RankTable, place: int) -> EngineCounters | Non
     return mark.ranks.row(place, mark.counters.at, zeros)
 
 
-def _ratio(
-    told: Sequence[tuple[EngineCounters, EngineCounters]], part: str, whole: str
-) -> float | None:
+def _ratio(told: Sequence[tuple[EngineCounters, EngineCounters]], part: str, whole: str) -> float | None:
     """Of sums. More than all of it is nobody's figure."""
     parts = sum(getattr(now, part) - getattr(then, part) for now, then in told)
     all_ = sum(getattr(now, whole) - getattr(then, whole) for now, then in told)

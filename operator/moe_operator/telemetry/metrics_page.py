@@ -109,7 +109,9 @@ def parse_metrics(page: bytes) -> EngineMetrics | None:
             value = known[text] = float(text)
         if not 0 <= value < _ABSURD or (name == _USAGE and value > _FULL):  # NaN too: nothing to say
             rank.mute = True
-            ignored[Ignored.OUT_OF_RANGE if text.strip(b"+-") not in _NO_NUMBERS else Ignored.NOT_A_NUMBER] += 1
+            ignored[
+                Ignored.OUT_OF_RANGE if text.strip(b"+-") not in _NO_NUMBERS else Ignored.NOT_A_NUMBER
+            ] += 1
         elif name.endswith(_BUCKET):
             counts = rank.first_token if name.startswith(_FIRST_TOKEN) else rank.per_token
             bound = _label(_BOUND, labels)

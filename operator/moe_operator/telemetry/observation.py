@@ -58,7 +58,9 @@ class PodObservation:
     @property
     def timed(self) -> bool:
         """Whether a request got its first token in the time that percentiles look back."""
-        return self.long is not None and self.counters.first_token.count > self.long.counters.first_token.count
+        return (
+            self.long is not None and self.counters.first_token.count > self.long.counters.first_token.count
+        )
 
     @property
     def requests(self) -> int:

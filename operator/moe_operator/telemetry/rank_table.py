@@ -39,7 +39,7 @@ class RankTable:
             return cls()
         found = sorted(readings, key=lambda one: one[0])
         first, later = found[0][1].first_token.bounds, found[0][1].per_token.bounds
-        rows: "array[float]" = array("d")
+        rows: array[float] = array("d")
         for _, seen in found:
             rows.extend(getattr(seen, name) for name in _COLUMNS)
             for told, bounds in ((seen.first_token, first), (seen.per_token, later)):
@@ -73,10 +73,12 @@ class RankTable:
         figures = dict(zip(_COLUMNS, row, strict=False))
         buckets = row[len(_COLUMNS) :]
         return EngineCounters(
-            **{**figures, "running": round(figures["running"]), "waiting": round(figures["waiting"])},
             at=at,
             ranks=1,
+            running=round(figures.pop("running")),
+            waiting=round(figures.pop("waiting")),
             kv_sum=figures["kv_worst"],
             first_token=Histogram(self.first_token_bounds, tuple(buckets[:first])),
             per_token=Histogram(self.per_token_bounds, tuple(buckets[first:])).without_zeros(zeros),
+            **figures,  # type: ignore[arg-type]
         )
