@@ -9,12 +9,26 @@ from moe_operator.telemetry.metrics_page import EngineMetrics
 
 #: A few of vLLM's bounds (s).
 BOUNDS = (0.01, 0.1, 1.0, math.inf)
+#: All of vLLM 0.32's: of the time to first token, and of the time per output token.
+FIRST_TOKEN_BOUNDS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+    160.0, 640.0, 2560.0, math.inf,
+)  # fmt: skip
+PER_TOKEN_BOUNDS = (
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, math.inf,
+)  # fmt: skip
 
 
 def histogram(*entries: float, bounds: Sequence[float] = BOUNDS) -> Histogram:
     """With these entries, in seconds."""
     counts = tuple(float(sum(entry <= bound for entry in entries)) for bound in bounds)
     return Histogram(tuple(bounds), counts, sum(entries))
+
+
+def entered(bounds: Sequence[float], entries: Mapping[float, int]) -> Histogram:
+    """With so many entries of each time, in seconds."""
+    counts = tuple(float(sum(n for time, n in entries.items() if time <= bound)) for bound in bounds)
+    return Histogram(tuple(bounds), counts, sum(time * n for time, n in entries.items()))
 
 
 def counters(**overrides: Any) -> EngineCounters:

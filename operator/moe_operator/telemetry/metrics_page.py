@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
+from math import isfinite, nan
 
 from moe_operator.telemetry.engine_counters import EngineCounters, Histogram, merged
 from moe_operator.telemetry.ignored import Counts, Ignored
@@ -21,7 +22,7 @@ _LINE = re.compile(
     rb"prompt_tokens_total|prompt_tokens_cached_total|generation_tokens_total|request_success_total|"
     rb"inter_token_latency_seconds_(?:sum|count)|"
     rb"(?:time_to_first_token|request_time_per_output_token)_seconds_(?:sum|count|bucket))"
-    rb"(?:\{([^}\n]*)\})? ([0-9.eE+-]+|NaN|[+-]?Inf)",
+    rb"(?:\{([^}\n]*)\})? (NaN|[+-]?Inf|[0-9.eE+-]+)",
     re.MULTILINE,
 )
 #: What its lines begin with.
@@ -50,7 +51,6 @@ _MOST_RANKS = 1024
 _FULL = 1.000001
 #: As vLLM's client writes labels, in the order of their names.
 _BEGINNING = b'engine="'
-_NO_NUMBERS = (b"NaN", b"Inf")
 _ENGINE = re.compile(rb'(?:^|,)engine="([^"]*)"')
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,5}")
 _BOUND = re.compile(rb'(?:^|,)le="([^"]*)"')
@@ -106,12 +106,10 @@ def parse_metrics(page: bytes) -> EngineMetrics | None:
             rank = ranks[engine] = _Rank()
         value = known.get(text)
         if value is None:
-            value = known[text] = float(text)
+            value = known[text] = _value(text)
         if not 0 <= value < _ABSURD or (name == _USAGE and value > _FULL):  # NaN too: nothing to say
             rank.mute = True
-            ignored[
-                Ignored.OUT_OF_RANGE if text.strip(b"+-") not in _NO_NUMBERS else Ignored.NOT_A_NUMBER
-            ] += 1
+            ignored[Ignored.OUT_OF_RANGE if isfinite(value) else Ignored.NOT_A_NUMBER] += 1
         elif name.endswith(_BUCKET):
             counts = rank.first_token if name.startswith(_FIRST_TOKEN) else rank.per_token
             bound = _label(_BOUND, labels)
@@ -132,6 +130,14 @@ def parse_metrics(page: bytes) -> EngineMetrics | None:
     told = frozenset(engine for engine, rank in ranks.items() if _RUNNING in rank.sums and not rank.mute)
     table = [(int(engine), found[engine]) for engine in told if _NUMBER.fullmatch(engine)]
     return EngineMetrics(told, _all(list(found.values()), len(told), blocks), RankTable.of(table), ignored)
+
+
+def _value(text: bytes) -> float:
+    """NaN too for what is no number at all."""
+    try:
+        return float(text)
+    except ValueError:
+        return nan
 
 
 def _engine(labels: bytes) -> bytes:
@@ -205,7 +211,7 @@ def _histogram(name: bytes, rank: _Rank, buckets: dict[bytes, float], ignored: C
 
 @lru_cache(maxsize=256)
 def _bounds(texts: tuple[bytes, ...]) -> tuple[tuple[float, ...], tuple[int, ...]] | None:
-    """Upper bounds ascending, and the place of each in the page; None where one is no number or there twice. Kept, as
+    """Upper bounds ascending, and the place of each in the page; None where one is no time or there twice. Kept, as
     all ranks of an engine have the same ones."""
     try:
         values = [float(text) for text in texts]
@@ -214,4 +220,4 @@ def _bounds(texts: tuple[bytes, ...]) -> tuple[tuple[float, ...], tuple[int, ...
     places = sorted(range(len(values)), key=values.__getitem__)
     bounds = tuple(values[place] for place in places)
     ascending = all(below < above for below, above in pairwise(bounds))
-    return (bounds, tuple(places)) if ascending and bounds[0] == bounds[0] else None
+    return (bounds, tuple(places)) if ascending and bounds[0] >= 0 else None

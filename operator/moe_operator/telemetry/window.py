@@ -29,6 +29,8 @@ class PodWindow:
     _scrapes: deque[EngineCounters] = field(default_factory=deque)
     _marks: deque[Mark] = field(default_factory=deque)
     """Readings of some minutes, further apart."""
+    _unused: bool = True
+    """Whether nobody has used it since the first of them."""
     _newest: Mark | None = None
     _progress_at: float | None = None
     _used_at: float | None = None
@@ -67,7 +69,7 @@ class PodWindow:
         if raw is None or metrics.ranks != raw.ranks or metrics.counters.fell_from(raw.counters):
             self._scrapes.clear()
             self._marks.clear()
-            self._newest = None
+            self._newest, self._unused = None, True
             self._since = at
             self._own = own
         self._ranks |= metrics.ranks
@@ -98,7 +100,9 @@ class PodWindow:
         operator asks of it meanwhile is in no figure."""
         at, marks, before = newest.counters.at, self._marks, self._newest
         self._newest = newest
-        if before is not None and marks and not _used(newest.counters, marks[0].counters):
+        unused = self._unused
+        self._unused = not marks or not _used(newest.counters, marks[0].counters)
+        if before is not None and unused:
             marks.clear()
             marks.append(before)
         elif not marks or at - marks[-1].counters.at >= APART:
