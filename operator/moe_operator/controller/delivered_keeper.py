@@ -69,7 +69,7 @@ class DeliveredKeeper:
             self._count(kept, snapshot)
             yield deployment_figures(key, kept.groups, snapshot.pods), tuple(kept.counts.told())
 
-    def keys(self, namespace: str | None = None, name: str | None = None) -> list[Key]:
+    def deployments(self, namespace: str | None = None, name: str | None = None) -> list[Key]:
         """Of the deployments that there are, in order."""
         return sorted(
             key

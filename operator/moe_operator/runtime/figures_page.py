@@ -58,7 +58,7 @@ class FiguresPage:
         }
         await answer.write(json.dumps(begin)[:-1].encode() + b', "deployments": [')
         separator = b""
-        for key in self._delivered.keys(request.query.get("namespace"), request.query.get("name")):
+        for key in self._delivered.deployments(request.query.get("namespace"), request.query.get("name")):
             found = self._delivered.detail(key)
             if found is None:
                 continue

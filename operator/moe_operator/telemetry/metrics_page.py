@@ -22,7 +22,8 @@ _LINE = re.compile(
     rb"prompt_tokens_total|prompt_tokens_cached_total|generation_tokens_total|request_success_total|"
     rb"inter_token_latency_seconds_(?:sum|count)|"
     rb"(?:time_to_first_token|request_time_per_output_token)_seconds_(?:sum|count|bucket))"
-    rb"(?:\{([^}\n]*)\})? (NaN|[+-]?Inf|[0-9.eE+-]+)",
+    # Labels as vLLM's client writes them, in the order of their names: these two first, where there are any.
+    rb"(?:\{(?:engine=\"([^\"}\n]*)\",)?(?:le=\"([^\"}\n]*)\",)?([^}\n]*)\})? (NaN|[+-]?Inf|[0-9.eE+-]+)",
     re.MULTILINE,
 )
 #: What its lines begin with.
@@ -49,8 +50,6 @@ _ABSURD = 1e18
 _MOST_RANKS = 1024
 #: Of the KV cache; sums of shares may be above 1 by rounding.
 _FULL = 1.000001
-#: As vLLM's client writes labels, in the order of their names.
-_BEGINNING = b'engine="'
 _ENGINE = re.compile(rb'(?:^|,)engine="([^"]*)"')
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,5}")
 _BOUND = re.compile(rb'(?:^|,)le="([^"]*)"')
@@ -59,7 +58,7 @@ _UNFINISHED = re.compile(rb'(?:^|,)finished_reason="(?:abort|error)"')
 _FAILED = re.compile(rb'(?:^|,)finished_reason="error"')
 _RUNNING, _USAGE = b"num_requests_running", b"kv_cache_usage_perc"
 _FIRST_TOKEN, _PER_TOKEN = b"time_to_first_token_seconds", b"request_time_per_output_token_seconds"
-_BUCKET, _INFINITE = b"_bucket", b"+Inf"
+_BUCKETS, _INFINITE = (_FIRST_TOKEN + b"_bucket", _PER_TOKEN + b"_bucket"), b"+Inf"
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,8 @@ def parse_metrics(page: bytes) -> EngineMetrics | None:
     ignored = Counts()
     known: dict[bytes, float] = {}
     blocks = 0
-    for match in _LINE.finditer(page):
-        name, labels, text = match.groups(b"")
-        engine = _engine(labels)
+    for name, engine, bound, labels, text in _LINE.findall(page):
+        engine = engine or _label(_ENGINE, labels)
         rank = ranks.get(engine)
         if rank is None:
             if len(ranks) >= _MOST_RANKS:
@@ -110,9 +108,9 @@ def parse_metrics(page: bytes) -> EngineMetrics | None:
         if not 0 <= value < _ABSURD or (name == _USAGE and value > _FULL):  # NaN too: nothing to say
             rank.mute = True
             ignored[Ignored.OUT_OF_RANGE if isfinite(value) else Ignored.NOT_A_NUMBER] += 1
-        elif name.endswith(_BUCKET):
-            counts = rank.first_token if name.startswith(_FIRST_TOKEN) else rank.per_token
-            bound = _label(_BOUND, labels)
+        elif name in _BUCKETS:
+            counts = rank.first_token if name == _BUCKETS[0] else rank.per_token
+            bound = bound or _label(_BOUND, labels)
             counts[bound] = counts.get(bound, 0.0) + value
         elif name == b"cache_config_info":
             # Of all engines of the API server together, and again for each of them.
@@ -138,12 +136,6 @@ def _value(text: bytes) -> float:
         return float(text)
     except ValueError:
         return nan
-
-
-def _engine(labels: bytes) -> bytes:
-    if labels.startswith(_BEGINNING):
-        return labels[len(_BEGINNING) : labels.find(b'"', len(_BEGINNING))]
-    return _label(_ENGINE, labels)
 
 
 def _counters(rank: _Rank, ignored: Counts) -> EngineCounters:
