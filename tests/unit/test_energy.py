@@ -87,6 +87,14 @@ class TestMeter:
         assert meter.take(160, [gpu(0, watts=100)], 1)[0] == PodEnergy(0, 160, 160)
         assert meter.take(130, [gpu(0, watts=100)], 1)[0] == PodEnergy(0, 130, 130), "a clock that went back"
 
+    def test_a_counter_that_began_anew_and_another_gpu_begin_a_new_sum(self) -> None:
+        """The others may have taken more meanwhile than the one had, so the sum alone would not show it."""
+        meter = EnergyMeter()
+        meter.take(0, [gpu(0, 100), gpu(1, 1000)], 2)
+        assert meter.take(15, [gpu(0, 5), gpu(1, 2000)], 2)[0] == PodEnergy(2005, 15, 15)
+        assert meter.take(30, [gpu(0, 10), gpu(1, 2000)], 2)[0] == PodEnergy(2010, 30, 15)
+        assert meter.take(45, [gpu(0, 10), gpu(7, 9000)], 2)[0] == PodEnergy(9010, 45, 45)
+
     def test_a_counter_that_leaps_is_counted_and_not_used(self) -> None:
         meter = EnergyMeter()
         meter.take(0, [gpu(0, 100), gpu(1, 100)], 2)
@@ -136,6 +144,11 @@ def played(*pods: PodSeen) -> Ledger:
 
 
 class TestLedger:
+    def test_a_pod_that_has_ended_takes_nothing(self) -> None:
+        """Its GPUs may be somebody else's by now."""
+        accounts = played(at(0, 0), at(10, 4000, ended=NOW + 10), at(20, 99_000, ended=NOW + 10)).accounts
+        assert accounts.joules == 4000
+
     def test_differences_are_added_up(self) -> None:
         """What GPUs took before the pod was first seen is not the pod's."""
         accounts = played(at(10, 5e9), at(20, 5e9 + 40_000), at(50, 5e9 + 100_000)).accounts

@@ -78,7 +78,8 @@ class Meter:
     at: float
     """When it was read, in seconds since the epoch."""
     since: float = 0.0
-    """When the sum began; 0: with the GPUs' driver. Of two of the same beginning differences may be taken."""
+    """When the sum began; 0: with the GPUs' driver, as it was found. Of two of the same beginning differences may be
+    taken."""
 
 
 #: Names of what is counted, in the order of `Reading.counts`.

@@ -79,7 +79,7 @@ def advanced(ledger: Ledger, pods: Sequence[PodSeen], now: float, *, recalled: b
             accounts = accounts.with_gpus(state, gpu_seconds, price)
         reading, more = _counted(pod, before)
         accounts = accounts.with_counts(more)
-        if before is not None:
+        if before is not None and not before.ended:
             accounts = accounts.with_energy(*taken(before, pod.meter))
         end = _end(pod, now)
         holds.append(

@@ -26,7 +26,8 @@ class PodEnergy:
     at: float
     """When, in seconds since the epoch."""
     since: float = 0.0
-    """When the adding up of power began (seconds since the epoch); 0: these are the GPUs' own counters."""
+    """When the sum began (seconds since the epoch): the adding up of power, or counters after one of them began anew;
+    0: these are the GPUs' own counters as they were found."""
 
 
 @dataclass
@@ -36,6 +37,7 @@ class EnergyMeter:
     _counters: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """The GPUs' own, in joules, at the last reading."""
     _at: float | None = None
+    _since: float = 0.0
     _sum: PodEnergy | None = None
     """Of power."""
     _watts: float = 0.0
@@ -49,11 +51,12 @@ class EnergyMeter:
         if len(counters) == asked:
             before, since, self._counters, self._at = self._counters, self._at, counters, at
             self._sum = None
-            leapt = since is not None and _leapt(before, counters, at - since)
-            if leapt:
+            if since is not None and (leapt := _leapt(before, counters, at - since)):
                 ignored[Ignored.OUT_OF_RANGE] += leapt
                 return None, ignored
-            return PodEnergy(sum(counters.values()), at), ignored
+            if before and (before.keys() != counters.keys() or any(counters[k] < before[k] for k in before)):
+                self._since = at
+            return PodEnergy(sum(counters.values()), at, self._since), ignored
         watts = [gpu.watts for gpu in gpus if gpu.watts is not None]
         if len(watts) != asked:
             return None, ignored
