@@ -21,6 +21,7 @@ from moe_operator.runtime.reporting import (
     accounts,
     capacity_short,
     cold_starts,
+    delivered,
     group_counts,
     hbm,
     readiness,
@@ -142,6 +143,7 @@ class Fleet:
                 gpu: (used + 220 * gpu + self._draw.randrange(0, 90), _CAPACITY - used - 220 * gpu)
                 for gpu in range(8)
             }
+            exporters.watts[engine.node] = 640.0
             for gpu in range(8):
                 exporters.pods[engine.node, gpu] = (NAMESPACE, engine.pod)
         for node in set(exporters.memory) - taken:
@@ -173,6 +175,7 @@ def _metrics(h: Harness) -> Metrics:
         scaling=lambda figure: scaling(operator.reconciler.advice(), figure),
         hbm=lambda figure: hbm(operator.reconciler.hbm(), figure),
         accounts=lambda figure: accounts(operator.reconciler.accounts(), figure),
+        delivered=lambda: delivered(operator.reconciler.delivered.all()),
     )
     return metrics
 

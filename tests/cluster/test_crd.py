@@ -37,7 +37,9 @@ from moe_operator.api.status import (
     GroupsStatus,
     HbmSource,
     HbmStatus,
+    LatencyStatus,
     ModelDeploymentStatus,
+    PercentilesStatus,
     PlanStatus,
     ProvenanceStatus,
     RecoveryStatus,
@@ -161,6 +163,7 @@ def _full_status() -> ModelDeploymentStatus:
         tokens=TokenCounts(input=9, cached_input=3, output=8), requests=RequestCounts(completed=5, aborted=1),
         per_million_tokens="0.41", per_million_input_tokens="0.20", per_million_output_tokens="0.90",
         per_request="1.17", per_completed_request="1.40", unpriced_gpu_hours="0.1",
+        energy_kwh="4.1", energy_kwh_per_million_tokens="0.24",
     )  # fmt: skip
     return ModelDeploymentStatus(
         observed_generation=1,
@@ -199,6 +202,10 @@ def _full_status() -> ModelDeploymentStatus:
         provenance=ProvenanceStatus(
             model="org/model", licence="mit", publisher="org", source="hf://org/model", revision="v1", commit="c" * 40,
             precision="bf16", adapters=["hf://org/a"], nodes={"zone": ["a"]}, pod_security="Baseline", policy_rule="p",
+        ),
+        latency=LatencyStatus(
+            window_seconds=300, time_to_first_token_milliseconds=PercentilesStatus(p50="412", p95="1830", p99="2210"),
+            time_per_output_token_milliseconds=PercentilesStatus(p50="23.1", p95="31", p99="48.2"),
         ),
         hbm=HbmStatus(
             source=HbmSource.ESTIMATED, used_mib=170_000, capacity_mib=180_000, percent=94, summary="~94%", gpus=16,

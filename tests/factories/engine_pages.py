@@ -9,12 +9,26 @@ from moe_operator.telemetry.metrics_page import EngineMetrics
 
 #: A few of vLLM's bounds (s).
 BOUNDS = (0.01, 0.1, 1.0, math.inf)
+#: All of vLLM 0.32's: of the time to first token, and of the time per output token.
+FIRST_TOKEN_BOUNDS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+    160.0, 640.0, 2560.0, math.inf,
+)  # fmt: skip
+PER_TOKEN_BOUNDS = (
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, math.inf,
+)  # fmt: skip
 
 
 def histogram(*entries: float, bounds: Sequence[float] = BOUNDS) -> Histogram:
     """With these entries, in seconds."""
     counts = tuple(float(sum(entry <= bound for entry in entries)) for bound in bounds)
     return Histogram(tuple(bounds), counts, sum(entries))
+
+
+def entered(bounds: Sequence[float], entries: Mapping[float, int]) -> Histogram:
+    """With so many entries of each time, in seconds."""
+    counts = tuple(float(sum(n for time, n in entries.items() if time <= bound)) for bound in bounds)
+    return Histogram(tuple(bounds), counts, sum(time * n for time, n in entries.items()))
 
 
 def counters(**overrides: Any) -> EngineCounters:
@@ -46,7 +60,17 @@ def page(ranks: Mapping[int, EngineCounters], model: str = "org/tiny-moe") -> by
             f"vllm:prompt_tokens_cached_total{own} {seen.cached_prompt_tokens!r}",
             f'vllm:prompt_tokens_cached_by_source_total{own[:-1]},source="device"}} 7.0',
             f"vllm:generation_tokens_total{own} {seen.output_tokens!r}",
+            f"vllm:prefix_cache_queries_total{own} {seen.prefix_queries!r}",
+            f"vllm:prefix_cache_hits_total{own} {seen.prefix_hits!r}",
+            f"vllm:external_prefix_cache_queries_total{own} 7.0",
         ]
+        if seen.draft_tokens:
+            lines += [
+                f"vllm:spec_decode_num_drafts_total{own} 7.0",
+                f"vllm:spec_decode_num_draft_tokens_total{own} {seen.draft_tokens!r}",
+                f"vllm:spec_decode_num_accepted_tokens_total{own} {seen.accepted_tokens!r}",
+                f'vllm:spec_decode_num_accepted_tokens_per_pos_total{own[:-1]},position="0"}} 7.0',
+            ]
         ended = {"stop": seen.finished, "length": 0.0, "abort": seen.aborted, "error": 0.0, "repetition": 0.0}
         lines += [
             f'vllm:request_success_total{{engine="{rank}",finished_reason="{reason}",{rest} {count!r}'

@@ -23,6 +23,11 @@ class Exporters:
     """MiB used and free by node and GPU."""
     pods: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
     """Namespace and pod by node and GPU; empty: the exporter does not know pods."""
+    watts: dict[str, float] = field(default_factory=dict)
+    """That each GPU of a node takes; counted since the world began."""
+    driver_loaded: dict[str, float] = field(default_factory=dict)
+    """When counters of a node began anew."""
+    now: Callable[[], float] = lambda: 0.0
 
     def page(self, node: str) -> bytes | None:
         """What a scrape of a node gets."""
@@ -34,6 +39,10 @@ class Exporters:
         for gpu, (used, free) in self.memory.get(node, {}).items():
             lines.append(f"DCGM_FI_DEV_FB_USED{{{self._labels(node, gpu)}}} {used}")
             lines.append(f"DCGM_FI_DEV_FB_FREE{{{self._labels(node, gpu)}}} {free}")
+            if watts := self.watts.get(node):
+                taken = 1000 * watts * (self.now() - self.driver_loaded.get(node, 0.0))
+                lines.append(f"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{{{self._labels(node, gpu)}}} {taken:.0f}")
+                lines.append(f"DCGM_FI_DEV_POWER_USAGE{{{self._labels(node, gpu)}}} {watts}")
         return "\n".join(lines).encode()
 
     def _labels(self, node: str, gpu: int) -> str:

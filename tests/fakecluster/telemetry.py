@@ -16,6 +16,8 @@ from moe_operator.telemetry.own_requests import OwnRequests
 
 #: Seconds that a scrape takes, and until one of a machine that does not answer is given up.
 _ANSWER, _TIMEOUT = 0.01, 2.0
+#: Of a pod of the manifests that tests apply.
+_RANKS = 8
 #: Seconds to the first token.
 _FIRST_TOKEN = 0.2
 
@@ -55,7 +57,8 @@ _BOUNDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 1.0, 2.5, 5.0, 10.0, math.inf)
 
 
 def _page(engine: Engine, step: float) -> bytes:
-    """The lines of vLLM's metrics page that matter, all ranks of the pod as one. Requests of others have 100 tokens."""
+    """The lines of vLLM's metrics page that matter, all ranks of the pod as its first. Requests of others have
+    100 tokens."""
     ended = int(engine.tokens / 100)
     running = engine.running + engine.canaries
     told = EngineCounters(
@@ -72,7 +75,7 @@ def _page(engine: Engine, step: float) -> bytes:
         # A canary has one token, of which vLLM says 0.
         per_token=merged_histograms([_entered(step, ended), _entered(0.0, engine.canary_tokens)]),
     )
-    return page({0: told})
+    return page({engine.index * _RANKS: told})
 
 
 def _entered(seconds: float, times: int) -> Histogram:

@@ -120,11 +120,14 @@ class MemoryEngineClient:
             await asyncio.sleep(deadline)
             return CanaryResult(False, f"no token from {at} within {deadline:.0f} s", deadline)
         engine.canary_tokens += ranks
-        tokens = {"prompt_tokens": 2 * ranks, "output_tokens": ranks}
-        if engine.garbage:
-            return CanaryResult(False, engine.garbage, CANARY_SECONDS, **tokens)
-        engine.canary_passed = True
-        return CanaryResult(True, "", CANARY_SECONDS, **tokens)
+        engine.canary_passed = engine.canary_passed or not engine.garbage
+        return CanaryResult(
+            not engine.garbage,
+            engine.garbage or "",
+            CANARY_SECONDS,
+            prompt_tokens=2 * ranks,
+            output_tokens=ranks,
+        )
 
     async def drain(self, host: str, port: int, token: str | None = None) -> bool:
         return await self._tell(host, token, draining=True)

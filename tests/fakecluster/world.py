@@ -35,7 +35,7 @@ class World:
         self.nodes.reachability_changed = self._reachability_changed
         self.nodes.returned = self.kubelets.wake_node
         self.stateful_sets = StatefulSetController(self.server, self.timers)
-        self.exporters = Exporters(self.nodes)
+        self.exporters = Exporters(self.nodes, now=lambda: self.clock.elapsed)
         self.downloads = Downloads(self.server, self.timers)
         self.leader_worker_sets = LeaderWorkerSetController(self.server, self.timers)
         self.controllers = [

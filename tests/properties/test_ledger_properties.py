@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from factories.groups import NOW
 from factories.ledgers import PRICE, counted, held
 from moe_operator.costs import text
-from moe_operator.costs.holdings import GpuState, PodSeen
+from moe_operator.costs.holdings import GpuState, Meter, PodSeen
 from moe_operator.costs.ledger import Ledger, advanced, opened
 
 STARTING, SERVING, IDLE, DRAINING = GpuState
@@ -145,6 +145,28 @@ def test_tokens_are_what_each_engine_was_last_seen_to_have_counted(
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(-3000, 3000)), max_size=20),
+    st.frozensets(st.integers(0, 20)),
+)
+def test_energy_is_the_sum_of_what_the_meter_rose(
+    steps: list[tuple[int, int]], restarts: frozenset[int]
+) -> None:
+    """Whatever began anew, and whoever looked."""
+    ledger, at, joules, expected, metered = opened([], NOW, "USD"), 0, 1_000_000, 0, 0
+    for number, (seconds, more) in enumerate([(0, 0), *steps]):
+        at, joules = at + seconds, joules + more
+        if number in restarts:
+            ledger = text.read(text.written(ledger), text.VERSION, NOW + at)
+        pod = held(gpus=2, history=((SERVING, NOW),), meter=Meter(float(joules), float(NOW + at)))
+        ledger = advanced(ledger, [pod], NOW + at, recalled=number in restarts)
+        if seconds and more >= 0:
+            expected, metered = expected + more, metered + 2 * seconds
+    assert ledger.accounts.joules == pytest.approx(expected)
+    assert ledger.accounts.metered == pytest.approx(metered)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
     st.lists(_lives(), max_size=4),
     _LOOKS,
     st.frozensets(st.integers(0, _END), max_size=3),
@@ -157,7 +179,14 @@ def test_no_sum_ever_falls_or_is_below_nothing(
     before = None
     for ledger in _played(lives, looks, restarts, skews)[0]:
         sums = ledger.accounts
-        every = [*sums.gpu_seconds.values(), *sums.money.values(), sums.unpriced, *sums.counts]
+        every = [
+            sums.joules,
+            sums.metered,
+            *sums.gpu_seconds.values(),
+            *sums.money.values(),
+            sums.unpriced,
+            *sums.counts,
+        ]
         assert all(value >= 0 for value in every)
         if before is not None:
             # Text has milliseconds and millionths.

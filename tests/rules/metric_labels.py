@@ -7,20 +7,7 @@ from moe_operator.runtime import metrics_reference
 from monitoring.recording import RECORDED
 
 #: Agreed on, and not on the page yet: empty this once they are.
-PENDING: dict[str, tuple[str, ...]] = {
-    "moe_operator_requests_in_engines": ("namespace", "name", "state"),
-    "moe_operator_kv_used_ratio": ("namespace", "name"),
-    "moe_operator_prefix_hit_ratio": ("namespace", "name"),
-    "moe_operator_draft_acceptance_ratio": ("namespace", "name"),
-    "moe_operator_time_to_first_token_seconds": ("namespace", "name", "quantile"),
-    "moe_operator_time_per_output_token_seconds": ("namespace", "name", "quantile"),
-    "moe_operator_objective_requests_total": ("namespace", "name", "part", "outcome"),
-    "moe_operator_group_tokens_per_second": ("namespace", "name", "group", "kind"),
-    "moe_operator_group_requests": ("namespace", "name", "group", "state"),
-    "moe_operator_group_kv_used_ratio": ("namespace", "name", "group"),
-    "moe_operator_group_imbalance_ratio": ("namespace", "name", "group"),
-    "moe_operator_energy_joules_total": ("namespace", "name"),
-}
+PENDING: dict[str, tuple[str, ...]] = {}
 
 #: Of the operator's pods as the ServiceMonitor finds them.
 TARGET = frozenset({"job", "instance", "namespace", "pod", "container", "service", "endpoint"})

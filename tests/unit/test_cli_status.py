@@ -421,6 +421,13 @@ class TestCost:
             " 2.10 USD per GPU-hour (spec.cost.pricePerGPUHour); 10 % more than by cost.compareTo"
         )
 
+    def test_energy_is_said_where_it_is_known(self) -> None:
+        day = self.STATUS.last_day.model_copy(
+            update={"energy_kwh": "134.2", "energy_kwh_per_million_tokens": "0.24"}
+        )
+        told = cost_text(self.STATUS.model_copy(update={"last_day": day}))
+        assert "403.20 USD; 134.2 kWh, 0.24 kWh per million tokens; 2.10 USD per GPU-hour" in told
+
     def test_the_ledger_is_the_operators_alone(self) -> None:
         seen = story()
         seen.obj["status"]["cost"] = self.STATUS.wire()

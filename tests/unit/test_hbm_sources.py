@@ -7,7 +7,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -20,7 +20,7 @@ from moe_operator.telemetry.collector import Collector, Target
 from moe_operator.telemetry.ignored import Counts, Ignored
 from moe_operator.telemetry.memory_book import MemoryBook
 from moe_operator.telemetry.memory_sources import AmdExporters, KubeletAccess, exporter_page
-from moe_operator.telemetry.page_reader import PageError, Wanted, address, read_page
+from moe_operator.telemetry.page_reader import PageError, Wanted, _lines, address, read_page
 from moe_operator.telemetry.pod_memory import NodePod
 from moe_operator.telemetry.prometheus_pages import PrometheusPages
 
@@ -195,6 +195,26 @@ class TestWatch:
         assert page is not None
         assert [one.value for one in page.series] == [12_288]
         assert server.asked[0].headers["Authorization"] == "Bearer t"
+
+
+class _Pieces:
+    """A body that comes in pieces of a size."""
+
+    def __init__(self, body: bytes, size: int) -> None:
+        self._body, self._size = body, size
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        for at in range(0, len(self._body), self._size):
+            yield self._body[at : at + self._size]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 10**6])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n"])
+async def test_lines_are_found_however_a_page_comes(size: int, end: bytes) -> None:
+    page = b'vllm:b 1\nvllm:ab 2\n\n# vllm:a 3\nvllm:a 4\nxvllm:a 5\nvllm:c 6\nvllm:a{x="y"} 7' + end
+    for beginnings in ((b"vllm:a", b"vllm:c"), (b"vllm:a",), (b"vllm:", b"#"), ()):
+        found = await _lines(cast(aiohttp.StreamReader, _Pieces(page, size)), Wanted(beginnings))
+        assert found == [line for line in page.split(b"\n") if line.startswith(beginnings)]
 
 
 def prometheus_answer(page: bytes, name: str, rename: bool = False) -> dict[str, Any]:

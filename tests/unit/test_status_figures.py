@@ -14,6 +14,8 @@ from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.learned import CostNews, Learned
 from moe_operator.controller.status import fold
 from moe_operator.controller.status_figures import Figures, figures
+from moe_operator.telemetry.figures import Figures as Delivered
+from moe_operator.telemetry.percentiles import Percentiles
 from unit.test_hbm_figures import found
 from unit.test_status_fold import after, learned, serving
 
@@ -88,6 +90,24 @@ def test_none_of_them_is_written_twice_in_half_a_minute() -> None:
     assert fold(replace(moved, now=NOW + 29)) == before
     assert fold(replace(moved, now=NOW + 30)) != before
     assert now(moved).differ(before), "so that there is another look in time"
+
+
+def latency(p50: float) -> Delivered:
+    return Delivered(first_token=Percentiles(p50, 2.0, 3.0))
+
+
+def test_latency_that_moved_is_written_with_the_others_and_noise_is_not() -> None:
+    before = fold(learned(groups=[serving()], delivered=latency(0.4)))
+    assert before.latency is not None
+    at = {"groups": [serving()], "throughput": SLOW}
+    assert fold(after(before, groups=[serving()], delivered=latency(0.43))) == before
+    moved = after(before, **at, delivered=latency(0.8), figures_written_at=NOW)
+    assert fold(replace(moved, now=NOW + 29)) == before
+    told = fold(replace(moved, now=NOW + 30))
+    assert told.latency is not None
+    assert told.latency.time_to_first_token_milliseconds is not None
+    assert (told.latency.time_to_first_token_milliseconds.p50, told.throughput) == ("800", SLOW)
+    assert fold(after(told, **at)).latency is None, "too few requests to tell"
 
 
 def test_how_much_is_measured_is_a_figure_and_that_all_is_no_longer_is_told_at_once() -> None:

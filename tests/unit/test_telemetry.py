@@ -12,6 +12,7 @@ from factories.engine_pages import BOUNDS, histogram, metrics, page
 from moe_operator.telemetry.collector import Collector, Target
 from moe_operator.telemetry.engine_counters import EngineCounters, Histogram, merged
 from moe_operator.telemetry.engine_http import RANK_HEADER, HttpEngineClient
+from moe_operator.telemetry.ignored import Counts, Ignored
 from moe_operator.telemetry.metrics_page import parse_metrics
 from moe_operator.telemetry.observation import PodObservation, Snapshot
 from moe_operator.telemetry.own_requests import Own, OwnRequests
@@ -393,6 +394,16 @@ class TestCollector:
         await collector.round()
         seen = collector.snapshot().pods["uid"]
         assert (seen.running, seen.failures) == (5, 1)
+
+    async def test_what_is_not_used_of_a_page_is_counted(self, engine) -> None:
+        server, port, session = engine
+        server.page = PAGE.replace(b"0.75", b"NaN")
+        targets, ignored = [Target(("ns", "d"), "uid", "127.0.0.1", port)], Counts()
+        collector = Collector(
+            session, lambda: targets, lambda _: None, lambda: 100.0, on_ignored=ignored.update
+        )
+        await collector.round()
+        assert dict(ignored) == {Ignored.NOT_A_NUMBER: 1}
 
     async def test_an_urgent_target_is_looked_at_between_rounds_and_always_news(self, engine) -> None:
         _, port, session = engine

@@ -158,6 +158,11 @@ class CostFigures(ApiModel):
     """All of the cost over all requests that ended, however they did."""
     per_completed_request: _Decimal | None = None
     """All of the cost over completed requests: those that were aborted or failed are paid for by these."""
+    energy_kwh: Annotated[_Decimal | None, Field(alias="energyKWh")] = None
+    """Energy of the GPUs, in kWh, as they tell it; absent where they do not, or did not for more than a twentieth of
+    the time."""
+    energy_kwh_per_million_tokens: Annotated[_Decimal | None, Field(alias="energyKWhPerMillionTokens")] = None
+    """All of the energy over all tokens, input and output alike."""
     unpriced_gpu_hours: _Decimal | None = None
     """GPU-hours for which no price was known, and which `cost` lacks; absent where there are none."""
 

@@ -143,6 +143,28 @@ class ThroughputStatus(ApiModel):
     """Tokens generated."""
 
 
+class PercentilesStatus(ApiModel):
+    """In milliseconds, decimals in text. Each is absent where too few requests, or too wide a bucket, tell nothing."""
+
+    p50: Annotated[str, Field(max_length=24)] | None = None
+    """Half of the requests were as fast."""
+    p95: Annotated[str, Field(max_length=24)] | None = None
+    """95 of 100 were."""
+    p99: Annotated[str, Field(max_length=24)] | None = None
+    """99 of 100 were."""
+
+
+class LatencyStatus(ApiModel):
+    """Times that requests saw, by the engines' histograms: of all groups that serve or drain, pooled."""
+
+    window_seconds: int
+    """How far back."""
+    time_to_first_token_milliseconds: PercentilesStatus | None = None
+    """From a request's arrival at the engine to its first token."""
+    time_per_output_token_milliseconds: PercentilesStatus | None = None
+    """Mean between two tokens of a request, one figure for each request that ended."""
+
+
 class HbmSource(StrEnum):
     """Where figures of memory come from."""
 
@@ -535,6 +557,8 @@ class ModelDeploymentStatus(ApiModel):
     """Counts of groups."""
     throughput: ThroughputStatus = ThroughputStatus()
     """Tokens per second over the last telemetry window, all serving groups together."""
+    latency: LatencyStatus | None = None
+    """Percentiles of the last minutes; absent while there are too few requests to tell."""
     hbm: HbmStatus | None = None
     """Memory of the GPUs that serve; absent while none do, and where nothing is known of it."""
     scaling: ScalingStatus | None = None

@@ -11,6 +11,9 @@ def cost_text(cost: CostStatus) -> str:
         said.append(f"{cost.per_million_tokens} {currency} per million tokens")
     held = f"last day {day.gpu_hours.total} GPU-hours, {day.gpu_hours.idle} of them idle"
     said.append(held if day.cost is None else f"{held}: {day.cost} {currency}")
+    if day.energy_kwh is not None:
+        per = day.energy_kwh_per_million_tokens
+        said.append(f"{day.energy_kwh} kWh" + ("" if per is None else f", {per} kWh per million tokens"))
     price = cost.price
     said.append(
         price.message

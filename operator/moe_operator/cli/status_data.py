@@ -30,6 +30,7 @@ def status_data(picture: Picture, last: int) -> dict[str, Any]:
                 "plan",
                 "groups",
                 "throughput",
+                "latency",
                 "hbm",
                 "cost",
                 "scaling",

@@ -7,6 +7,7 @@ from moe_operator.api.status import ColdStartStatus, Condition, ProvenanceStatus
 from moe_operator.api.times import parse_time
 from moe_operator.cli.cost_text import cost_text
 from moe_operator.cli.hbm_text import hbm_text
+from moe_operator.cli.latency_text import latency_text
 from moe_operator.cli.lines import WIDTH, When, field, item, section, wrapped
 from moe_operator.cli.spec_changes import cut, one_line
 from moe_operator.cli.status_picture import GroupLine, Picture, RevisionLine
@@ -79,6 +80,8 @@ def _header(picture: Picture, when: When) -> Iterator[str]:
         f"{status.throughput.prompt_tokens_per_second} prompt,"
         f" {status.throughput.output_tokens_per_second} output",
     )
+    if status.latency:
+        yield field("latency", latency_text(status.latency))
     if status.hbm:
         yield field("hbm", hbm_text(status.hbm))
     if status.cost:

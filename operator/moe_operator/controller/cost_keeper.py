@@ -17,7 +17,7 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.catalog.accelerators import load_catalog
 from moe_operator.catalog.operator_config import OperatorConfig
 from moe_operator.controller.group_planner import GroupView
-from moe_operator.controller.held_pods import held_pods
+from moe_operator.controller.held_pods import held_pods, meter
 from moe_operator.controller.kube import NODE, POD
 from moe_operator.controller.learned import CostNews
 from moe_operator.controller.pass_state import PassState
@@ -27,11 +27,12 @@ from moe_operator.costs.accounts import Accounts
 from moe_operator.costs.budget import Spending, spending, with_periods, zone_of
 from moe_operator.costs.figures import Split
 from moe_operator.costs.holdings import GpuState
-from moe_operator.costs.ledger import Ledger, advanced, in_currency, opened
+from moe_operator.costs.ledger import Ledger, advanced, in_currency, opened, taken
 from moe_operator.costs.price import ListPrice, Price, price_of, status_of
 from moe_operator.costs.statement import headline, statement
 from moe_operator.planner.plan import Plan
 from moe_operator.telemetry.observation import Snapshot
+from moe_operator.telemetry.pod_memory import PodMemory
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Account:
     currency: str
     accounts: Accounts
     per_million: float | None
+    joules: float | None
+    """Energy of the GPUs; None where not all tell."""
     budget: BudgetState | None
     spent_ratio: float | None
     """Of the budget; None without one."""
@@ -74,14 +77,23 @@ class _Kept:
     spending: Spending | None = None
     told: dict[GpuState, float] = field(default_factory=dict)
     told_money: dict[GpuState, float] = field(default_factory=dict)
+    told_joules: float = 0.0
     """The most that metrics have said: counters do not fall."""
 
 
 class CostKeeper:
     """Losing it is harmless but for tokens, as above."""
 
-    def __init__(self, store: Store, config: OperatorConfig, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        config: OperatorConfig,
+        snapshot: Callable[[], Snapshot],
+        memory: Callable[[], Mapping[str, PodMemory]] = dict,
+    ) -> None:
+        """`memory`: what was measured, by pod uid."""
         self._store = store
+        self._memory = memory
         self._catalog = config.catalog
         self._snapshot = snapshot
         self._kept: dict[Key, _Kept] = {}
@@ -101,6 +113,7 @@ class CostKeeper:
             lambda revision: _gpus(state, revision),
             lambda revision, node: prices.of(revision, node).millionths,
             now,
+            self._memory(),
         )
         kept = self._of(deployment, now)
         if kept is None:
@@ -142,16 +155,26 @@ class CostKeeper:
         if kept is None or kept.news is None or kept.uid != deployment.uid:
             return None
         written = kept.written
-        same = written is not None and written.accounts.counts == kept.ledger.accounts.counts
+        same = written is not None and not _uncertain(written, kept.ledger)
         return None if same else kept.news.make()
 
     def accounts(self, now: float) -> Iterator[Account]:
         """By now, of each deployment."""
+        memory = self._memory()
         for key, kept in self._kept.items():
             found = kept.ledger.accounts_at(now)
             # What has been told stands: a pod may turn out to have ended, or to have been idle, a little earlier.
             kept.told = {s: max(kept.told.get(s, 0.0), v) for s, v in found.gpu_seconds.items()}
             kept.told_money = {s: max(kept.told_money.get(s, 0.0), v) for s, v in found.money.items()}
+            joules = found.joules + sum(
+                taken(hold, meter(memory.get(hold.uid)))[0] for hold in kept.ledger.holds
+            )
+            kept.told_joules = max(kept.told_joules, joules)
+            metered = found.metered > 0 and all(
+                meter(memory.get(hold.uid)) is not None
+                for hold in kept.ledger.holds
+                if not hold.ended and hold.state is not GpuState.STARTING
+            )
             budget, ratio = kept.spending.status if kept.spending is not None else None, None
             if budget is not None and budget.spent is not None and float(budget.amount) > 0:
                 ratio = float(budget.spent) / float(budget.amount)
@@ -160,6 +183,7 @@ class CostKeeper:
                 currency=kept.ledger.currency,
                 accounts=Accounts(kept.told, kept.told_money, found.unpriced, found.counts),
                 per_million=headline(kept.ledger),
+                joules=kept.told_joules if metered else None,
                 budget=budget.state if budget is not None else None,
                 spent_ratio=ratio,
             )
@@ -271,9 +295,18 @@ def _moved(
     if _terms(old.price, old.budget) != _terms(price, spent.status if spent is not None else None):
         return True
     age = ledger.at - written.at
-    if age >= CHECKPOINT and written.accounts.counts != ledger.accounts.counts:
+    if age >= CHECKPOINT and _uncertain(written, ledger):
         return True
     return age >= _FIGURES and _apart(headline(written), headline(ledger))
+
+
+def _uncertain(written: Ledger, ledger: Ledger) -> bool:
+    """Whether something was counted since that only this operator knows for sure: tokens, and energy that was added up
+    of power. GPUs' own counters go on without it."""
+    if written.accounts.counts != ledger.accounts.counts:
+        return True
+    added = any(hold.meter is not None and hold.meter.since for hold in ledger.holds)
+    return added and written.accounts.joules != ledger.accounts.joules
 
 
 def _states(ledger: Ledger) -> Mapping[str, GpuState]:

@@ -1,6 +1,7 @@
 """The pods of a deployment that hold GPUs, as the ledger counts them. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from moe_operator.api import names
 from moe_operator.api.times import parse_time
@@ -8,9 +9,10 @@ from moe_operator.controller.group_planner import GroupState, GroupView
 from moe_operator.controller.incarnation import admitted_incarnations
 from moe_operator.controller.kube import Obj
 from moe_operator.controller.observed import PodFacts, pod_facts
-from moe_operator.costs.holdings import GpuState, PodSeen, Reading
+from moe_operator.costs.holdings import GpuState, Meter, PodSeen, Reading
 from moe_operator.telemetry.engine_counters import EngineCounters
 from moe_operator.telemetry.observation import Snapshot
+from moe_operator.telemetry.pod_memory import PodMemory
 
 #: Phases in which no container of a pod runs any more, nor will.
 _ENDED = ("Succeeded", "Failed")
@@ -26,9 +28,10 @@ def held_pods(
     gpus: Callable[[str], int],
     price: Callable[[str, str | None], int | None],
     now: float,
+    memory: Mapping[str, PodMemory] = MappingProxyType({}),
 ) -> list[PodSeen]:
     """Those of `pods` that were given a node. By revision: `gpus` of each pod; `price` of a GPU-hour, there with the
-    node, in millionths."""
+    node, in millionths. `memory`: what was measured, by pod uid."""
     groups = {view.name: view for view in views}
     histories = {view.name: history(view, snapshot, now) for view in views}
     found = []
@@ -55,6 +58,7 @@ def held_pods(
                 price=price(revision, facts.node),
                 run=facts.engine.restarts,
                 reading=reading(seen.counters) if seen is not None else None,
+                meter=meter(memory.get(facts.uid)),
                 unsure=view is None or any(p.uid not in snapshot.pods for p in view.facts.pods),
             )
         )
@@ -105,6 +109,13 @@ def _ended(pod: Obj, facts: PodFacts) -> float | None:
         if (ended := (one.get("state") or {}).get("terminated"))
     ]
     return max((end for end in ends if end is not None), default=facts.unready_since or facts.created_at)
+
+
+def meter(seen: PodMemory | None) -> Meter | None:
+    """Of one pod."""
+    if seen is None or seen.energy is None:
+        return None
+    return Meter(seen.energy.joules, seen.energy.at, seen.energy.since)
 
 
 def reading(seen: EngineCounters) -> Reading:

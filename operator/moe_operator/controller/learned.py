@@ -12,6 +12,7 @@ from moe_operator.controller.planning import Room
 from moe_operator.controller.weights_state import WeightsView
 from moe_operator.planner.governance import Provenance
 from moe_operator.resources.revision import Revision
+from moe_operator.telemetry.figures import Figures
 from moe_operator.telemetry.observation import PodObservation
 
 
@@ -76,6 +77,8 @@ class Learned:
     """Why a write was refused that will not be refused for ever: a reason and a message."""
     hbm: HbmFigures | None = None
     """What the GPUs hold."""
+    delivered: Figures | None = None
+    """What the engines deliver."""
     leaving: bool = False
     """The deployment is being deleted."""
     cost: CostNews | None = None

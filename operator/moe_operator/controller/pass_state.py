@@ -17,6 +17,7 @@ from moe_operator.controller.weights_removal import removes
 from moe_operator.controller.weights_state import WeightsView
 from moe_operator.planner.governance import Provenance
 from moe_operator.resources.revision import Revision
+from moe_operator.telemetry.figures import Figures
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class PassState:
     """What the deployment took and cost."""
     hbm: HbmFigures | None = None
     """What its GPUs hold."""
+    delivered: Figures | None = None
+    """What its engines deliver."""
     hindrance: Notice | None = None
     """Why a write was refused that will not be refused for ever."""
     parent_seen: bool = False

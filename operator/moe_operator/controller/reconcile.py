@@ -25,6 +25,7 @@ from moe_operator.controller.condition_fold import finds_no_room, waits_for_node
 from moe_operator.controller.cost_keeper import Account, CostKeeper
 from moe_operator.controller.deciding import decide
 from moe_operator.controller.deletion import FinalizerKeeper
+from moe_operator.controller.delivered_keeper import DeliveredKeeper
 from moe_operator.controller.events import EventSink, LossObserver
 from moe_operator.controller.executor import Executor
 from moe_operator.controller.hbm import HbmFigures
@@ -113,7 +114,7 @@ class Reconciler:
         self._sharing = Sharing(store, census, placing, config, enqueue)
         self._planning = Planning(client, config, census, placing, clock)
         self._width = WidthKeeper(self._planning)
-        self._cost = CostKeeper(store, config, snapshot)
+        self._cost = CostKeeper(store, config, snapshot, memory)
         self._weights = WeightsKeeper(client, store, config, clock)
         self._chooser = RevisionChooser(self._planning, domains, leader_worker_set, provisions)
         self._observer = GroupObserver(
@@ -128,7 +129,8 @@ class Reconciler:
         )
         self._parent = Parent(client, store)
         self._hbm = HbmKeeper(snapshot, memory)
-        self._status = StatusWriter(client, store, events, self._parent, snapshot, self._hbm)
+        self.delivered = DeliveredKeeper(snapshot, memory)
+        self._status = StatusWriter(client, store, events, self._parent, snapshot, self._hbm, self.delivered)
         finalizer = FinalizerKeeper(client, store)
         self._actor = Actor(
             client,
@@ -223,6 +225,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         self._status.forget(key)
         self._hbm.forget(key)
+        self.delivered.forget(key)
         self._idle.forget(key)
         self._scaler.forget(key)
         self._sharing.forget(key)

@@ -60,6 +60,7 @@ def fold(learned: Learned) -> ModelDeploymentStatus:
         selector=leader_selector(deployment.name),
         groups=groups,
         throughput=figures.throughput,
+        latency=figures.latency,
         hbm=figures.hbm,
         scaling=figures.scaling,
         rollout=learned.rollout,

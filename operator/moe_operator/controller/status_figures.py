@@ -6,11 +6,19 @@ INTERVAL seconds. What is no figure is written at once, and cost comes along wit
 
 from dataclasses import dataclass
 
-from moe_operator.api.status import HbmStatus, ModelDeploymentStatus, ScalingStatus, ThroughputStatus
+from moe_operator.api.status import (
+    HbmStatus,
+    LatencyStatus,
+    ModelDeploymentStatus,
+    ScalingStatus,
+    ThroughputStatus,
+)
 from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.hbm_status import hbm_moved, hbm_status, hbm_turned
+from moe_operator.controller.latency_status import latency_moved, latency_status
 from moe_operator.controller.learned import CostNews, Learned
 from moe_operator.controller.scaling_status import figures_moved
+from moe_operator.telemetry.figures import Figures as Delivered
 
 #: Seconds between two writes of figures.
 INTERVAL = 30.0
@@ -27,6 +35,7 @@ class Figures:
     """The decision, which brings its own figures."""
     hbm: HbmStatus | None
     cost: CostNews | None
+    latency: LatencyStatus | None = None
 
     def moved(self, told: ModelDeploymentStatus) -> bool:
         """Whether one is worth a write, by what was written last."""
@@ -34,6 +43,7 @@ class Figures:
             _rates_moved(told.throughput, self.throughput)
             or figures_moved(told.scaling, self.scaling)
             or hbm_moved(told.hbm, self.hbm)
+            or latency_moved(told.latency, self.latency)
             or (self.cost is not None and self.cost.moved and self.cost.make() is not told.cost)
         )
 
@@ -49,16 +59,19 @@ def figures(
     hbm: HbmFigures | None,
     cost: CostNews | None,
     now: float,
+    delivered: Delivered | None = None,
 ) -> Figures:
     """As they are `now` (seconds since the epoch), by what was written last."""
-    return Figures(throughput, scaling, hbm_status(told.hbm, hbm, now), cost)
+    return Figures(throughput, scaling, hbm_status(told.hbm, hbm, now), cost, latency_status(delivered))
 
 
 def settled(learned: Learned) -> tuple[Figures, bool]:
     """Those to write, and whether they are new. Not new ones are as before, but for a decision, and for memory that is
     of another kind than before."""
     old = learned.deployment.status
-    new = figures(old, learned.throughput, learned.scaling, learned.hbm, learned.cost, learned.now)
+    new = figures(
+        old, learned.throughput, learned.scaling, learned.hbm, learned.cost, learned.now, learned.delivered
+    )
     written = learned.figures_written_at
     recent = written is not None and learned.now - written < INTERVAL
     if not recent and new.moved(old):
@@ -68,7 +81,7 @@ def settled(learned: Learned) -> tuple[Figures, bool]:
     if old.scaling is not None and scaling is not None:
         still = scaling.model_copy(update={"figures": old.scaling.figures})
         scaling = old.scaling if still == old.scaling else scaling
-    return Figures(old.throughput, scaling, hbm, new.cost), False
+    return Figures(old.throughput, scaling, hbm, new.cost, old.latency), False
 
 
 def _rates_moved(before: ThroughputStatus, after: ThroughputStatus) -> bool:

@@ -11,6 +11,7 @@ from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.status import (
     Condition,
     HbmStatus,
+    LatencyStatus,
     LearnedStatus,
     ModelDeploymentStatus,
     ScalingFigures,
@@ -18,6 +19,7 @@ from moe_operator.api.status import (
     ThroughputStatus,
 )
 from moe_operator.controller.cost_news import budget_news
+from moe_operator.controller.delivered_keeper import DeliveredKeeper
 from moe_operator.controller.events import EventSink
 from moe_operator.controller.hbm_keeper import HbmKeeper
 from moe_operator.controller.hbm_status import hbm_news
@@ -46,6 +48,7 @@ class StatusWriter:
         parent: Parent,
         snapshot: Callable[[], Snapshot],
         hbm: HbmKeeper,
+        delivered: DeliveredKeeper,
     ) -> None:
         self._client = client
         self._store = store
@@ -53,6 +56,7 @@ class StatusWriter:
         self._parent = parent
         self._snapshot = snapshot
         self._hbm = hbm
+        self._delivered = delivered
         self._figures_written_at: dict[Key, float] = {}
 
     def forget(self, key: Key) -> None:
@@ -63,6 +67,7 @@ class StatusWriter:
         """One write at most. Raises KubeError; NotFoundError when the deployment is gone."""
         deployment = state.deployment
         state.hbm = self._hbm.look(state, seen.views)
+        state.delivered = self._delivered.look(state, seen.views)
         status = fold(self._learned(state, seen))
         if status == deployment.status:
             return
@@ -126,7 +131,8 @@ class StatusWriter:
     def figures_due(self, state: PassState, seen: Decision) -> float | None:
         """Figures that may not be written yet are looked at again when they may: in so many seconds."""
         told = state.deployment.status
-        new = figures(told, seen.load.throughput, seen.scale.status, state.hbm, state.cost, state.now)
+        load, scaling = seen.load.throughput, seen.scale.status
+        new = figures(told, load, scaling, state.hbm, state.cost, state.now, state.delivered)
         if not new.differ(told):
             return None
         written = self._figures_written_at.get(state.deployment.key)
@@ -154,6 +160,7 @@ class StatusWriter:
             rollout=state.rollout,
             hindrance=state.hindrance,
             hbm=state.hbm,
+            delivered=state.delivered,
             cost=state.cost,
             leaving=state.leaving,
             removing=state.removing,
@@ -162,8 +169,9 @@ class StatusWriter:
 
 def _figures(
     status: ModelDeploymentStatus,
-) -> tuple[ThroughputStatus, ScalingFigures | None, HbmStatus | None]:
-    return status.throughput, status.scaling.figures if status.scaling else None, status.hbm
+) -> tuple[ThroughputStatus, ScalingFigures | None, HbmStatus | None, LatencyStatus | None]:
+    scaling = status.scaling.figures if status.scaling else None
+    return status.throughput, scaling, status.hbm, status.latency
 
 
 def _only_cost(status: ModelDeploymentStatus, before: ModelDeploymentStatus) -> bool:

@@ -1,7 +1,7 @@
 """Sums since the accounts began: GPU-seconds, money, tokens and requests."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moe_operator.costs.holdings import TOKENS, GpuState
 
@@ -17,6 +17,10 @@ class Accounts:
     """GPU-seconds without a price: `money` lacks them."""
     counts: tuple[float, ...] = (0.0,) * len(TOKENS)
     """As `TOKENS` names them."""
+    joules: float = 0.0
+    """That GPUs took, as far as that was told ..."""
+    metered: float = 0.0
+    """... which it was for so many GPU-seconds."""
 
     @property
     def total_seconds(self) -> float:
@@ -37,16 +41,20 @@ class Accounts:
         else:
             money = {**money, state: money[state] + gpu_seconds / 3600 * price / 1e6}
         seconds = {**self.gpu_seconds, state: self.gpu_seconds[state] + gpu_seconds}
-        return Accounts(seconds, money, unpriced, self.counts)
+        return replace(self, gpu_seconds=seconds, money=money, unpriced=unpriced)
 
     def with_counts(self, more: tuple[float, ...]) -> "Accounts":
         added = tuple(a + b for a, b in zip(self.counts, more, strict=True))
-        return Accounts(self.gpu_seconds, self.money, self.unpriced, added)
+        return replace(self, counts=added)
+
+    def with_energy(self, joules: float, gpu_seconds: float) -> "Accounts":
+        """More of what GPUs took, in so many GPU-seconds."""
+        return replace(self, joules=self.joules + joules, metered=self.metered + gpu_seconds)
 
     def without_money(self) -> "Accounts":
         """For another currency: what was spent before is not converted."""
         none = dict.fromkeys(GpuState, 0.0)
-        return Accounts(self.gpu_seconds, none, self.total_seconds, self.counts)
+        return replace(self, money=none, unpriced=self.total_seconds)
 
     def since(self, earlier: "Accounts") -> "Accounts":
         """What came after `earlier`."""
@@ -63,4 +71,6 @@ def _combined(one: Accounts, other: Accounts, of: Callable[[float, float], float
         {state: of(one.money[state], other.money[state]) for state in GpuState},
         of(one.unpriced, other.unpriced),
         tuple(of(a, b) for a, b in zip(one.counts, other.counts, strict=True)),
+        of(one.joules, other.joules),
+        of(one.metered, other.metered),
     )

@@ -24,6 +24,8 @@ from moe_operator.costs.marks import DAY
 from moe_operator.planner.plan import Sizing
 
 _MILLION = 1e6
+#: Share of the GPU-seconds for which energy must have been told. A pod's first seconds never are, nor its last.
+_METERED = 0.95
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,13 @@ def priced(span: Accounts) -> bool:
     return span.unpriced < span.total_seconds or not span.total_seconds
 
 
+def kwh(span: Accounts) -> float | None:
+    """Energy that GPUs took; None where it was told for clearly less than all of the time in which they were held."""
+    if span.metered <= 0 or span.metered < _METERED * span.total_seconds:
+        return None
+    return span.joules / 3.6e6
+
+
 def cost_figures(span: Accounts, since: float, split: Split | None) -> CostFigures:
     """Of a span of time that began at `since` (seconds since the epoch)."""
     known, cost = priced(span), span.total_money
@@ -67,6 +76,7 @@ def cost_figures(span: Accounts, since: float, split: Split | None) -> CostFigur
         return four_digits(cost * share / divisor * unit) if known and divisor > 0 else None
 
     apart = _share_of_output(span, split)
+    energy = kwh(span)
     return CostFigures(
         since=format_time(since),
         gpu_hours=GpuHours(
@@ -92,6 +102,10 @@ def cost_figures(span: Accounts, since: float, split: Split | None) -> CostFigur
         per_million_output_tokens=None if apart is None else per(output, apart, _MILLION),
         per_request=per(ended),
         per_completed_request=per(span.count("completed")),
+        energy_kwh=None if energy is None else four_digits(energy),
+        energy_kwh_per_million_tokens=None
+        if energy is None or prompts + output <= 0
+        else four_digits(energy / (prompts + output) * _MILLION),
         unpriced_gpu_hours=hours(span.unpriced) if span.unpriced > 1 else None,
     )
 

@@ -70,6 +70,18 @@ class Reading:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """What all GPUs of a pod have taken by a moment."""
+
+    joules: float
+    at: float
+    """When it was read, in seconds since the epoch."""
+    since: float = 0.0
+    """When the sum began; 0: with the GPUs' driver, as it was found. Of two of the same beginning differences may be
+    taken."""
+
+
 #: Names of what is counted, in the order of `Reading.counts`.
 TOKENS = ("input", "cached_input", "output", "completed", "aborted", "failed", "preempted")
 
@@ -94,6 +106,8 @@ class PodSeen:
     """How often its engine was started anew."""
     reading: Reading | None = None
     """None: the engine does not tell."""
+    meter: Meter | None = None
+    """None: not all of its GPUs tell."""
     unsure: bool = False
     """Whether nobody knows if its group has requests: serving then means serving or idle, as it was."""
 
@@ -115,5 +129,7 @@ class Hold:
     price: int | None = None
     run: int = 0
     reading: Reading | None = None
+    meter: Meter | None = None
+    """As it was read last."""
     ended: bool = False
     """Its containers have ended: it holds nothing any more, and is still there."""

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from moe_operator.costs.accounts import Accounts
-from moe_operator.costs.holdings import ORDER, TOKENS, GpuState, Hold, PodSeen, Reading
+from moe_operator.costs.holdings import ORDER, TOKENS, GpuState, Hold, Meter, PodSeen, Reading
 from moe_operator.costs.marks import Mark, marked
 
+#: Of a GPU: none takes so much.
+_MOST_WATTS = 10_000.0
 _NONE = (0.0,) * len(TOKENS)
 _IN_TRAFFIC = (GpuState.SERVING, GpuState.IDLE)
 
@@ -70,13 +72,15 @@ def advanced(ledger: Ledger, pods: Sequence[PodSeen], now: float, *, recalled: b
         before = known.pop(pod.uid, None)
         if before is not None and pod.unsure and before.state in _IN_TRAFFIC and pod.state in _IN_TRAFFIC:
             if recalled and not before.ended:
-                holds.append(before)
+                holds.append(before)  # its energy too: the next meter says what came since
                 continue
             pod = replace(pod, history=((before.state, before.until),))
         for state, gpu_seconds, price in _spans(pod, before, now, recalled):
             accounts = accounts.with_gpus(state, gpu_seconds, price)
         reading, more = _counted(pod, before)
         accounts = accounts.with_counts(more)
+        if before is not None and not before.ended:
+            accounts = accounts.with_energy(*taken(before, pod.meter))
         end = _end(pod, now)
         holds.append(
             Hold(
@@ -88,6 +92,7 @@ def advanced(ledger: Ledger, pods: Sequence[PodSeen], now: float, *, recalled: b
                 price=pod.price,
                 run=pod.run,
                 reading=reading,
+                meter=pod.meter or (before.meter if before else None),
                 ended=pod.ended is not None,
             )
         )
@@ -108,6 +113,18 @@ def in_currency(ledger: Ledger, currency: str) -> Ledger:
     marks = tuple(Mark(mark.at, mark.accounts.without_money()) for mark in ledger.marks)
     accounts = ledger.accounts.without_money()
     return replace(ledger, currency=currency, accounts=accounts, marks=marks, periods=None)
+
+
+def taken(before: Hold, meter: Meter | None) -> tuple[float, float]:
+    """Joules, and GPU-seconds that they are of, since a pod's energy was read last. Nothing where a counter began anew,
+    or says what GPUs cannot take."""
+    then = before.meter
+    if meter is None or then is None or meter.since != then.since or meter.at <= then.at:
+        return 0.0, 0.0
+    joules, gpu_seconds = meter.joules - then.joules, before.gpus * (meter.at - then.at)
+    if not 0 <= joules <= _MOST_WATTS * gpu_seconds:
+        return 0.0, 0.0
+    return joules, gpu_seconds
 
 
 def _end(pod: PodSeen, now: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from moe_operator.costs.accounts import Accounts
-from moe_operator.costs.holdings import TOKENS, GpuState, Hold, Reading
+from moe_operator.costs.holdings import TOKENS, GpuState, Hold, Meter, Reading
 from moe_operator.costs.ledger import Ledger
 from moe_operator.costs.marks import Mark
 
@@ -80,16 +80,20 @@ def _sums(accounts: Accounts) -> list[Any]:
         [_short(round(accounts.money[state], 6)) for state in _STATES],
         _seconds(accounts.unpriced),
         [round(count) for count in accounts.counts],
+        *([[round(accounts.joules), _seconds(accounts.metered)]] if accounts.metered else []),
     ]
 
 
 def _accounts(sums: Sequence[Any]) -> Accounts:
-    seconds, money, unpriced, counts = sums
+    seconds, money, unpriced, counts, *energy = sums
+    joules, metered = _numbers(energy[0], 2) if energy else (0.0, 0.0)
     return Accounts(
         dict(zip(_STATES, _numbers(seconds), strict=True)),
         dict(zip(_STATES, _numbers(money), strict=True)),
         _number(unpriced),
         tuple(_numbers(counts, len(TOKENS))),
+        joules,
+        metered,
     )
 
 
@@ -106,11 +110,25 @@ def _hold(hold: Hold) -> list[Any]:
         hold.run,
         counted,
         int(hold.ended),
+        *([_meter(hold.meter)] if hold.meter is not None else []),
     ]
 
 
+def _meter(meter: Meter) -> list[Any]:
+    return [_seconds(meter.joules), _seconds(meter.at), _seconds(meter.since)]
+
+
 def _read_hold(
-    uid: Any, place: Any, gpus: Any, state: Any, until: Any, price: Any, run: Any, counted: Any, ended: Any
+    uid: Any,
+    place: Any,
+    gpus: Any,
+    state: Any,
+    until: Any,
+    price: Any,
+    run: Any,
+    counted: Any,
+    ended: Any,
+    meter: Any = None,
 ) -> Hold:
     return Hold(
         uid=str(uid),
@@ -122,6 +140,7 @@ def _read_hold(
         run=_whole(run),
         reading=None if counted is None else _reading(_numbers(counted, len(TOKENS) + 1)),
         ended=bool(ended),
+        meter=None if meter is None else Meter(*_numbers(meter, 3)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Health and metrics over HTTP, on every replica.
+"""Health, metrics and figures over HTTP, on every replica.
 
 /healthz asks: would a restart help? It fails when the process deceives itself: a watch that is deaf although it was
 started anew, a reconcile or a loop that hangs. An API server that cannot be reached is no reason: a restart would only
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from moe_operator.runtime.figures_page import FiguresPage
 
 log = logging.getLogger(__name__)
 
@@ -75,19 +77,25 @@ def problems(vitals: Vitals) -> list[str]:
 
 
 class HealthServer:
-    """Serves /healthz and /readyz on one port and /metrics on another (or the same)."""
+    """Serves /healthz and /readyz on one port, /metrics and /figures on another (or the same)."""
 
-    def __init__(self, vitals: Callable[[], Vitals], registry: CollectorRegistry) -> None:
+    def __init__(
+        self, vitals: Callable[[], Vitals], registry: CollectorRegistry, figures: FiguresPage | None = None
+    ) -> None:
+        """`figures`: served as /figures beside the metrics."""
         self._vitals = vitals
         self._registry = registry
+        self._figures = figures
         self._runners: list[web.AppRunner] = []
         self.ports: list[int] = []
         """Where it listens: health, metrics."""
 
     async def start(self, host: str, health_port: int, metrics_port: int) -> None:
         """Listen; port 0 takes a free one. Raises OSError when an address is taken."""
-        health = [("/healthz", self._live), ("/readyz", self._ready)]
-        metrics = [("/metrics", self._metrics)]
+        health: list[tuple[str, Callable[..., object]]] = [("/healthz", self._live), ("/readyz", self._ready)]
+        metrics: list[tuple[str, Callable[..., object]]] = [("/metrics", self._metrics)]
+        if self._figures is not None:
+            metrics.append(("/figures", self._figures.answer))
         if metrics_port == health_port and health_port != 0:
             port = await self._listen(host, health_port, [*health, *metrics])
             self.ports = [port, port]

@@ -59,6 +59,11 @@ class Lease:
         """Whether this process may write now."""
         return self._renewed_at is not None and self._now() < self._renewed_at + self._times.renew_deadline
 
+    @property
+    def holder(self) -> str:
+        """Who held it when it was looked at last; empty where nobody did, or that is not known."""
+        return self._observed.record.holder if self._observed else ""
+
     async def acquire(self) -> None:
         """Return once the lease is ours."""
         said = ""
@@ -67,10 +72,9 @@ class Lease:
             if self._renewed_at is not None:
                 log.info("leading as %s", self._me)
                 return
-            holder = self._observed.record.holder if self._observed else ""
-            if step is Step.WAIT and holder != said:
-                log.info("standing by: %s leads", holder)
-                said = holder
+            if step is Step.WAIT and self.holder != said:
+                log.info("standing by: %s leads", self.holder)
+                said = self.holder
             await asyncio.sleep(self._times.retry * (0.8 + 0.4 * self._draw()))
 
     async def hold(self) -> str:

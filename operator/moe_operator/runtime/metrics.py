@@ -58,6 +58,50 @@ HBM_FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "gpu_power_watts": ("Power of a ModelDeployment's GPUs, where all tell.", ()),
 }
 
+_ENGINES = "of the groups that serve or drain"
+#: What engines deliver, likewise; of groups, those with the label `group`.
+DELIVERED_FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "requests_in_engines": (
+        f"Requests in the engines {_ENGINES}, by state: running (being computed) or waiting.",
+        ("state",),
+    ),
+    "kv_used_ratio": (f"Share of the KV cache in use, all ranks together, {_ENGINES}.", ()),
+    "prefix_hit_ratio": (
+        "Share of prompt tokens that were found in the engines' prefix cache, over the last telemetry window.",
+        (),
+    ),
+    "draft_acceptance_ratio": (
+        "Share of the tokens proposed by speculative decoding that were accepted, over the last telemetry window.",
+        (),
+    ),
+    "time_to_first_token_seconds": (
+        "Percentiles of the time to first token in the last five minutes, by interpolation in the engines' histograms,"
+        " all groups pooled. Absent while there are too few requests, or where buckets are too wide to tell.",
+        ("quantile",),
+    ),
+    "time_per_output_token_seconds": (
+        "The same of the mean time between two tokens of a request, by requests that ended.",
+        ("quantile",),
+    ),
+    "objective_requests_total": (
+        "Requests by whether they kept the spec's objective: part first_token (counted with the first token) or"
+        " output_token (counted at the end), outcome within or beyond. A bucket with the objective in it counts in"
+        " proportion. Without parts that have no objective; since this operator leads.",
+        ("part", "outcome"),
+    ),
+    "group_tokens_per_second": (
+        "Tokens per second of a group over the last telemetry window, by kind: input or output.",
+        ("group", "kind"),
+    ),
+    "group_requests": ("Requests in a group's engines, by state: running or waiting.", ("group", "state")),
+    "group_kv_used_ratio": ("Share of the KV cache in use, of the group's fullest rank.", ("group",)),
+    "group_imbalance_ratio": (
+        "Tokens of the group's busiest rank over the mean of its ranks, in the last telemetry window; 1: even. Absent"
+        " where there are too few to say.",
+        ("group",),
+    ),
+}
+
 #: What each deployment took and cost, likewise.
 ACCOUNT_FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "gpu_seconds_total": (
@@ -76,6 +120,10 @@ ACCOUNT_FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Requests that engines ended, without the operator's own, by outcome: completed, aborted, failed; and"
         " preempted, times that one lost its KV cache to others.",
         ("outcome",),
+    ),
+    "energy_joules_total": (
+        "Energy of the GPUs, of their own counters, else of their power over time. Absent where not all of them tell.",
+        (),
     ),
     "cost_per_million_tokens": (
         "All of the cost over all tokens, of the last hour, else of the last day, else in total; absent before any.",
@@ -111,6 +159,27 @@ class _Computed(Collector):
         for labels, value in self.read():
             family.add_metric(labels, value)
         yield family
+
+
+class _ComputedTogether(Collector):
+    """Several of them, whose values are computed together: a look at all of them costs what one costs."""
+
+    def __init__(
+        self,
+        figures: Iterable[tuple[str, str, tuple[str, ...]]],
+        read: Callable[[], Iterable[tuple[str, tuple[str, ...], float]]],
+    ) -> None:
+        """`read`: name, labels and value."""
+        self.figures, self.read = tuple(figures), read
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
+        for name, documentation, labels in self.figures:
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            families[name] = kind(name, documentation, labels=labels)
+        for name, values, value in self.read():
+            families[name].add_metric(values, value)
+        yield from families.values()
 
 
 class Metrics:
@@ -208,6 +277,7 @@ class Metrics:
         scaling: Callable[[str], Iterable[Sample]],
         hbm: Callable[[str], Iterable[Sample]],
         accounts: Callable[[str], Iterable[Sample]],
+        delivered: Callable[[], Iterable[tuple[str, tuple[str, ...], float]]],
     ) -> None:
         """Say where the values come from that others keep."""
         self._computed(
@@ -279,6 +349,20 @@ class Metrics:
             for name, (help_, labels) in known.items():
                 text = f"{help_} From the leader only."
                 self._computed(name, text, ("namespace", "name", *labels), partial(read, name))
+
+        told = [
+            (f"moe_operator_{name}", f"{help_} From the leader only.", ("namespace", "name", *labels))
+            for name, (help_, labels) in DELIVERED_FIGURES.items()
+        ]
+        self._described += [
+            (name, "counter" if name.endswith("_total") else "gauge", text, labels)
+            for name, text, labels in told
+        ]
+        self.registry.register(
+            _ComputedTogether(
+                told, lambda: ((f"moe_operator_{name}", at, value) for name, at, value in delivered())
+            )
+        )
 
     # --- observers ------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ def described() -> list[tuple[str, str, str, tuple[str, ...]]]:
         scaling=lambda _: (),
         hbm=lambda _: (),
         accounts=lambda _: (),
+        delivered=lambda: (),
     )
     return metrics.described()
 

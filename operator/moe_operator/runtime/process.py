@@ -23,6 +23,7 @@ from moe_operator.runtime.capabilities import LeaderWorkerSetCheck
 from moe_operator.runtime.connection import load_configuration
 from moe_operator.runtime.events import EventPoster
 from moe_operator.runtime.fence import FencedClient
+from moe_operator.runtime.figures_page import FiguresPage
 from moe_operator.runtime.freshness import Freshness, FreshnessCheck
 from moe_operator.runtime.health import DEAF_RESTART, HealthServer, Vitals
 from moe_operator.runtime.intake import Intake
@@ -39,6 +40,7 @@ from moe_operator.runtime.reporting import (
     accounts,
     capacity_short,
     cold_starts,
+    delivered,
     group_counts,
     hbm,
     oldest,
@@ -195,7 +197,10 @@ class Process:
         self._workers = Workers(
             self.queue, self._reconcile, count=options.workers, jitter=draw, observer=metrics
         )
-        self._health = HealthServer(self._vitals, metrics.registry)
+        page = FiguresPage(
+            self._reconciler.delivered, lambda: self._leads, lambda: self.lease.holder, time.time
+        )
+        self._health = HealthServer(self._vitals, metrics.registry, page)
         metrics.watch_values(
             queue_depth=lambda: len(self.queue),
             overdue=lambda: [((k.kind,), self.freshness.overdue(k)) for k in WATCHED_KINDS],
@@ -210,6 +215,7 @@ class Process:
             scaling=lambda figure: scaling(self._reconciler.advice(), figure) if self._leads else (),
             hbm=lambda figure: hbm(self._reconciler.hbm(), figure) if self._leads else (),
             accounts=lambda figure: accounts(self._reconciler.accounts(), figure) if self._leads else (),
+            delivered=lambda: delivered(self._reconciler.delivered.all()) if self._leads else (),
         )
 
     # --- life -----------------------------------------------------------------------------------------

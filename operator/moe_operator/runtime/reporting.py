@@ -1,16 +1,19 @@
 """Values that metrics and health read from the parts that keep them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from moe_operator.api import reasons
 from moe_operator.api.cost import BudgetState
 from moe_operator.controller.cost_keeper import Account
+from moe_operator.controller.delivered import WHOLE, DeploymentFigures
+from moe_operator.controller.delivered_keeper import ObjectiveCount
 from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.kube import MODEL_DEPLOYMENT
 from moe_operator.controller.scaling import Advice
 from moe_operator.controller.store import Key, Store
 from moe_operator.runtime.metrics import Metrics, Sample
 from moe_operator.telemetry.engine import CanaryResult, EngineClient
+from moe_operator.telemetry.figures import Figures
 from moe_operator.telemetry.observation import Snapshot
 
 _PHASES = ("total", "schedule", "download", "image", "engine", "weights", "compile", "graphs")
@@ -92,6 +95,7 @@ _ACCOUNTS: dict[str, Callable[[Account], Iterator[Sample]]] = {
     "cost_total": lambda one: (((one.currency, s.value), v) for s, v in one.accounts.money.items()),
     "tokens_total": _counted("input", "cached_input", "output"),
     "requests_total": _counted("completed", "aborted", "failed", "preempted"),
+    "energy_joules_total": lambda one: _known(one.joules),
     "cost_per_million_tokens": lambda one: _known(one.per_million, one.currency),
     "cost_budget_spent_ratio": lambda one: _known(one.spent_ratio),
     "cost_budget_held": lambda one: _known(None if one.budget is None else one.budget is BudgetState.HELD),
@@ -158,6 +162,47 @@ _HBM: dict[str, Callable[[HbmFigures], Iterable[Sample]]] = {
     "hbm_planner_error_ratio": lambda one: _known(one.error),
     "gpu_power_watts": lambda one: _known(one.watts),
 }
+
+
+def delivered(
+    known: Iterable[tuple[DeploymentFigures, Sequence[ObjectiveCount]]],
+) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    """Figures of what engines deliver: name, labels and value. What is not known is left out."""
+    for one, counts in known:
+        for name, labels, value in _deployment(one.figures):
+            if value is not None:
+                yield name, (*one.key, *labels), float(value)
+        for at, count in counts:
+            yield "objective_requests_total", (*one.key, *at), count
+        for group in one.groups:
+            if group.known.state in WHOLE:
+                for name, labels, value in _group(group.figures):
+                    if value is not None:
+                        yield name, (*one.key, group.known.facts.name, *labels), float(value)
+
+
+def _deployment(told: Figures) -> Iterator[tuple[str, tuple[str, ...], float | None]]:
+    yield "requests_in_engines", ("running",), told.running
+    yield "requests_in_engines", ("waiting",), told.waiting
+    yield "kv_used_ratio", (), told.kv_used
+    yield "prefix_hit_ratio", (), told.prefix_hits
+    yield "draft_acceptance_ratio", (), told.draft_acceptance
+    for name, of in (
+        ("time_to_first_token_seconds", told.first_token),
+        ("time_per_output_token_seconds", told.per_token),
+    ):
+        yield name, ("0.5",), of.p50
+        yield name, ("0.95",), of.p95
+        yield name, ("0.99",), of.p99
+
+
+def _group(told: Figures) -> Iterator[tuple[str, tuple[str, ...], float | None]]:
+    yield "group_tokens_per_second", ("input",), told.input_tokens_per_second
+    yield "group_tokens_per_second", ("output",), told.output_tokens_per_second
+    yield "group_requests", ("running",), told.running
+    yield "group_requests", ("waiting",), told.waiting
+    yield "group_kv_used_ratio", (), told.kv_used_worst
+    yield "group_imbalance_ratio", (), told.imbalance
 
 
 def oldest(snapshot: Snapshot) -> float:

@@ -6,9 +6,13 @@ says. What holds everywhere: use is used / (used + free), which leaves out what 
 used + free + reserved. FB_USED_PERCENT = used / (total - reserved), the same.
 
 AMD's device-metrics-exporter (port 5000) tells what amd-smi calls MB, which are MiB (196592 for an MI300X); used and
-free not inside of guest systems, and then nothing is measured here. Its memory activity is a percentage.
+free not inside of guest systems, and then nothing is measured here. Its memory activity is a percentage. Power is
+GPU_POWER_USAGE or GPU_PACKAGE_POWER, by generation; energy is in microjoules.
+
+Power and energy are a whole GPU's. Of one that is divided they are not credited: whose they are nobody says.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +24,7 @@ MIB = 2**20
 #: Bytes that no GPU has yet.
 _LARGEST = 4 * 2**40
 #: Watts of one device; a GB300 may take 1400.
-_MOST_WATTS = 10_000.0
+MOST_WATTS = 10_000.0
 #: Joules since the driver was loaded: 10 kW for three years.
 _MOST_JOULES = 1e12
 
@@ -39,7 +43,7 @@ _DCGM = {
     "DCGM_FI_DEV_FB_TOTAL": _Meaning("total", MIB, _LARGEST),
     "DCGM_FI_DEV_FB_USED_PERCENT": _Meaning("used_share", 1, 1),
     "DCGM_FI_PROF_DRAM_ACTIVE": _Meaning("dram_active", 1, 1),
-    "DCGM_FI_DEV_POWER_USAGE": _Meaning("watts", 1, _MOST_WATTS),
+    "DCGM_FI_DEV_POWER_USAGE": _Meaning("watts", 1, MOST_WATTS),
     # Millijoules.
     "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": _Meaning("joules", 1e-3, _MOST_JOULES),
 }
@@ -48,8 +52,12 @@ _AMD = {
     "gpu_free_vram": _Meaning("free", MIB, _LARGEST),
     "gpu_total_vram": _Meaning("total", MIB, _LARGEST),
     "gpu_umc_activity": _Meaning("dram_active", 1e-2, 1),
-    "gpu_package_power": _Meaning("watts", 1, _MOST_WATTS),
+    "gpu_package_power": _Meaning("watts", 1, MOST_WATTS),
+    "gpu_power_usage": _Meaning("watts_too", 1, MOST_WATTS),
+    "gpu_energy_consumed": _Meaning("joules", 1e-6, _MOST_JOULES),
 }
+#: Figures of a whole GPU.
+_WHOLE = ("watts", "watts_too", "joules")
 #: Series that tell of memory and power.
 DCGM_NAMES, AMD_NAMES = frozenset(_DCGM), frozenset(_AMD)
 
@@ -108,7 +116,7 @@ class _Device:
 
 def dcgm_memory(series: Iterable[Series]) -> tuple[list[GpuMemory], Counts]:
     """GPUs of a DCGM exporter, by index."""
-    return _memory(series, _DCGM, ("UUID",), ("gpu",), ("GPU_I_ID",))
+    return _memory(series, _DCGM, ("UUID",), ("gpu",), ("GPU_I_ID",), instances_are_parts=True)
 
 
 def amd_memory(series: Iterable[Series], prefix: str = "") -> tuple[list[GpuMemory], Counts]:
@@ -126,6 +134,7 @@ def _memory(
     uuid: Sequence[str],
     index: Sequence[str],
     instance: Sequence[str],
+    instances_are_parts: bool = False,
 ) -> tuple[list[GpuMemory], Counts]:
     ignored = Counts()
     devices: dict[tuple[str, str], _Device] = {}
@@ -152,10 +161,13 @@ def _memory(
             device.uids |= {uid_of(labels)} - {""}
             device.containers |= {container_of(labels)} - {""}
     divided = {uuid for uuid, instance_ in devices if instance_}
+    parts = Counter(uuid for uuid, instance_ in devices if instance_)
     found = []
     for (name, instance_), device in devices.items():
         if not instance_ and name in divided:
             continue  # the sum of its instances
+        if parts[name] > (0 if instances_are_parts else 1):
+            device.figures = {key: value for key, value in device.figures.items() if key not in _WHOLE}
         made = _made(name if name != device.index else "", instance_, device)
         if isinstance(made, GpuMemory):
             found.append(made)
@@ -187,7 +199,7 @@ def _made(uuid: str, instance: str, device: _Device) -> GpuMemory | Ignored | No
         reserved=None if reserved is None else round(reserved),
         total=None if total is None else round(total),
         dram_active=figures.get("dram_active"),
-        watts=figures.get("watts"),
+        watts=figures.get("watts", figures.get("watts_too")),
         joules=figures.get("joules"),
         pods=frozenset(device.pods),
         pod_uids=frozenset(device.uids),

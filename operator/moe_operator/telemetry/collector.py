@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import aiohttp
 
 from moe_operator.telemetry.agent_page import AgentState, read_agent_state
-from moe_operator.telemetry.ignored import Counts, OnIgnored, nobody
+from moe_operator.telemetry.ignored import Counts, Ignored, OnIgnored, nobody
 from moe_operator.telemetry.metrics_page import BEGINNINGS, EngineMetrics, parse_metrics
 from moe_operator.telemetry.observation import PodObservation, Snapshot
 from moe_operator.telemetry.own_requests import OwnRequests
@@ -154,10 +154,14 @@ class Collector:
     async def _metrics(self, target: Target) -> EngineMetrics | None:
         page = await self._get(target, _METRICS)
         try:
-            return parse_metrics(page) if page is not None else None
+            found = parse_metrics(page) if page is not None else None
+            if found is not None and found.ignored:
+                self._on_ignored(found.ignored)
+            return found
         except (ValueError, OverflowError) as error:
             # Whatever a container answers, it must not end the loop for all others.
             log.warning("metrics of %s:%d cannot be read: %s", target.host, target.port, error)
+            self._on_ignored(Counts([Ignored.NOT_A_SERIES]))
             return None
 
     async def _agent_state(self, target: Target) -> AgentState | None:
@@ -185,11 +189,12 @@ def _news(before: PodObservation | None, after: PodObservation | None) -> bool:
     """Whether a decision or the status may want to know: load, failures, a drain, or a rate that moved."""
     if before is None or after is None:
         return before is not after
-    if (before.busy, before.waiting > 0, before.failures > 1, before.draining) != (
+    if (before.busy, before.waiting > 0, before.failures > 1, before.draining, before.timed) != (
         after.busy,
         after.waiting > 0,
         after.failures > 1,
         after.draining,
+        after.timed,
     ):
         return True
     if after.busy:

@@ -12,6 +12,7 @@ group. So do those of them that were given up, in `aborted`.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,14 @@ class Histogram:
     def without_zeros(self, entries: float) -> "Histogram":
         """Without so many entries of 0: they are below every bound."""
         return Histogram(self.bounds, tuple(max(0.0, c - entries) for c in self.counts), self.total)
+
+    def since(self, earlier: "Histogram") -> "Histogram":
+        """What was entered after `earlier`; nothing where the two are not of one histogram."""
+        if self.bounds != earlier.bounds:
+            return Histogram()
+        # Own requests that are taken off before an engine has counted them may leave a bucket short for a moment.
+        grown = (max(0.0, now - then) for now, then in zip(self.counts, earlier.counts, strict=True))
+        return Histogram(self.bounds, tuple(accumulate(grown, max)), max(0.0, self.total - earlier.total))
 
     def not_below(self, earlier: "Histogram") -> "Histogram":
         """With no count below an earlier one, where the bounds are the same."""
@@ -85,6 +94,14 @@ class EngineCounters:
     """Of `aborted`, those that the engine failed (error)."""
     preemptions: float = 0.0
     """Requests that lost their KV cache to others and are computed again (vllm:num_preemptions_total)."""
+    prefix_queries: float = 0.0
+    """Prompt tokens that were looked up in the engine's own prefix cache (vllm:prefix_cache_queries_total)."""
+    prefix_hits: float = 0.0
+    """Of these, those that were found (vllm:prefix_cache_hits_total)."""
+    draft_tokens: float = 0.0
+    """Tokens that speculative decoding proposed (vllm:spec_decode_num_draft_tokens_total)."""
+    accepted_tokens: float = 0.0
+    """Of these, those that the model accepted (vllm:spec_decode_num_accepted_tokens_total)."""
     inter_token_sum: float = 0.0
     """Seconds between a request's tokens (vllm:inter_token_latency_seconds)."""
     inter_token_count: float = 0.0
@@ -117,6 +134,10 @@ _WHOLE = (
     "aborted",
     "failed",
     "preemptions",
+    "prefix_queries",
+    "prefix_hits",
+    "draft_tokens",
+    "accepted_tokens",
     "inter_token_count",
 )
 _LEAST, _MOST = ("at",), ("since", "running_worst", "kv_worst")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from moe_operator.telemetry.accelerator_memory import GpuMemory
+from moe_operator.telemetry.energy_meter import EnergyMeter, PodEnergy
 from moe_operator.telemetry.ignored import OnIgnored, nobody
 from moe_operator.telemetry.pod_labels import Pod
 from moe_operator.telemetry.pod_memory import NodeDevices, NodePod, PodMemory
@@ -41,6 +42,7 @@ class MemoryBook:
         self._by_node: dict[str, list[NodePod]] = {}
         self._devices: dict[str, NodeDevices] = {}
         self._measured: dict[str, PodMemory] = {}
+        self._meters: dict[str, EnergyMeter] = {}
         self._told: dict[str, tuple[Key, int | None, int]] = {}
 
     def snapshot(self) -> Mapping[str, PodMemory]:
@@ -73,8 +75,15 @@ class MemoryBook:
         found, ignored = known.credit(pods, gpus, self._container, self._node_devices(node))
         if ignored:
             self._on_ignored(ignored)
+        asked = {pod.uid: pod.devices for pod in pods}
         for uid, has in found.items():
-            self._measured[uid] = PodMemory(now, has)
+            self._measured[uid] = PodMemory(now, has, energy=self._energy(uid, now, has, asked[uid]))
+
+    def _energy(self, uid: str, now: float, gpus: Sequence[GpuMemory], asked: int) -> PodEnergy | None:
+        taken, ignored = self._meters.setdefault(uid, EnergyMeter()).take(now, gpus, asked)
+        if ignored:
+            self._on_ignored(ignored)
+        return taken
 
     def take_working_sets(self, node: str, sets: Mapping[Pod, int]) -> None:
         """What the kubelet of a node said, in bytes of the engine's container."""
@@ -88,6 +97,7 @@ class MemoryBook:
         """A round is over: forget what is gone, tell what moved."""
         keys = {pod.uid: pod.deployment for pods in self._by_node.values() for pod in pods}
         self._measured = {uid: seen for uid, seen in self._measured.items() if uid in keys}
+        self._meters = {uid: meter for uid, meter in self._meters.items() if uid in keys}
         current = self.snapshot()
         told: dict[str, tuple[Key, int | None, int]] = {}
         news: dict[Key, None] = {}

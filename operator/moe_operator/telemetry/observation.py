@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from moe_operator.telemetry.engine_counters import EngineCounters, merged
+from moe_operator.telemetry.figures import Mark, Span
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,25 @@ class PodObservation:
 
     counters: EngineCounters = field(default_factory=EngineCounters)
     """The newest reading, of which the rates and means above are made."""
+    newest: Mark | None = None
+    """The same, with each of the ranks."""
+    recent: Mark | None = None
+    """An earlier one, for rates; None where there is none since the engine began."""
+    long: Mark | None = None
+    """One of some minutes ago, for percentiles."""
+
+    @property
+    def span(self) -> Span:
+        """Of all ranks together, for figures."""
+        recent, long = self.recent, self.long
+        return Span(self.counters, recent.counters if recent else None, long.counters if long else None)
+
+    @property
+    def timed(self) -> bool:
+        """Whether a request got its first token in the time that percentiles look back."""
+        return (
+            self.long is not None and self.counters.first_token.count > self.long.counters.first_token.count
+        )
 
     @property
     def requests(self) -> int:

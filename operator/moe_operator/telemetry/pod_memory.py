@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moe_operator.telemetry.accelerator_memory import GpuMemory
+from moe_operator.telemetry.energy_meter import PodEnergy
 from moe_operator.telemetry.ignored import Counts, Ignored
 
 
@@ -42,6 +43,8 @@ class PodMemory:
     """Bytes of the engine's container in main memory, of a pod without GPUs."""
     asked: int | None = None
     """And those that it may have, else asked for."""
+    energy: PodEnergy | None = None
+    """What its GPUs have taken; None where not all of them tell."""
 
     @property
     def used(self) -> int:

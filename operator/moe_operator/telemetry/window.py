@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from moe_operator.telemetry.engine_counters import EngineCounters, Histogram
+from moe_operator.telemetry.figures import APART, LONG, RECENT, Mark
 from moe_operator.telemetry.metrics_page import EngineMetrics
 from moe_operator.telemetry.observation import PodObservation
 from moe_operator.telemetry.own_requests import Own
@@ -26,6 +27,11 @@ class PodWindow:
     draining: bool = False
     """Whether the agent was told to drain."""
     _scrapes: deque[EngineCounters] = field(default_factory=deque)
+    _marks: deque[Mark] = field(default_factory=deque)
+    """Readings of some minutes, further apart."""
+    _unused: bool = True
+    """Whether nobody has used it since the first of them."""
+    _newest: Mark | None = None
     _progress_at: float | None = None
     _used_at: float | None = None
     _raw: EngineMetrics | None = None
@@ -62,6 +68,8 @@ class PodWindow:
         raw, self._raw = self._raw, metrics
         if raw is None or metrics.ranks != raw.ranks or metrics.counters.fell_from(raw.counters):
             self._scrapes.clear()
+            self._marks.clear()
+            self._newest, self._unused = None, True
             self._since = at
             self._own = own
         self._ranks |= metrics.ranks
@@ -82,9 +90,25 @@ class PodWindow:
         self._failures = 0
         self._in_flight = in_flight
         self._idle_connections = idle_connections
+        self._mark(Mark(seen, metrics.table))
         self._scrapes.append(seen)
         while len(self._scrapes) > 2 and self._scrapes[1].at <= at - WINDOW:
             self._scrapes.popleft()
+
+    def _mark(self, newest: Mark) -> None:
+        """Keep what figures look back to. While nobody uses the engine that is the scrape before, so that what the
+        operator asks of it meanwhile is in no figure."""
+        at, marks, before = newest.counters.at, self._marks, self._newest
+        self._newest = newest
+        unused = self._unused
+        self._unused = not marks or not _used(newest.counters, marks[0].counters)
+        if before is not None and unused:
+            marks.clear()
+            marks.append(before)
+        elif not marks or at - marks[-1].counters.at >= APART:
+            marks.append(newest)
+        while len(marks) > 1 and marks[1].counters.at <= at - LONG:
+            marks.popleft()
 
     def observation(self) -> PodObservation | None:
         """What is known since the last scrape; None before the first."""
@@ -98,7 +122,9 @@ class PodWindow:
         first, last = self._scrapes[0], self._scrapes[-1]
         span = last.at - first.at
         # Else those that were timed are the operator's own.
-        used = last.output_tokens > first.output_tokens or last.prompt_tokens > first.prompt_tokens
+        used = _used(last, first)
+        earlier = [mark for mark in self._marks if mark.counters.at < last.at]
+        recent = [mark for mark in earlier if mark.counters.at <= last.at - RECENT] or earlier[:1]
         return PodObservation(
             pod_uid=self.pod_uid,
             at=last.at,
@@ -117,7 +143,15 @@ class PodWindow:
             draining=self.draining,
             request_slots=self.slots,
             counters=last,
+            newest=self._newest,
+            recent=recent[-1] if recent else None,
+            long=earlier[0] if earlier else None,
         )
+
+
+def _used(last: EngineCounters, first: EngineCounters) -> bool:
+    """Whether anybody but the operator had it compute something."""
+    return last.output_tokens > first.output_tokens or last.prompt_tokens > first.prompt_tokens
 
 
 def _others(counters: EngineCounters, last: EngineCounters | None, own: Own, before: Own) -> EngineCounters:
