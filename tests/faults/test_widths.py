@@ -31,14 +31,11 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _rests(h: Harness) -> None:
-    """For minutes nothing is written but, once, what was learned."""
+    """For minutes nothing is written but, once, what was learned, and with it what was taken."""
 
     def status() -> dict[str, Any]:
-        seen = h.status()
-        return {
-            **seen,
-            "scaling": {k: v for k, v in seen["scaling"].items() if k not in ("learned", "figures")},
-        }
+        scaling = {k: v for k, v in h.status()["scaling"].items() if k not in ("learned", "figures")}
+        return {**{k: v for k, v in h.status().items() if k != "cost"}, "scaling": scaling}
 
     before, said = h.writes, status()
     await h.rest(480)
