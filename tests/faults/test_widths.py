@@ -245,6 +245,27 @@ def test_a_successor_goes_on_with_what_was_seen(monkeypatch: pytest.MonkeyPatch)
     play(scenario, settings=calm())
 
 
+def test_a_successor_makes_no_more_groups_than_were_ever_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost: a start of each group that is there for the floor only, and goes again soon after."""
+    monkeypatch.setattr(width, "_LINGERS", 600.0)
+
+    async def scenario(h: Harness) -> None:
+        h.apply(by_policy("Recommend"))
+        await h.serve(2)
+        await h.until(lambda: scaling_of(h).get("recommendedWidth"), 1800, "a recommendation")
+        await h.operator.stop()
+        h.edit(scaling={"width": "Auto"})
+        narrow = [0]
+        h.world.timers.every(0.5, lambda: narrow.append(widths_of(h).count(1)))
+        took = await h.until(lambda: scaling_of(h).get("chosenWidth"), 1800, "a choice")
+        assert took < 600
+        assert scaling_of(h)["chosenWidth"]["groups"] == 2, "by estimate, six or more serve what two of four GPUs do"
+        await h.until(lambda: widths_of(h) == [1, 1] and h.ready(), 1800, "groups of one GPU")
+        assert max(narrow) == 2
+
+    play(scenario, settings=calm())
+
+
 def test_a_width_whose_groups_do_not_come_up_is_given_up() -> None:
     """Lost: a rollout that stands for ever, for a width that nobody asked for."""
 

@@ -21,7 +21,7 @@ def width_news(old: ScalingStatus | None, new: ScalingStatus | None) -> Iterator
             yield "Warning", reasons.WIDTH_GIVEN_UP, text
         else:
             text = (
-                f"groups move from {chosen.before} to {chosen.gpus} GPUs, one at a time: {new.width_message}"
+                f"groups move from {chosen.before} to {chosen.gpus} GPUs, as in a rollout: {new.width_message}"
             )
             yield "Normal", reasons.WIDTH_CHOSEN, text
     wide = new.recommended_width
