@@ -191,7 +191,9 @@ async def test_groups_move_and_what_only_recommends_says_so(client: AioKubeClien
     last = {name: _versions(versions, name)[-1]["status"] for name in POLICIES}
     chosen = [v["status"]["scaling"].get("chosenWidth") for v in _versions(versions, MOVES)]
     told = [one for before, one in pairwise([None, *chosen]) if one != before]
-    assert [(one and (one["gpus"], one["before"], one["groups"])) for one in told] == [(NARROW, WIDE, 2)], "once"
+    assert [(one and (one["gpus"], one["before"], one["groups"])) for one in told] == [(NARROW, WIDE, 2)], (
+        "once"
+    )
     assert "GPU-hours a day" in last[MOVES]["scaling"]["widthMessage"]
     assert last[SAYS]["plan"]["width"] == WIDE
     assert "chosenWidth" not in last[SAYS]["scaling"]

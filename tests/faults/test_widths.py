@@ -259,7 +259,9 @@ def test_a_successor_makes_no_more_groups_than_were_ever_needed(monkeypatch: pyt
         h.world.timers.every(0.5, lambda: narrow.append(widths_of(h).count(1)))
         took = await h.until(lambda: scaling_of(h).get("chosenWidth"), 1800, "a choice")
         assert took < 600
-        assert scaling_of(h)["chosenWidth"]["groups"] == 2, "by estimate, six or more serve what two of four GPUs do"
+        assert scaling_of(h)["chosenWidth"]["groups"] == 2, (
+            "by estimate, six or more serve what two of four GPUs do"
+        )
         await h.until(lambda: widths_of(h) == [1, 1] and h.ready(), 1800, "groups of one GPU")
         assert max(narrow) == 2
 
