@@ -131,7 +131,7 @@ async def _back(h: Harness) -> None:
 def none_comes_up(groups: int) -> Story:
     """Narrow groups are lost until the budget is spent, one loss for each group that is wanted.
 
-    Two start at a time, and are lost at the same moment: whether the last of them counts is told by what came first, and
+    Two start at a time, and are lost at the same moment: whether the last of them counts hangs on what came first, and
     means nothing any more. What has to hold is in `given_up`.
     """
     seen: list[tuple[Witness, set[str], int]] = []

@@ -217,7 +217,7 @@ def test_what_lingers_counts_for_ten_minutes() -> None:
 
 
 def test_what_was_not_seen_of_ten_minutes_may_have_been_the_most_that_ever_was() -> None:
-    """Lost: requests, if a width were chosen by a lull; else groups, if those that are there for a floor all counted."""
+    """Lost: requests, if a width were chosen by a lull; GPUs, if groups that are there for a floor all counted."""
     history = History()
     assert history.recent is None
     for at, wanted in [(0, 0.5), *((60 * n, 0.1) for n in range(1, 40))]:
