@@ -119,8 +119,8 @@ def explore(
     disorder: WatchFaults | None = None,
     every: int = 1,
 ) -> Report:
-    """Play the story as it is, and from each write on once per fate; `every`: only from each so many-th, others for each
-    fate. With `disorder` all of that while events come late and in disorder, which must end where it ends
+    """Play the story as it is, and from each write on once per fate; `every`: only from each so many-th, others for
+    each fate. With `disorder` all of that while events come late and in disorder, which must end where it ends
     without."""
     undisturbed = None if disorder is None else _play(story)
     forks = Forks()
