@@ -114,6 +114,7 @@ async def _wide(h: Harness) -> None:
     await h.until(lambda: scaling_of(h).get("chosenWidth"), 600, "a choice")
     keep_busy(h, CALM)
     await h.until(lambda: widths_of(h) == [8] and h.ready(), 3600, "a group of eight GPUs")
+    assert scaling_of(h)["widthMessage"].startswith("for what was asked of late, groups of 8 GPUs would take")
 
 
 async def _idle(h: Harness) -> None:
@@ -166,5 +167,7 @@ def none_comes_up(groups: int) -> Story:
 
 
 STORY = Story("another width", _two, _nothing, _narrow, calm)
-WIDER = Story("wider groups", _busy, _auto, _wide, calm)
-BACK = Story("back to the width before", _idle, _nothing, _back, calm)
+#: What is said of a choice has the numbers of its moment, of which another operator has seen less.
+_WORDS = ("status.scaling.widthMessage",)
+WIDER = Story("wider groups", _busy, _auto, _wide, calm, loose=_WORDS)
+BACK = Story("back to the width before", _idle, _nothing, _back, calm, loose=_WORDS)
