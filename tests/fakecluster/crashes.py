@@ -15,6 +15,7 @@ from fakecluster.engines import EngineSettings
 from fakecluster.faults import Call, FaultPlan, WatchFaults
 from fakecluster.forks import Forks
 from fakecluster.harness import Harness, differences, play
+from moe_operator.controller.kube import LEADER_WORKER_SET, MODEL_DEPLOYMENT, NODE, POD
 
 Step = Callable[[Harness], Awaitable[None]]
 
@@ -69,6 +70,10 @@ FATES: dict[str, Callable[[int], FaultPlan]] = {
 }
 
 
+#: Events of all kinds late, twice and against each other: the cache is never what the API server has.
+DISORDER = WatchFaults(
+    delay={POD: 1.0, LEADER_WORKER_SET: 2.0, MODEL_DEPLOYMENT: 1.5, NODE: 0.5}, jitter=1.5, double=0.3, seed=7
+)
 #: Seconds by which what an operator knows may be old, with events in disorder.
 _LAG = 8.0
 
