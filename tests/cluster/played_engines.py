@@ -11,8 +11,8 @@ from bench.played_engines import POD_ADDRESSES
 from factories.engine_pages import counters, page
 from moe_operator.api import names
 
-#: Ranks of each.
-RANKS = 8
+#: Pods at most, one after the other, and ranks of each.
+PODS, RANKS = 16, 8
 #: Requests that a rank works on while its KV cache is full to what counts as full, seconds that each lasts, and tokens.
 _FULL, _LASTS, _TOKENS = 20, 10.0, 200
 
@@ -20,10 +20,10 @@ _FULL, _LASTS, _TOKENS = 20, 10.0, 200
 class PlayedEngines:
     """They are all asked for the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, load: float = 0.0) -> None:
         self.requests = 0
         """In flight on each, as its agent counts them."""
-        self.load = 0.0
+        self.load = load
         """Of each, 1 is full: by its KV cache."""
         self.draining: set[str] = set()
         """Addresses of those that were told to drain."""
@@ -40,7 +40,7 @@ class PlayedEngines:
             app.router.add_route(method, "/moe/v1/drain", self._drain)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        for address in POD_ADDRESSES[:8]:
+        for address in POD_ADDRESSES[:PODS]:
             await web.TCPSite(runner, address, names.HTTP_PORT).start()
         try:
             yield self

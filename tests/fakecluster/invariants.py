@@ -125,8 +125,8 @@ class Invariants:
             surge = spec["rollout"]["maxSurge"]
             chosen = ((obj.get("status") or {}).get("scaling") or {}).get("chosenWidth")
             if chosen is not None and scaling["mode"] == "Auto":
-                # As many as have no more GPUs, and room for those that go.
-                wanted = wanted * chosen["planned"] // chosen["gpus"]
+                # As many as have no more GPUs, of those that go or that come, and room for those that go.
+                wanted = wanted * chosen["planned"] // min(chosen["gpus"], chosen["before"])
                 surge *= max(1, chosen["before"] // chosen["gpus"])
             wanted = max([wanted, *(s["minGroups"] for s in scaling.get("schedules") or [])])
             limits[f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"] = wanted + surge

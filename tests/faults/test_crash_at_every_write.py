@@ -6,11 +6,10 @@ operator, with GPUs held by groups that nobody serves from, or two groups where 
 
 import pytest
 
-from fakecluster.crashes import FATES, Report, Story, explore
-from fakecluster.faults import FaultPlan, WatchFaults
+from fakecluster.crashes import DISORDER, FATES, Report, Story, explore
+from fakecluster.faults import FaultPlan
 from fakecluster.harness import Harness, manifest, play
 from faults.stories import STORIES, busy
-from moe_operator.controller.kube import LEADER_WORKER_SET, MODEL_DEPLOYMENT, NODE, POD
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -54,17 +53,11 @@ def test_a_refused_or_unanswered_write_changes_nothing_about_the_end(
     assert not report.failures, "\n\n".join(report.failures)
 
 
-#: Events of all kinds late, twice and against each other: the cache is never what the API server has.
-_DISORDER = WatchFaults(
-    delay={POD: 1.0, LEADER_WORKER_SET: 2.0, MODEL_DEPLOYMENT: 1.5, NODE: 0.5}, jitter=1.5, double=0.3, seed=7
-)
-
-
 @pytest.mark.parametrize("story", STORIES, ids=lambda s: s.name)
 def test_a_crash_at_any_write_with_a_stale_cache_changes_nothing_about_the_end(
     story: Story, reports: list[Report]
 ) -> None:
-    report = explore(story, _CRASHES[1:], disorder=_DISORDER)
+    report = explore(story, _CRASHES[1:], disorder=DISORDER)
     reports.append(report)
     print(report.line())
     assert not report.failures, "\n\n".join(report.failures)

@@ -31,14 +31,11 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _rests(h: Harness) -> None:
-    """For minutes nothing is written but, once, what was learned."""
+    """For minutes nothing is written but, once, what was learned, and with it what was taken."""
 
     def status() -> dict[str, Any]:
-        seen = h.status()
-        return {
-            **seen,
-            "scaling": {k: v for k, v in seen["scaling"].items() if k not in ("learned", "figures")},
-        }
+        scaling = {k: v for k, v in h.status()["scaling"].items() if k not in ("learned", "figures")}
+        return {**{k: v for k, v in h.status().items() if k != "cost"}, "scaling": scaling}
 
     before, said = h.writes, status()
     await h.rest(480)
@@ -244,6 +241,29 @@ def test_a_successor_goes_on_with_what_was_seen(monkeypatch: pytest.MonkeyPatch)
         took = await h.until(lambda: scaling_of(h).get("recommendedWidth"), 3600, "a recommendation")
         assert took < 600, "it was seen for most of the time by the one before"
         assert h.operator.counting.learned_anew == []
+
+    play(scenario, settings=calm())
+
+
+def test_a_successor_makes_no_more_groups_than_were_ever_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost: a start of each group that is there for the floor only, and goes again soon after."""
+    monkeypatch.setattr(width, "_LINGERS", 600.0)
+
+    async def scenario(h: Harness) -> None:
+        h.apply(by_policy("Recommend"))
+        await h.serve(2)
+        await h.until(lambda: scaling_of(h).get("recommendedWidth"), 1800, "a recommendation")
+        await h.operator.stop()
+        h.edit(scaling={"width": "Auto"})
+        narrow = [0]
+        h.world.timers.every(0.5, lambda: narrow.append(widths_of(h).count(1)))
+        took = await h.until(lambda: scaling_of(h).get("chosenWidth"), 1800, "a choice")
+        assert took < 600
+        assert scaling_of(h)["chosenWidth"]["groups"] == 2, (
+            "by estimate, six or more serve what two of four GPUs do"
+        )
+        await h.until(lambda: widths_of(h) == [1, 1] and h.ready(), 1800, "groups of one GPU")
+        assert max(narrow) == 2
 
     play(scenario, settings=calm())
 

@@ -105,6 +105,23 @@ def test_a_restart_is_no_news() -> None:
     assert told == before, "what was measured last is the best that is known"
 
 
+def test_limits_that_leave_a_choice_again_are_not_said_to_leave_none() -> None:
+    """Lost: the sense of what is told, for as long as the number that was the only one happens to be right."""
+    one, more = (
+        {"mode": "Auto", "minGroups": 2, "maxGroups": 2},
+        {"mode": "Auto", "minGroups": 2, "maxGroups": 4},
+    )
+    course = Course()
+    course.run(600, scaling=one)
+    assert course.scaling is not None
+    assert course.scaling.message == "the limits leave 2 as the only number"
+    course.run(600, scaling=more)
+    assert (course.scaling.desired, course.scaling.reason) == (2, "WithinObjective")
+    assert course.scaling.message.startswith("the load is that of")
+    course.run(600, scaling=one)
+    assert course.scaling.message == "the limits leave 2 as the only number"
+
+
 def test_a_change_is_kept_with_what_it_was_made_of() -> None:
     course = Course(ScalingStatus(desired=1, reason="WithinObjective", message=""))
     for _ in range(40):

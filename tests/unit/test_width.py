@@ -216,6 +216,24 @@ def test_what_lingers_counts_for_ten_minutes() -> None:
     assert share == pytest.approx(600 / 3585, rel=0.05)
 
 
+def test_what_was_not_seen_of_ten_minutes_may_have_been_the_most_that_ever_was() -> None:
+    """Lost: requests, if a width were chosen by a lull; GPUs, if groups that are there for a floor all counted."""
+    history = History()
+    assert history.recent is None
+    for at, wanted in [(0, 0.5), *((60 * n, 0.1) for n in range(1, 40))]:
+        history.observed(float(at), wanted)
+    assert history.recent == 0.1
+    history.pause()
+    assert history.recent == pytest.approx(0.5, rel=0.02)
+    for at in range(2400, 2400 + 660, 60):
+        assert history.recent == pytest.approx(0.5, rel=0.02)
+        history.observed(float(at), 0.2)
+    assert history.recent == 0.2
+    history.pause()
+    history.observed(3060.0, 3.0)
+    assert history.recent == 3.0, "seen just now, though not for long"
+
+
 def test_a_gap_in_what_was_seen_counts_for_no_more_than_a_minute() -> None:
     history = History()
     history.observed(0.0, 4.0)

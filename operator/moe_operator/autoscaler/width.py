@@ -153,10 +153,12 @@ class History:
 
     @property
     def recent(self) -> float | None:
-        """The most that was wanted in the last _LINGERS seconds; None where not all of them were seen."""
-        if self._at is None or self._since is None or self._at - self._since < _LINGERS:
-            return None
-        return self._recent[0][1]
+        """The most that was wanted in the last _LINGERS seconds. Where not all of them were seen, as by who has just
+        taken over, the most of all that was; None where nothing was."""
+        if self._at is not None and self._since is not None and self._at - self._since >= _LINGERS:
+            return self._recent[0][1]
+        every = [wanted for wanted, _ in self.shares()] + [wanted for _, wanted in self._recent]
+        return max(every, default=None)
 
     def pause(self) -> None:
         """What is asked now says nothing of other times."""

@@ -20,9 +20,7 @@ def width_news(old: ScalingStatus | None, new: ScalingStatus | None) -> Iterator
             text = f"groups of {chosen.given_up} GPUs did not come to serve: groups of {chosen.gpus} stay"
             yield "Warning", reasons.WIDTH_GIVEN_UP, text
         else:
-            text = (
-                f"groups move from {chosen.before} to {chosen.gpus} GPUs, one at a time: {new.width_message}"
-            )
+            text = f"groups move from {chosen.before} to {chosen.gpus} GPUs, as in a rollout: {new.width_message}"
             yield "Normal", reasons.WIDTH_CHOSEN, text
     wide = new.recommended_width
     if wide is not None and wide != (old.recommended_width if old else None):
