@@ -123,7 +123,7 @@ class MemoryEngineClient:
         engine.canary_passed = engine.canary_passed or not engine.garbage
         return CanaryResult(
             not engine.garbage,
-            engine.garbage or "",
+            engine.garbage,
             CANARY_SECONDS,
             prompt_tokens=2 * ranks,
             output_tokens=ranks,
