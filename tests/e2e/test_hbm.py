@@ -57,7 +57,7 @@ def test_the_status_has_what_the_kernel_says() -> None:
     # Figures may be one interval and one write old: compare until they meet.
     def off() -> float:
         kernel = proportional(pod["metadata"]["name"])
-        return abs(hbm()["usedMib"] * MIB - kernel) / kernel
+        return abs(float(hbm()["usedMib"]) * MIB - kernel) / kernel
 
     wait_for(f"figures within {WITHIN:.0%}", lambda: off() <= WITHIN, seconds=90)
     kernel = proportional(pod["metadata"]["name"])
