@@ -68,9 +68,9 @@ class HeldGpus:
         serves = (meta.get("labels") or {}).get(names.LABEL_TRAFFIC) == names.TRAFFIC_ON
         gone = event["type"] == "DELETED"
         if serves and "deletionTimestamp" not in meta:
-            pod.on, pod.off = pod.on or at, None
-        elif pod.on is not None:
-            pod.off = pod.off or at
+            pod.on, pod.off = at if pod.on is None else pod.on, None
+        elif pod.on is not None and pod.off is None:
+            pod.off = at
         if gone:
             pod.gone = at
 
@@ -79,9 +79,8 @@ class HeldGpus:
         found = dict.fromkeys(STATES, 0.0)
         with self._lock:
             for pod in self.pods.values():
-                end = min(pod.gone or until, until)
-                on = min(pod.on or end, end)
-                off = min(pod.off or end, end)
+                end = _first(pod.gone, until)
+                on, off = _first(pod.on, end), _first(pod.off, end)
                 serving = sum(max(0.0, min(b, off) - max(a, on)) for a, b in busy)
                 found["starting"] += max(0.0, on - pod.begun)
                 found["serving"] += serving
@@ -93,3 +92,7 @@ class HeldGpus:
         """Pods that hold a GPU now."""
         with self._lock:
             return sum(pod.gone is None for pod in self.pods.values())
+
+
+def _first(at: float | None, limit: float) -> float:
+    return limit if at is None else min(at, limit)
