@@ -102,7 +102,7 @@ class Job:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 1 if a figure is off."""
     parser = argparse.ArgumentParser(prog="verify.simulator", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="fewer and shorter loads, a minute or so")
+    parser.add_argument("--short", action="store_true", help="fewer and shorter loads")
     parser.add_argument(
         "--decisions",
         action="store_true",
