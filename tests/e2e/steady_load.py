@@ -3,33 +3,23 @@
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from harness.requests import complete
+from harness.requests import Stream
 
-
-@dataclass(frozen=True)
-class Answer:
-    """One request, by the client's clock (s since the epoch) and the answer's own count of tokens."""
-
-    sent: float
-    ended: float
-    input: int
-    output: int
+#: Seconds that a request may take, and its longest silence.
+PATIENCE = 120.0
 
 
 class SteadyLoad:
-    """`rate` requests a second, each for `tokens` of output, to each of the addresses in turn."""
+    """`rate` streams a second, each of `tokens`, to each of the addresses in turn."""
 
     def __init__(self, bases: Sequence[str], model: str, *, rate: float, tokens: int) -> None:
         self._bases, self._model, self._rate, self._tokens = bases, model, rate, tokens
         self._stop = threading.Event()
-        self._requests: list[threading.Thread] = []
         self._sender = threading.Thread(target=self._send, daemon=True)
-        self.answers: list[Answer] = []
-        self.errors: list[str] = []
+        self.streams: list[Stream] = []
         self.begun = 0.0
 
     def __enter__(self) -> Self:
@@ -40,38 +30,47 @@ class SteadyLoad:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Send no more, and wait for the ends of all."""
+        """Send no more. Raises AssertionError unless all come to their ends whole."""
         self._stop.set()
         self._sender.join()
-        for request in self._requests:
-            request.join()
+        if error is None:
+            for stream in self.streams:
+                stream.join(PATIENCE)
 
-    def rate_between(self, begin: float, end: float) -> tuple[float, float]:
-        """Input and output tokens a second of the requests that ended in between."""
-        found = [one for one in list(self.answers) if begin <= one.ended < end]
-        return sum(one.input for one in found) / (end - begin), sum(one.output for one in found) / (
-            end - begin
-        )
+    @property
+    def answered(self) -> int:
+        """Streams that have ended."""
+        return sum(stream.ended is not None for stream in list(self.streams))
+
+    @property
+    def input(self) -> int:
+        """Tokens of all prompts, by the answers; those under way are not among them."""
+        return sum(stream.prompt_tokens for stream in self.streams)
+
+    @property
+    def output(self) -> int:
+        """Tokens that came."""
+        return sum(stream.received for stream in self.streams)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """From the first request to the last token of a load that is over."""
+        return self.streams[0].begun, max(stream.ended or 0.0 for stream in self.streams)
+
+    def rates(self, begin: float, end: float) -> tuple[float, float]:
+        """Input and output tokens a second, as they came: a prompt's with the first token of its answer."""
+        prompts = output = 0
+        per_prompt = next(stream.prompt_tokens for stream in self.streams if stream.prompt_tokens)
+        for stream in list(self.streams):
+            arrivals = list(stream.arrivals)
+            output += sum(count for at, count in arrivals if begin <= at < end)
+            prompts += per_prompt * sum(begin <= at < end for at, _ in arrivals[:1])
+        return prompts / (end - begin), output / (end - begin)
 
     def _send(self) -> None:
         started, number = time.monotonic(), 0
         while not self._stop.wait(max(0.0, started + number / self._rate - time.monotonic())):
             base = self._bases[number % len(self._bases)]
-            request = threading.Thread(target=self._one, args=(base, number), daemon=True)
-            self._requests.append(request)
-            request.start()
+            prompt = f"{number:05d} " + "hello " * 10  # of one length, and none is found in a cache
+            self.streams.append(Stream(base, self._model, self._tokens, prompt=prompt, timeout=PATIENCE))
             number += 1
-
-    def _one(self, base: str, number: int) -> None:
-        sent = time.time()
-        prompt = f"{number:05d} " + "hello " * 10  # none is found in a cache
-        try:
-            found = complete(base, self._model, prompt, self._tokens, ignore_eos=True)
-        except (OSError, ValueError) as error:
-            self.errors.append(f"{type(error).__name__}: {error}")
-            return
-        usage = found["usage"]
-        self.answers.append(Answer(sent, time.time(), usage["prompt_tokens"], usage["completion_tokens"]))
