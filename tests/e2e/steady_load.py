@@ -63,8 +63,10 @@ class SteadyLoad:
         per_prompt = next(stream.prompt_tokens for stream in self.streams if stream.prompt_tokens)
         for stream in list(self.streams):
             arrivals = list(stream.arrivals)
+            if not arrivals or arrivals[-1][0] < begin or arrivals[0][0] >= end:
+                continue
+            prompts += per_prompt * (begin <= arrivals[0][0])
             output += sum(count for at, count in arrivals if begin <= at < end)
-            prompts += per_prompt * sum(begin <= at < end for at, _ in arrivals[:1])
         return prompts / (end - begin), output / (end - begin)
 
     def _send(self) -> None:
