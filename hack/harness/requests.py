@@ -29,16 +29,23 @@ def _request(base_url: str, body: dict[str, Any]) -> urllib.request.Request:
 class Stream:
     """A streamed completion of exactly `tokens` tokens, read in the background from its construction on."""
 
-    def __init__(self, base_url: str, model: str, tokens: int, *, timeout: float = 120) -> None:
+    def __init__(
+        self, base_url: str, model: str, tokens: int, *, prompt: str = "hello", timeout: float = 120
+    ) -> None:
         """`timeout`: longest silence, in seconds."""
         self.wanted, self.received = tokens, 0
+        self.arrivals: list[tuple[float, int]] = []
+        """When tokens came (s since the epoch), and how many at once."""
+        self.prompt_tokens = 0
+        """By the engine's own count; 0 before the end."""
         self.finish_reason: str | None = None
         self.error: str | None = None
         self.begun = time.time()
         """Seconds since the epoch; `ended` is None while it runs."""
         self.ended: float | None = None
-        body = {"model": model, "prompt": "hello", "max_tokens": tokens, "temperature": 0}
-        self._request = _request(base_url, {**body, "ignore_eos": True, "stream": True})
+        body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+        told = {"stream": True, "stream_options": {"include_usage": True}}
+        self._request = _request(base_url, {**body, **told})
         self._timeout = timeout
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -56,9 +63,11 @@ class Stream:
     def _take(self, chunk: dict[str, Any]) -> None:
         if "error" in chunk:
             self.error = str(chunk["error"])
+        self.prompt_tokens = (chunk.get("usage") or {}).get("prompt_tokens", self.prompt_tokens)
         for choice in chunk.get("choices") or []:
             # The tiny model's tokens are one character each, and the engine may send several at a time.
             self.received += len(choice["text"])
+            self.arrivals.append((time.time(), len(choice["text"])))
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
 
     def wait(self, seconds: float) -> None:

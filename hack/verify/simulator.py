@@ -87,7 +87,7 @@ FULL = Plan((1, 2, 4, 8, 12, 16), (16, 64, 150, 400), 25.0, (0.5, 0.9, 1.3))
 #: As measured on two cores of x86-64.
 TIMES = StepTimes(0.0035, 0.002, 2.7e-5, 5.2e-5, 3.4e-7, error=0.0, bias=0.0, steps=0)
 DECISIONS = replace(FULL, times=TIMES)
-SHORT = Plan((), (), 10.0, (0.9, 1.3), everything=False, times=TIMES)
+SHORT = Plan((), (), 5.0, (0.9, 1.3), everything=False, times=TIMES)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Job:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 1 if a figure is off."""
     parser = argparse.ArgumentParser(prog="verify.simulator", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="fewer and shorter loads, a minute or so")
+    parser.add_argument("--short", action="store_true", help="fewer and shorter loads")
     parser.add_argument(
         "--decisions",
         action="store_true",

@@ -12,21 +12,37 @@ from harness.install import MODEL_CLAIM, install_operator, namespace, provide_mo
 from harness.kubectl import apply, items, kubectl
 from harness.wait import wait_for
 from moe_operator.api import names
+from weights.hub_server import HubServer
 
 NAMESPACE = "e2e"
-#: A deployment that two modules use, one after the other: a start less.
+#: What the hub of these tests calls the tiny model.
+HUB_MODEL = "acme/tiny-moe"
+#: A deployment that several modules use, one after the other: starts less.
 STEADY = "steady"
+#: Seconds after which it is asked for a token while nobody else asks.
+IDLE_CANARY = 20.0
 #: Without vLLM's compiler, which takes half of a start. A module that is about starts leaves it on.
 EAGER = {"seed": "0", "compilation-config.mode": "0"}
 COMPILED = {"seed": "0"}
 
 
+@pytest.fixture(scope="session")
+def hub() -> Iterator[HubServer]:
+    """A hub that has the tiny model, as HUB_MODEL."""
+    with HubServer() as server:
+        folder = tiny_model()
+        server.add(HUB_MODEL, {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+        yield server
+
+
 @pytest.fixture(scope="session", autouse=True)
-def operator() -> None:
-    """The operator, installed with its charts, two replicas; and the tiny model's weights."""
+def operator(hub: HubServer) -> None:
+    """The operator, installed once with all that any module asks of it: two replicas, a hub, figures of the kubelets;
+    and the tiny model's weights."""
     if not os.environ.get("KUBECONFIG"):
         pytest.exit("no cluster: run `make test-e2e`, or `python -m localcluster run -- pytest tests/e2e`", 2)
-    install_operator()
+    settings = (f"config.weights.endpoint={hub.url}", "config.telemetry.kubelet.metrics=Enabled")
+    install_operator(values=settings)
     namespace(NAMESPACE)
     provide_model(tiny_model(), NAMESPACE)
 
@@ -69,6 +85,7 @@ def steady(operator: None) -> Iterator[None]:
         hardware={"accelerator": "cpu", "gpusPerGroup": 1},
         objective={"timeToFirstToken": "10s", "timePerOutputToken": "1s"},
         scaling={"minGroups": 1, "maxGroups": 2, "scaleDown": {"window": "15s"}},
+        recovery={"idleCanary": f"{IDLE_CANARY:.0f}s"},
         engine={"args": {**EAGER, "max-num-seqs": "1", "enable-log-requests": ""}},
     )
     apply(wanted, manager="e2e")

@@ -82,7 +82,7 @@ def get_json(base_url: str, path: str, *, timeout: float = 5.0) -> dict[str, Any
     return content if isinstance(content, dict) else {}
 
 
-def metric(page: str, name: str, **labels: str) -> float | None:
+def metric(page: str, name: str, /, **labels: str) -> float | None:
     """The sum of a metric's samples that carry these labels, or None if there is none."""
     found = None
     for line in page.splitlines():

@@ -1,15 +1,12 @@
 """Real vLLM on weights that were downloaded once: two pods that each fetched for themselves would double what a team
 pays for, and an engine that asked the hub once more would not start where there is none."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from e2e.conftest import COMPILED, NAMESPACE, Maker
+from e2e.conftest import COMPILED, HUB_MODEL, NAMESPACE, Maker
 from e2e.engine_helpers import greedy_tokens
 from engine.tiny_model import tiny_model
 from harness.deployments import condition, deployment, engine_pods, wait_ready
-from harness.install import install_operator
 from harness.kubectl import items, kubectl
 from harness.wait import wait_for
 from moe_operator.api import names
@@ -17,22 +14,11 @@ from weights.hub_server import HubServer
 
 pytestmark = pytest.mark.timeout(600)
 
-NAME, MODEL = "cached", "acme/tiny-moe"
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[HubServer]:
-    """A hub that has the tiny model, and that the operator's configuration names."""
-    with HubServer() as server:
-        folder = tiny_model()
-        server.add(MODEL, {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
-        install_operator(values=(f"config.weights.endpoint={server.url}",))
-        yield server
-    install_operator()
+NAME, MODEL = "cached", HUB_MODEL
 
 
 @pytest.fixture(scope="module", autouse=True)
-def served(hub: HubServer, make: Maker) -> None:
+def served(make: Maker) -> None:
     make(
         NAME,
         model={"name": MODEL, "contextLength": 2048, "precision": "fp32"},

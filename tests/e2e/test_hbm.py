@@ -3,37 +3,24 @@
 What a user would lose: the figure by which they size nodes; and a right that opens more of a kubelet than its metrics.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e2e.conftest import EAGER, NAMESPACE, delete, manifest
-from harness.deployments import deployment, engine_pods, wait_ready
+from e2e.conftest import NAMESPACE
+from e2e.conftest import STEADY as NAME
+from harness.deployments import deployment, engine_pods
 from harness.engines import processes
-from harness.install import OPERATOR_NAMESPACE, install_operator
-from harness.kubectl import CommandError, apply, kubectl
+from harness.install import OPERATOR_NAMESPACE
+from harness.kubectl import CommandError, kubectl
 from harness.wait import wait_for
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("steady")]
 
-NAME = "measured"
 MIB = 2**20
 #: Share by which the status may be off.
 WITHIN = 0.05
-
-
-@pytest.fixture(scope="module", autouse=True)
-def measured(operator: None) -> Iterator[None]:
-    """One group, and an operator that may ask kubelets."""
-    install_operator(values=("config.telemetry.kubelet.metrics=Enabled",))
-    one = manifest(NAME, hardware={"accelerator": "cpu", "gpusPerGroup": 1}, engine={"args": EAGER})
-    apply(one, manager="e2e")
-    wait_ready(NAME, NAMESPACE, seconds=300)
-    yield
-    delete(NAME)
-    install_operator()
 
 
 def hbm() -> dict[str, Any]:
@@ -57,7 +44,7 @@ def test_the_status_has_what_the_kernel_says() -> None:
     # Figures may be one interval and one write old: compare until they meet.
     def off() -> float:
         kernel = proportional(pod["metadata"]["name"])
-        return abs(hbm()["usedMib"] * MIB - kernel) / kernel
+        return abs(float(hbm()["usedMib"]) * MIB - kernel) / kernel
 
     wait_for(f"figures within {WITHIN:.0%}", lambda: off() <= WITHIN, seconds=90)
     kernel = proportional(pod["metadata"]["name"])

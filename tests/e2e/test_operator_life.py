@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from e2e.conftest import NAMESPACE
+from e2e.conftest import IDLE_CANARY, NAMESPACE
 from e2e.conftest import STEADY as NAME
 from harness.audit import position, writes_since
 from harness.deployments import deployment, engine_pods, group_of, wait_ready
@@ -21,8 +21,8 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("steady")]
 SERVICE_ACCOUNT = f"{OPERATOR_NAMESPACE}:moe-operator"
 #: Longest handover after a SIGKILL, and after a clean stop (s).
 KILLED, CLEAN = 20.0, 2.0
-#: Seconds in which nothing is to be written: idle groups are asked every 60 s, figures written every 30 s.
-SETTLED = 80.0
+#: Seconds in which nothing is to be written: longer than idle groups go unasked, and than figures go unwritten (30 s).
+SETTLED = max(IDLE_CANARY, 30.0) + 15
 
 
 def time_handover(number: signal.Signals) -> float:

@@ -135,12 +135,6 @@ def test_a_secret_that_is_not_there(make: Maker) -> None:
     assert "absent" in group["message"]
 
 
-def test_an_argument_that_vllm_does_not_know(make: Maker) -> None:
-    cause = lost("bad-argument", make, engine={"args": {"max-batch-tokens": "7"}})
-    assert cause["reason"] == reasons.ARGUMENT_REFUSED
-    assert "max-batch-tokens" in cause["message"]
-
-
 def test_weights_that_were_cut_short(make: Maker, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_model(), folder)
