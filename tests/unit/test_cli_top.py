@@ -287,6 +287,11 @@ async def test_an_api_server_that_is_away_for_a_moment_ends_nothing() -> None:
         await again(look, lambda *_: None, sleep, 5)
 
 
+def _heeds_interrupts() -> None:
+    """Of a shell's background job they are ignored, which a child inherits."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """The command in a terminal of 80 columns and 10 lines."""
 
@@ -300,6 +305,7 @@ class Terminal:
             stderr=there,
             # Columns and lines as a window would have them.
             env={**os.environ, "COLUMNS": "80", "LINES": "10", "TERM": "xterm", **environment},
+            preexec_fn=_heeds_interrupts,
         )
         os.close(there)
 
@@ -375,7 +381,9 @@ def test_what_is_not_a_terminal_gets_one_table_after_another(
     fleet.answers[SERVICE] = 403
     command = [sys.executable, "-m", "moe_operator.cli.kubectl_moe", "top", "--watch", "1", *words]
     with (tmp_path / "errors").open("w+") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=_heeds_interrupts
+        )
         assert process.stdout is not None
         try:
             lines = [process.stdout.readline() for _ in range(count)]

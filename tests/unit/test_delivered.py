@@ -254,7 +254,8 @@ class TestMetrics:
         metrics.watch_values(
             queue_depth=lambda: 0, overdue=nothing, telemetry_age=lambda: 0.0, telemetry_pods=nothing,
             groups=nothing, ready=nothing, stalled=nothing, weights=nothing, starts=nothing, scaling=nothing,
-            hbm=nothing, accounts=nothing, delivered=lambda: reported(_Known([QUICK, SLOW]).all()),
+            short=nothing, hbm=nothing, accounts=nothing,
+            delivered=lambda: reported(_Known([QUICK, SLOW]).all()),
         )  # fmt: skip
         from prometheus_client import generate_latest
 
