@@ -303,21 +303,27 @@ def test_of_two_deployments_with_room_for_one_group_the_other_waits_behind_it(tr
     play(scenario, nodes=0)
 
 
+def _others_are_quicker(h: Harness, *nodes: str) -> list[str]:
+    """Somebody else's pods take these nodes as soon as the first group is made; the nodes, once they are taken."""
+    taken: list[str] = []
+
+    def quick(created: Obj) -> None:
+        if not taken:
+            taken.extend(nodes)
+            for node in nodes:
+                _tenant(h, node)
+
+    _on_group(h, quick)
+    return taken
+
+
 @pytest.mark.parametrize("deployments", [1, 2])
 def test_of_two_halves_one_yields_and_the_other_becomes_whole(deployments: int) -> None:
     """Somebody else's pods take half of the place of each, and keep it. Lost: both groups, for as long as they do."""
 
     async def scenario(h: Harness) -> None:
         _rack(h, "r1", 4)
-        taken: list[str] = []
-
-        def quick(created: Obj) -> None:
-            if not taken:
-                taken.extend(("r1-0", "r1-1"))
-                for node in taken:
-                    _tenant(h, node)
-
-        _on_group(h, quick)
+        _others_are_quicker(h, "r1-0", "r1-1")
         every = [NAME, "other"][:deployments]
         for name in every:
             h.apply(_wanted(3 - len(every), name, recovery={"placementLimit": "10m"}))
@@ -359,15 +365,7 @@ def test_a_group_whose_rack_was_taken_by_others_moves_on() -> None:
     async def scenario(h: Harness) -> None:
         _rack(h, "r1", 2)
         # Quicker than the group's pods, and known to nobody when the rack was chosen.
-        taken: list[str] = []
-
-        def quick(created: Obj) -> None:
-            if not taken:
-                taken.extend(("r1-0", "r1-1"))
-                for node in taken:
-                    _tenant(h, node)
-
-        _on_group(h, quick)
+        taken = _others_are_quicker(h, "r1-0", "r1-1")
         h.apply(_wanted(recovery={"placementLimit": "20s"}))
         await h.until(lambda: taken and _capacity(h).get("status") == "False", 30)
         assert list(_racks(h).values()) == [set()]

@@ -270,10 +270,7 @@ class _Pass:
         victim.live -= 1
         victim.granted = victim.position = min(victim.position, victim.live)
         for node in group.nodes:
-            before = self._free.get(node, 0)
-            self._free[node] = before + group.gpus
-            for room in self._rooms_of.get(node, ()):
-                room.changed(node, before)
+            self._add_free(node, group.gpus)
 
     def _would_split(self, s: Standing) -> bool:
         """Whether pods of a further group without a place would get nodes for some of them only, or take one of those
@@ -386,15 +383,18 @@ class _Pass:
     def _take(self, nodes: Iterable[str], gpus: int, kept: dict[str, int] | None = None) -> None:
         """Give a place away, first what is free of it; `kept`: to be entered there."""
         for node in nodes:
-            before = self._free.get(node, 0)
-            now = min(gpus, max(0, before))
+            now = min(gpus, max(0, self._free.get(node, 0)))
             self._coming[node] = self._coming.get(node, 0) - (gpus - now)
             if kept is not None and gpus:
                 kept[node] = kept.get(node, 0) + gpus
             if now:
-                self._free[node] = before - now
-                for room in self._rooms_of.get(node, ()):
-                    room.changed(node, before)
+                self._add_free(node, -now)
+
+    def _add_free(self, node: str, gpus: int) -> None:
+        before = self._free.get(node, 0)
+        self._free[node] = before + gpus
+        for room in self._rooms_of.get(node, ()):
+            room.changed(node, before)
 
     def _comes(self, node: str) -> int:
         return self._free.get(node, 0) + self._coming.get(node, 0)
