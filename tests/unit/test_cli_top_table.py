@@ -10,7 +10,7 @@ from factories import figures_page
 from factories.cluster_objects import NOW, deployment_object
 from factories.figures_page import FULL, GIB, group, page, rank
 from moe_operator.api.deployment import ModelDeployment, parse
-from moe_operator.api.figures import Figures, FiguresPage
+from moe_operator.api.figures import Figures, FiguresPage, Quantiles
 from moe_operator.cli.fitting import Piece, Shape, Style, clean, painted, shorten, table_lines
 from moe_operator.cli.operator_page import NoFiguresError, page_of
 from moe_operator.cli.top_data import top_data
@@ -81,6 +81,14 @@ def test_without_the_operators_page_the_status_says_what_it_knows() -> None:
         hbm_source="Estimated",
     )
     assert "~1203/1432Gi" in text(look(deployed(**STATUS)))[1]
+    latency = {
+        "windowSeconds": 300,
+        "timeToFirstTokenMilliseconds": {"p50": "212", "p95": "1830"},
+        "timePerOutputTokenMilliseconds": {"p95": "nobody's"},
+    }
+    (row,) = rows(look(deployed(**STATUS, latency=latency)), View.DEPLOYMENTS)
+    assert row.figures.time_to_first_token_seconds == Quantiles(p50=0.212, p95=1.83)
+    assert row.figures.time_per_output_token_seconds == Quantiles()
 
 
 def test_what_the_operator_does_not_know_is_not_taken_from_an_older_status() -> None:

@@ -13,6 +13,7 @@ from factories.deployments import group_plan
 from factories.engine_pages import FIRST_TOKEN_BOUNDS, PER_TOKEN_BOUNDS, counters, entered, page
 from factories.exporter_pages import b200, dcgm_page, of_pod, series_of
 from factories.groups import NOW, admitted, group, pod
+from moe_operator.api.figures import FiguresPage as FiguresRead
 from moe_operator.api.status import LatencyStatus, PercentilesStatus
 from moe_operator.cli.latency_text import latency_text
 from moe_operator.controller.delivered import (
@@ -311,6 +312,12 @@ class TestPage:
                 "powerWatts": 702.437,
             },
         }  # fmt: skip
+
+    async def test_it_is_what_readers_expect(self) -> None:
+        """`kubectl moe top` reads it with this model: a key of another name would be lost without a word."""
+        _, body = await self.get("/figures")
+        read = FiguresRead.model_validate(body)
+        assert read.model_dump(by_alias=True, mode="json", exclude_unset=True) == body
 
     async def test_one_deployment(self) -> None:
         _, body = await self.get("/figures?namespace=serving&name=tiny")

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.figures import DeploymentFigures, Figures, FiguresPage, Quantiles
-from moe_operator.api.status import HbmStatus, ModelDeploymentStatus
+from moe_operator.api.status import HbmStatus, ModelDeploymentStatus, PercentilesStatus
 
 _MIB = 2**20
 _DIGITS = re.compile(r"([0-9]+)")
@@ -148,15 +148,30 @@ def of_status(status: ModelDeploymentStatus) -> Figures:
     rates = status.throughput
     prompt, output = rates.prompt_tokens_per_second, rates.output_tokens_per_second
     measured = bool(prompt or output or (status.scaling and status.scaling.figures))
-    hbm = status.hbm
+    hbm, latency = status.hbm, status.latency
     return Figures(
         input_tokens_per_second=prompt if measured else None,
         output_tokens_per_second=output if measured else None,
+        time_to_first_token_seconds=_quantiles(latency.time_to_first_token_milliseconds if latency else None),
+        time_per_output_token_seconds=_quantiles(
+            latency.time_per_output_token_milliseconds if latency else None
+        ),
         kv_used_ratio=_kv_used(hbm),
         hbm_used_bytes=hbm.used_mib * _MIB if hbm else None,
         hbm_capacity_bytes=hbm.capacity_mib * _MIB if hbm else None,
         hbm_source=hbm.source if hbm else None,
     )
+
+
+def _quantiles(told: PercentilesStatus | None) -> Quantiles | None:
+    return None if told is None else Quantiles(**{name: _seconds(text) for name, text in told})
+
+
+def _seconds(milliseconds: str | None) -> float | None:
+    with suppress(ValueError):
+        if milliseconds is not None and isfinite(found := float(milliseconds)) and found >= 0:
+            return found / 1000
+    return None
 
 
 def _kv_used(hbm: HbmStatus | None) -> float | None:
