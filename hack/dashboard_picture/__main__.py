@@ -1,4 +1,5 @@
-"""`python -m dashboard_picture [--page FILE]`: draw the dashboard into docs/dashboard.svg, without Grafana.
+"""`python -m dashboard_picture [--page FILE]`: draw the dashboard into docs/dashboard.svg, without Grafana, and its
+first rows into docs/dashboard-overview.svg.
 
 The committed dashboard's queries are asked of a Prometheus on loopback, which holds what the operator's metrics page
 said in six hours of virtual time (see fleet.py). `--page` keeps that page, or takes the one that is there.
@@ -19,7 +20,9 @@ from harness.prometheus import Server, promtool, running
 from monitoring.dashboard import FILE
 
 _ROOT = Path(__file__).parents[2]
-_PICTURE = _ROOT / "docs" / "dashboard.svg"
+_DOCS = _ROOT / "docs"
+#: Rows of the overview.
+_FIRST = 2
 _STEP = 60
 _TITLE = f"moe-operator · serving/{NAME} · {HOURS:g} hours"
 
@@ -45,11 +48,12 @@ def _named(legend: str, labels: Mapping[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], ""), short)
 
 
-def _rows(
-    server: Server, panels: list[dict[str, Any]], begin: float, end: float
-) -> list[tuple[dict[str, Any], list[Drawn]]]:
+Panel = tuple[dict[str, Any], list[Drawn]]
+
+
+def _rows(server: Server, panels: list[dict[str, Any]], begin: float, end: float) -> list[list[Panel]]:
     """Panels with their series; rows move up where those before them have no data at all and are left out."""
-    rows: list[list[tuple[dict[str, Any], list[Drawn]]]] = []
+    rows: list[list[Panel]] = []
     for panel in panels:
         if panel["type"] == "row":
             rows.append([(panel, [])])
@@ -57,7 +61,8 @@ def _rows(
             rows[-1].append(
                 (panel, [one for target in panel["targets"] for one in _asked(server, target, begin, end)])
             )
-    found, up = [], 0
+    found: list[list[Panel]] = []
+    up = 0
     for row in rows:
         top = row[0][0]["gridPos"]["y"]
         bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel, _ in row)
@@ -66,9 +71,9 @@ def _rows(
             print(f"left out: {row[0][0]['title']} ({empty} of {len(row) - 1} panels have no data)")
             up += bottom - top
             continue
-        for panel, series in row:
+        for panel, _ in row:
             panel["gridPos"]["y"] -= up
-            found.append((panel, series))
+        found.append(row)
     return found
 
 
@@ -90,9 +95,11 @@ def main() -> None:
         )
         panels = json.loads((_ROOT / FILE).read_text(encoding="utf-8"))["panels"]
         with running(folder, folder / "blocks") as server:
-            drawn = picture(_TITLE, _rows(server, panels, begin, end - SCRAPE), begin, end)
-    _PICTURE.write_text(drawn, encoding="utf-8")
-    print(f"{_PICTURE.relative_to(_ROOT)}: {len(drawn) / 1024:.0f} KB")
+            rows = _rows(server, panels, begin, end - SCRAPE)
+    for name, shown in (("dashboard.svg", rows), ("dashboard-overview.svg", rows[:_FIRST])):
+        drawn = picture(_TITLE, [panel for row in shown for panel in row], begin, end)
+        (_DOCS / name).write_text(drawn, encoding="utf-8")
+        print(f"docs/{name}: {len(drawn) / 1024:.0f} KB")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ _CAPACITY = 182642
 _SPEC: dict[str, Any] = {
     "model": {"name": "Qwen/Qwen3-30B-A3B"},
     "hardware": {"accelerator": "B200", "gpusPerGroup": 8},
+    "objective": {"timeToFirstToken": "1s", "timePerOutputToken": "50ms"},
     "scaling": {"mode": "Auto", "minGroups": 1, "maxGroups": 5},
     "cost": {"budget": {"amount": "1000", "period": "Day", "action": "Warn", "timeZone": "UTC"}},
 }
