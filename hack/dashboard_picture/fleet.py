@@ -37,8 +37,10 @@ SCRAPE = 30.0
 #: Requests at the quietest and the busiest, of all groups.
 _QUIET, _BUSY = 20.0, 260.0
 _LOST_AT = 3.6
-#: MiB of a B200 that processes may have.
-_CAPACITY = 182642
+#: MiB of a B200 that processes may have, and that they hold beyond the plan.
+_CAPACITY, _UNPLANNED = 182642, 900
+#: Bytes of a block of the model's KV cache: 48 layers, keys and values, 4 heads of 128, 2 bytes, 16 tokens.
+_BLOCK = 48 * 2 * 4 * 128 * 2 * 16
 _SPEC: dict[str, Any] = {
     "model": {"name": "Qwen/Qwen3-30B-A3B"},
     "hardware": {"accelerator": "B200", "gpusPerGroup": 8},
@@ -136,10 +138,16 @@ class Fleet:
 
     def _show(self) -> None:
         """What DCGM exporter says of the nodes with groups."""
+        plan = self.h.status(NAME).get("plan")
+        if plan is None:
+            return
+        memory = plan["memory"]
+        self.h.world.engines.settings.kv_blocks = memory["kvCacheMib"] * 2**20 // _BLOCK
+        planned = memory["weightsMib"] + memory["kvCacheMib"] + memory["buffersMib"]
         exporters, taken = self.h.world.exporters, set()
         for engine in self.h.world.engines.by_pod.values():
             taken.add(engine.node)
-            used = 166_000 + (1500 if engine.state is State.UP else -60_000)
+            used = planned + _UNPLANNED if engine.state is State.UP else memory["weightsMib"]
             exporters.memory[engine.node] = {
                 gpu: (used + 220 * gpu + self._draw.randrange(0, 90), _CAPACITY - used - 220 * gpu)
                 for gpu in range(8)

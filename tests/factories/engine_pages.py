@@ -64,6 +64,11 @@ def page(ranks: Mapping[int, EngineCounters], model: str = "org/tiny-moe") -> by
             f"vllm:prefix_cache_hits_total{own} {seen.prefix_hits!r}",
             f"vllm:external_prefix_cache_queries_total{own} 7.0",
         ]
+        if seen.kv_blocks:
+            lines.append(
+                f'vllm:cache_config_info{{block_size="16",cache_dtype="auto",engine="{rank}",'
+                f'num_gpu_blocks="{seen.kv_blocks}"}} 1.0'
+            )
         if seen.draft_tokens:
             lines += [
                 f"vllm:spec_decode_num_drafts_total{own} 7.0",

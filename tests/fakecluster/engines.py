@@ -80,6 +80,8 @@ class EngineSettings:
     step_seconds: float = 0.02
     """Between two tokens of a request, however many there are. Well above what a plan expects of a step without load,
     groups count as loaded whatever is asked of them."""
+    kv_blocks: int = 0
+    """Of each KV cache; 0: engines do not say."""
     canary_failure: str | None = None
     """With this message every canary fails."""
 

@@ -9,7 +9,7 @@ from typing import cast
 import aiohttp
 
 from factories.engine_pages import histogram, page
-from fakecluster.engines import Engine, Engines, State
+from fakecluster.engines import Engine, Engines, EngineSettings, State
 from moe_operator.telemetry.collector import Collector, Key, Target
 from moe_operator.telemetry.engine_counters import EngineCounters, Histogram, merged_histograms
 from moe_operator.telemetry.own_requests import OwnRequests
@@ -47,7 +47,7 @@ class MemoryCollector(Collector):
             return None
         self._engines.count(engine)
         if path == "/metrics":
-            return _page(engine, self._engines.settings.step_seconds)
+            return _page(engine, self._engines.settings)
         draining = {"since": 0.0, "reason": ""} if engine.draining else None
         return json.dumps({"in_flight": engine.running + engine.canaries, "draining": draining}).encode()
 
@@ -56,16 +56,17 @@ class MemoryCollector(Collector):
 _BOUNDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 1.0, 2.5, 5.0, 10.0, math.inf)
 
 
-def _page(engine: Engine, step: float) -> bytes:
+def _page(engine: Engine, settings: EngineSettings) -> bytes:
     """The lines of vLLM's metrics page that matter, all ranks of the pod as its first. Requests of others have
     100 tokens."""
-    ended = int(engine.tokens / 100)
+    ended, step = int(engine.tokens / 100), settings.step_seconds
     running = engine.running + engine.canaries
     told = EngineCounters(
         ranks=1,
         running=running,
         running_worst=running,
         kv_worst=min(1.0, engine.running / 100),
+        kv_blocks=settings.kv_blocks,
         prompt_tokens=int(2 * engine.tokens) + 2 * engine.canary_tokens,
         output_tokens=int(engine.tokens) + engine.canary_tokens,
         finished=ended + engine.canary_tokens,
