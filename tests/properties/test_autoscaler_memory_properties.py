@@ -105,7 +105,8 @@ class Apart:
         (SURGE - 900, 0.0, Apart(0.25, 0.1, 1.5)),
         (SURGE - 900, 590.0, Apart(0.25, 0.1, 1.5)),
         (SURGE + 600, 0.0, Apart(0.1, 0.0, 10.0)),
-        (SURGE + LASTS + 900, 0.0, Apart(0.02, 0.0, 10.0)),
+        # The room is summed up every two minutes, which are others: a group may come or go that much later.
+        (SURGE + LASTS + 900, 0.0, Apart(0.03, 0.0, 10.0)),
     ],
     ids=["before a surge", "before a surge, ten minutes old", "in it", "after it"],
 )
