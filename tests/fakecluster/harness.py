@@ -279,6 +279,8 @@ _OWN = {
     "figures",
     # What was taken: longer on one way than on another. tests/faults/test_cost.py has it to the second.
     "cost",
+    # Of requests in the last minutes, of which an operator that was away has seen fewer. tests/faults/test_figures.py.
+    "latency",
     names.ANNOTATION_INCARNATION,
     names.ANNOTATION_CLAIM_UID,
     # Derived from the group's name, and so from its slot.

@@ -262,6 +262,32 @@ class TestOwnRequests:
         window.add(5, told, 0, own=own.of("u"))
         assert self._seen(window).time_per_output_token == 0.5
 
+    def test_the_canary_that_let_an_engine_in_is_nobodys(self) -> None:
+        """It is asked before there is a scrape. Lost: a request and its tokens per engine, in every account."""
+        own, window = OwnRequests(), PodWindow("u")
+        with own.asking("u", 4) as asked:
+            asked.prompt_tokens, asked.output_tokens = 8, 4
+        window.add(0, metrics(prompt_tokens=8, output_tokens=4, finished=4), 0, own=own.of("u"))
+        counted = self._seen(window).counters
+        assert (counted.prompt_tokens, counted.output_tokens, counted.finished) == (0, 0, 0)
+        other = PodWindow("u")
+        other.add(0, metrics(prompt_tokens=1, output_tokens=1, finished=1), 0, own=own.of("u"))
+        counted = self._seen(other).counters
+        assert (counted.prompt_tokens, counted.output_tokens) == (1, 1), "an engine that began after it was asked"
+
+    def test_what_a_canary_took_is_no_latency(self) -> None:
+        """Lost: a time to first token of a model that nobody asks, and two passes for each canary."""
+        own, window = OwnRequests(), PodWindow("u")
+        window.add(0, metrics(first_token=histogram()), 0, own=own.of("u"))
+        with own.asking("u", 1) as asked:
+            asked.prompt_tokens = asked.output_tokens = 1
+        told = metrics(prompt_tokens=1, output_tokens=1, finished=1, first_token=histogram(0.2))
+        window.add(5, told, 0, own=own.of("u"))
+        assert not self._seen(window).timed
+        used = metrics(prompt_tokens=9, output_tokens=9, finished=2, first_token=histogram(0.2, 0.2))
+        window.add(10, used, 0, own=own.of("u"))
+        assert self._seen(window).timed
+
     def test_after_a_restart_of_the_engine_earlier_canaries_do_not_count(self) -> None:
         own, window = OwnRequests(), PodWindow("u")
         with own.asking("u", 100) as asked:

@@ -41,7 +41,7 @@ class PodWindow:
     _ranks: frozenset[bytes] = frozenset()
     """All ranks that ever told."""
     _own: Own = field(default_factory=Own)
-    """The operator's own requests when the engine's counters began."""
+    """The operator's own requests that the engine's counters do not have."""
     _failures: int = 0
     _in_flight: int | None = None
     _idle_connections: int = 0
@@ -71,7 +71,8 @@ class PodWindow:
             self._marks.clear()
             self._newest, self._unused = None, True
             self._since = at
-            self._own = own
+            # A new engine was asked whether it works before it was scraped first: that is in its counters.
+            self._own = Own() if raw is None and _holds(metrics.counters, own) else own
         self._ranks |= metrics.ranks
         last = self._scrapes[-1] if self._scrapes else None
         seen = replace(
@@ -145,8 +146,14 @@ class PodWindow:
             counters=last,
             newest=self._newest,
             recent=recent[-1] if recent else None,
-            long=earlier[0] if earlier else None,
+            # While nobody uses it, those that were timed are the operator's own.
+            long=earlier[0] if earlier and not self._unused else None,
         )
+
+
+def _holds(counters: EngineCounters, own: Own) -> bool:
+    """Whether the counters may have all of the own requests in them: else the engine is another than was asked."""
+    return counters.output_tokens >= own.output_tokens and counters.prompt_tokens >= own.prompt_tokens
 
 
 def _used(last: EngineCounters, first: EngineCounters) -> bool:
