@@ -5,13 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from moe_operator.api import names, reasons
 from moe_operator.api.cost import CostFigures
-from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse
+from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import Condition
-from moe_operator.api.times import format_time, parse_time
+from moe_operator.api.times import format_time
 from moe_operator.catalog.code_loading import in_arguments, in_environment
 from moe_operator.catalog.images import parse_image
 from moe_operator.cli.report.access import access
@@ -48,20 +47,16 @@ from moe_operator.cli.report.data import (
 from moe_operator.cli.report.figures import Recorded, lost, taken, uptime
 from moe_operator.cli.report.network import (
     egress,
-    engine_labels,
     ingress,
     published,
-    selecting,
     services_of,
 )
 from moe_operator.cli.report.period import Span
-from moe_operator.cli.report.reading import Collected, Missing
+from moe_operator.cli.report.reading import Collected, Missing, Obj
+from moe_operator.cli.report.subject import Key, Subject, created_of, key_of, subject_of, time_of
 from moe_operator.cli.revision_history import changed_since, history
 from moe_operator.cli.spec_changes import Change, change_texts
 from moe_operator.cli.timeline import Entry, told
-
-Obj = dict[str, Any]
-Key = tuple[str, str]
 
 _REGION, _ZONE = "topology.kubernetes.io/region", "topology.kubernetes.io/zone"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -97,21 +92,21 @@ Figures = Mapping[Key, Recorded] | str | None
 def build(collected: Collected, figures: Figures, asked: Asked) -> Report:
     """The whole record."""
     span = asked.span
-    objects = sorted(collected.deployments, key=_key)
-    present = [one for one in objects if (_created(one) or 0.0) < span.end]
+    objects = sorted(collected.deployments, key=key_of)
+    present = [one for one in objects if (created_of(one) or 0.0) < span.end]
     recorded = figures if isinstance(figures, Mapping) else {}
     unread = collected.unread()
     if isinstance(figures, str):
         unread.append(Unread(section="Prometheus", message=figures))
     notes = [*span.notes]
     if later := [
-        f"{space}/{name}" for space, name in map(_key, objects) if (space, name) not in map(_key, present)
+        f"{space}/{name}" for space, name in map(key_of, objects) if (space, name) not in map(key_of, present)
     ]:
         notes.append(f"made after it, and left out: {', '.join(later)}")
     spaces = sorted(
-        {_key(one)[0] for one in present} | ({asked.scope.namespace} if asked.scope.namespace else set())
+        {key_of(one)[0] for one in present} | ({asked.scope.namespace} if asked.scope.namespace else set())
     )
-    there = set(map(_key, objects))
+    there = set(map(key_of, objects))
     return Report(
         generated_at=format_time(asked.now),
         generated_by=asked.program,
@@ -122,7 +117,10 @@ def build(collected: Collected, figures: Figures, asked: Asked) -> Report:
         prometheus=None
         if asked.prometheus is None
         else PrometheusSource(url=asked.prometheus, message=figures if isinstance(figures, str) else None),
-        deployments=[_Deployment(one, collected, figures, asked).record() for one in present],
+        deployments=[
+            _Deployment(subject_of(one, collected, recorded.get(key_of(one)), span, asked.now)).record()
+            for one in present
+        ],
         gone=[
             GoneRecord(
                 namespace=key[0],
@@ -139,40 +137,13 @@ def build(collected: Collected, figures: Figures, asked: Asked) -> Report:
     )
 
 
-def _key(obj: Obj) -> Key:
-    return obj["metadata"]["namespace"], obj["metadata"]["name"]
-
-
-def _created(obj: Obj) -> float | None:
-    return _time(obj["metadata"].get("creationTimestamp"))
-
-
-def _time(text: Any) -> float | None:
-    """A time that anybody may have written."""
-    try:
-        return parse_time(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
-
-
 class _Deployment:
     """One ModelDeployment's record."""
 
-    def __init__(self, obj: Obj, collected: Collected, figures: Figures, asked: Asked) -> None:
-        self._obj, self._collected, self._asked = obj, collected, asked
-        self._span = asked.span
-        self._invalid: str | None = None
-        try:
-            self._deployment = parse(obj)
-        except InvalidSpecError as error:
-            # Nothing of the rest is hidden by a spec that cannot be read.
-            blank = {"model": {"name": UNKNOWN}, "hardware": {"accelerator": "cpu"}}
-            self._deployment, self._invalid = parse({**obj, "spec": blank}), str(error)
-        self._status = self._deployment.status
-        self._figures = figures
-        self._recorded = figures.get(_key(obj)) if isinstance(figures, Mapping) else None
-        self._pods = None if isinstance(collected.pods, Missing) else list(self._own(collected.pods))
-        self._policies = selecting(collected.policies, self._deployment.namespace, self._labels())
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._deployment, self._status = subject.deployment, subject.status
+        self._collected, self._span, self._recorded = subject.collected, subject.span, subject.recorded
 
     def record(self) -> DeploymentRecord:
         deployment = self._deployment
@@ -180,7 +151,7 @@ class _Deployment:
             namespace=deployment.namespace,
             name=deployment.name,
             uid=deployment.uid,
-            invalid_spec=self._invalid,
+            invalid_spec=self._subject.invalid,
             model=self._model(),
             weights=self._weights(),
             engine=self._engine(),
@@ -193,20 +164,6 @@ class _Deployment:
             scaling=self._scaling(),
         )
 
-    def _own(self, pods: Iterable[Obj]) -> Iterator[Obj]:
-        """Pods of its groups, without those of Jobs that fetch weights."""
-        for pod in pods:
-            labels = pod["metadata"].get("labels") or {}
-            mine = labels.get(names.LABEL_DEPLOYMENT) == self._deployment.name and names.LABEL_GROUP in labels
-            if mine and pod["metadata"].get("namespace") == self._deployment.namespace:
-                yield pod
-
-    def _labels(self) -> list[Mapping[str, str]]:
-        """Of its pods as they are in traffic."""
-        found = [pod["metadata"].get("labels") or {} for pod in self._pods or ()]
-        in_traffic = {names.LABEL_TRAFFIC: names.TRAFFIC_ON}
-        return [each | in_traffic for each in found] or [engine_labels(self._deployment.name)]
-
     # --- what runs -------------------------------------------------------------------------------
 
     def _model(self) -> ModelRecord:
@@ -214,7 +171,7 @@ class _Deployment:
         served = spec.served_name if spec.served_name != spec.name else None
         if runs is None:
             return ModelRecord(
-                name=spec.name,
+                name=UNKNOWN if self._subject.invalid else spec.name,
                 served_name=served,
                 licence=UNKNOWN,
                 publisher=UNKNOWN,
@@ -289,7 +246,7 @@ class _Deployment:
         return EngineRecord(
             image=image,
             version=".".join(map(str, version)) if version else None,
-            running=None if self._pods is None else sorted(set(_images(self._pods))),
+            running=None if self._subject.pods is None else sorted(set(_images(self._subject.pods))),
             revision=self._status.revision,
             pod_security=self._status.provenance.pod_security if self._status.provenance else None,
             code_loading=sorted(loads),
@@ -304,8 +261,8 @@ class _Deployment:
     # --- where, and who ----------------------------------------------------------------------------
 
     def _place(self) -> PlaceRecord:
-        nodes = None if self._pods is None else self._nodes(self._pods)
-        state, to, policies = egress(self._policies)
+        nodes = None if self._subject.pods is None else self._nodes(self._subject.pods)
+        state, to, policies = egress(self._subject.policies)
         return PlaceRecord(
             nodes=nodes,
             regions=sorted({one.region for one in nodes or () if one.region}),
@@ -330,8 +287,8 @@ class _Deployment:
 
     def _callers(self) -> CallersRecord:
         deployment, collected = self._deployment, self._collected
-        limited, clients = ingress(self._policies)
-        services = services_of(collected.services, deployment.namespace, self._labels())
+        limited, clients = ingress(self._subject.policies)
+        services = services_of(collected.services, deployment.namespace, self._subject.labels)
         asked = deployment.spec.engine.api_key_secret
         present = collected.secrets.get((deployment.namespace, asked.name)) if asked else None
         return CallersRecord(
@@ -356,13 +313,13 @@ class _Deployment:
     # --- figures -----------------------------------------------------------------------------------
 
     def _uptime(self) -> UptimeRecord:
-        ready = next((one for one in self._status.conditions if one.type == reasons.READY), None)
+        ready = self._subject.ready
         if self._recorded is not None:
-            return _recorded_uptime(self._recorded, self._span, ready, self._made())
-        since = _time(ready.last_transition_time) if ready else None
+            return _recorded_uptime(self._recorded, self._span, ready, self._subject.made)
+        since = time_of(ready.last_transition_time) if ready else None
         if ready is None or since is None:
             return UptimeRecord(source=Source.NONE, message="the operator has written no condition Ready")
-        begin, end = max(since, self._span.begin), min(self._asked.now, self._span.end)
+        begin, end = max(since, self._span.begin), min(self._subject.now, self._span.end)
         known = max(0.0, end - begin)
         up = known if ready.status == "True" else 0.0
         return UptimeRecord(
@@ -378,10 +335,10 @@ class _Deployment:
 
     def _usage(self) -> UsageRecord:
         cost = self._status.cost
-        since = _time(cost.since) if cost else None
+        since = time_of(cost.since) if cost else None
         if self._recorded is not None:
-            found = _recorded_usage(self._recorded, self._span, since, self._made())
-            if self._made() is None:
+            found = _recorded_usage(self._recorded, self._span, since, self._subject.made)
+            if self._subject.made is None:
                 found = found.model_copy(
                     update={
                         "notes": [*found.notes, "it has figures of a former ModelDeployment of this name too"]
@@ -390,7 +347,7 @@ class _Deployment:
         elif cost is None:
             found = UsageRecord(source=Source.NONE)
         else:
-            at = _time(cost.time)
+            at = time_of(cost.time)
             whole = (
                 since is not None and at is not None and self._span.begin <= since and at <= self._span.end
             )
@@ -418,22 +375,18 @@ class _Deployment:
             }
         )
 
-    def _made(self) -> float | None:
-        """When it was made; None where Prometheus has samples of its name from before that."""
-        created = _created(self._obj) or 0.0
-        times = [at for at, count in self._recorded.ready_count if count] if self._recorded else []
-        return None if times and times[0] < created else created
-
     # --- what happened -----------------------------------------------------------------------------
 
     def _changes(self) -> ChangesRecord:
         kept = self._collected.revisions
-        created = _created(self._obj)
+        created = created_of(self._subject.obj)
         return ChangesRecord(
             created=None if created is None else format_time(created),
             generation=self._deployment.generation,
             revisions=None if isinstance(kept, Missing) else self._revisions(kept),
-            writers=sorted(_writers(self._obj), key=lambda one: (one.time or "", one.manager, one.operation)),
+            writers=sorted(
+                _writers(self._subject.obj), key=lambda one: (one.time or "", one.manager, one.operation)
+            ),
         )
 
     def _revisions(self, objects: Sequence[Obj]) -> list[RevisionRecord]:
@@ -488,9 +441,9 @@ class _Deployment:
 
     def _scaling(self) -> ScalingRecord:
         scaling = self._status.scaling
-        mode = None if self._invalid else self._deployment.spec.scaling.mode.value
+        mode = None if self._subject.invalid else self._deployment.spec.scaling.mode.value
         remembered = list(scaling.history) if scaling else []
-        within = [one for one in remembered if self._span.has(_time(one.time))]
+        within = [one for one in remembered if self._span.has(time_of(one.time))]
         by_reason = dict(sorted(Counter(one.reason for one in within).items()))
         if self._recorded is not None and self._recorded.scalings is not None:
             changes = max(round(self._recorded.scalings), len(within))
@@ -498,7 +451,7 @@ class _Deployment:
         if scaling is None:
             return ScalingRecord(mode=mode, source=Source.NONE)
         # None is missed where the oldest that is remembered is of before the period, or more could be remembered.
-        oldest = _time(remembered[0].time) if remembered else None
+        oldest = time_of(remembered[0].time) if remembered else None
         all_ = len(remembered) < _REMEMBERED or (oldest is not None and oldest < self._span.begin)
         return ScalingRecord(
             mode=mode, changes=len(within), at_least=not all_, source=Source.STATUS, by_reason=by_reason
@@ -609,7 +562,7 @@ def _of_status(figures: CostFigures, until: str, currency: str) -> Usage:
 def _writers(obj: Obj) -> Iterator[WriterRecord]:
     for entry in obj["metadata"].get("managedFields") or ():
         fields = (entry.get("fieldsV1") or {}).get("f:spec")
-        at = _time(entry.get("time"))
+        at = time_of(entry.get("time"))
         yield WriterRecord(
             manager=str(entry.get("manager") or UNKNOWN),
             operation=str(entry.get("operation") or UNKNOWN),
