@@ -3,34 +3,27 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from moe_operator.api import names, reasons
+from moe_operator.api import reasons
 from moe_operator.api.cost import CostFigures
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import Condition
 from moe_operator.api.times import format_time
-from moe_operator.catalog.code_loading import in_arguments, in_environment
-from moe_operator.catalog.images import parse_image
 from moe_operator.cli.report.access import access
+from moe_operator.cli.report.callers import callers_of
 from moe_operator.cli.report.coverage import coverage
 from moe_operator.cli.report.data import (
     UNKNOWN,
-    CallersRecord,
     ChangesRecord,
     ConditionRecord,
     DeploymentRecord,
-    EngineRecord,
     EventRecord,
     FieldChange,
     GoneRecord,
     IncidentsRecord,
-    KeyRecord,
-    ModelRecord,
-    NodeRecord,
     Period,
-    PlaceRecord,
     PrometheusSource,
     Report,
     RevisionRecord,
@@ -41,31 +34,21 @@ from moe_operator.cli.report.data import (
     UptimeRecord,
     Usage,
     UsageRecord,
-    WeightsRecord,
     WriterRecord,
 )
 from moe_operator.cli.report.figures import Recorded, lost, taken, uptime
-from moe_operator.cli.report.network import (
-    egress,
-    ingress,
-    published,
-    services_of,
-)
 from moe_operator.cli.report.period import Span
+from moe_operator.cli.report.place import place_of
 from moe_operator.cli.report.reading import Collected, Missing, Obj
 from moe_operator.cli.report.subject import Key, Subject, created_of, key_of, subject_of, time_of
+from moe_operator.cli.report.what_runs import engine_of, model_of, weights_of
 from moe_operator.cli.revision_history import changed_since, history
 from moe_operator.cli.spec_changes import Change, change_texts
 from moe_operator.cli.timeline import Entry, told
 
-_REGION, _ZONE = "topology.kubernetes.io/region", "topology.kubernetes.io/zone"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})")
 #: Fields that people put secrets into: what they were is not for a record that is passed on.
 _HIDDEN = re.compile(r"(^|\.)env(\[|\.|$)|^podTemplate\..*\.?(args|command)(\[|\.|$)")
 _NOT_SHOWN = "(not shown)"
-#: Flags of vLLM that write prompts or answers into its log, or send traces of requests away.
-_LOGGING = frozenset({"enable-log-requests", "enable-log-outputs", "otlp-traces-endpoint"})
 #: Events of a deployment that are listed.
 _EVENTS = 100
 #: Changes of the wanted number that a status remembers.
@@ -152,162 +135,16 @@ class _Deployment:
             name=deployment.name,
             uid=deployment.uid,
             invalid_spec=self._subject.invalid,
-            model=self._model(),
-            weights=self._weights(),
-            engine=self._engine(),
-            place=self._place(),
-            callers=self._callers(),
+            model=model_of(self._subject),
+            weights=weights_of(self._subject),
+            engine=engine_of(self._subject),
+            place=place_of(self._subject),
+            callers=callers_of(self._subject),
             uptime=self._uptime(),
             usage=self._usage(),
             changes=self._changes(),
             incidents=self._incidents(),
             scaling=self._scaling(),
-        )
-
-    # --- what runs -------------------------------------------------------------------------------
-
-    def _model(self) -> ModelRecord:
-        spec, runs = self._deployment.spec.model, self._status.provenance
-        served = spec.served_name if spec.served_name != spec.name else None
-        if runs is None:
-            return ModelRecord(
-                name=UNKNOWN if self._subject.invalid else spec.name,
-                served_name=served,
-                licence=UNKNOWN,
-                publisher=UNKNOWN,
-                source=spec.source or UNKNOWN,
-                revision=spec.revision,
-                adapters=[one.source for one in spec.adapters],
-                notes=[
-                    "the operator has not said what it runs: there is no plan, or its version does not say it"
-                ],
-            )
-        notes = []
-        if runs.licence == UNKNOWN:
-            notes.append("the catalogue has no licence of this model: look at its publisher's page")
-        if runs.commit is None and runs.source.startswith("hf://"):
-            notes.append(
-                "the commit is not known: engines load what the branch or tag points to when they start; name a commit"
-                " in model.revision, or have the weights in a cache"
-            )
-        if runs.adapters:
-            notes.append("commits of adapters are not known: the status does not have them")
-        if self._status.groups.updated < self._status.groups.ready:
-            notes.append("some groups still serve an earlier revision")
-        return ModelRecord(
-            name=runs.model,
-            served_name=served,
-            licence=runs.licence,
-            publisher=runs.publisher,
-            source=runs.source,
-            revision=runs.revision,
-            commit=runs.commit,
-            precision=runs.precision,
-            adapters=list(runs.adapters),
-            policy_rule=runs.policy_rule,
-            notes=notes,
-        )
-
-    def _weights(self) -> WeightsRecord:
-        kept, runs = self._status.weights, self._status.provenance
-        source = runs.source if runs else kept.source if kept else ""
-        commit = (kept.commit if kept else None) or (runs.commit if runs else None)
-        found = _DIGEST.search(source)
-        digest = found.group(1) if found else None
-        if digest is None and commit and _COMMIT.fullmatch(commit):
-            digest = f"git:{commit}"
-        if kept is None:
-            return WeightsRecord(digest=digest, verification=_unkept(source, digest))
-        complete = kept.ready_since
-        checked = (
-            "every file was compared with the SHA-256 or git hash that the source names"
-            if kept.source.startswith("hf://")
-            else "every object was compared with the checksum that the store keeps of it; of objects without one, the"
-            " size alone"
-        )
-        return WeightsRecord(
-            cache=kept.cache,
-            entry=kept.entry,
-            bytes=kept.total_bytes or None,
-            complete_since=complete,
-            digest=digest,
-            verification=f"{checked}, as it was downloaded; SHA-256 of each file are in state.json of the entry, which"
-            " this record has not read"
-            if complete
-            else "not all of it is there yet",
-        )
-
-    def _engine(self) -> EngineRecord:
-        plan, engine = self._status.plan, self._deployment.spec.engine
-        image = plan.image if plan else None
-        version = parse_image(image).version if image else None
-        loads = {f"{written} ({does})" for _, written, does in in_arguments(engine.args)}
-        loads |= {f"{name} ({does})" for name, does in in_environment(engine.env)}
-        return EngineRecord(
-            image=image,
-            version=".".join(map(str, version)) if version else None,
-            running=None if self._subject.pods is None else sorted(set(_images(self._subject.pods))),
-            revision=self._status.revision,
-            pod_security=self._status.provenance.pod_security if self._status.provenance else None,
-            code_loading=sorted(loads),
-            logging=[
-                word
-                for word in self._status.engine_arguments
-                if word.partition("=")[0].removeprefix("--") in _LOGGING
-            ],
-            arguments=list(self._status.engine_arguments),
-        )
-
-    # --- where, and who ----------------------------------------------------------------------------
-
-    def _place(self) -> PlaceRecord:
-        nodes = None if self._subject.pods is None else self._nodes(self._subject.pods)
-        state, to, policies = egress(self._subject.policies)
-        return PlaceRecord(
-            nodes=nodes,
-            regions=sorted({one.region for one in nodes or () if one.region}),
-            required_nodes=self._status.provenance.nodes if self._status.provenance else {},
-            egress=state,
-            egress_to=to,
-            egress_policies=policies,
-        )
-
-    def _nodes(self, pods: Iterable[Obj]) -> list[NodeRecord]:
-        listed = self._collected.nodes
-        labels: dict[str, Obj] = {}
-        if not isinstance(listed, Missing):
-            labels = {one["metadata"]["name"]: one["metadata"].get("labels") or {} for one in listed}
-        used = sorted({node for pod in pods if (node := (pod.get("spec") or {}).get("nodeName"))})
-        return [
-            NodeRecord(
-                name=node, region=labels.get(node, {}).get(_REGION), zone=labels.get(node, {}).get(_ZONE)
-            )
-            for node in used
-        ]
-
-    def _callers(self) -> CallersRecord:
-        deployment, collected = self._deployment, self._collected
-        limited, clients = ingress(self._subject.policies)
-        services = services_of(collected.services, deployment.namespace, self._subject.labels)
-        asked = deployment.spec.engine.api_key_secret
-        present = collected.secrets.get((deployment.namespace, asked.name)) if asked else None
-        return CallersRecord(
-            endpoint=self._status.endpoint,
-            services=None if services is None else [f"{name} ({type_})" for name, type_ in services.items()],
-            published=published(
-                collected.ingresses,
-                collected.routes,
-                deployment.namespace,
-                {deployment.name, *(services or ())},
-            ),
-            ingress_limited=limited,
-            ingress_from=clients,
-            api_key=KeyRecord(
-                required=asked is not None,
-                secret=asked.name if asked else None,
-                key=asked.key if asked else None,
-                present=None if isinstance(present, Missing) else present,
-            ),
         )
 
     # --- figures -----------------------------------------------------------------------------------
@@ -459,28 +296,6 @@ class _Deployment:
 
 
 # --- parts ----------------------------------------------------------------------------------------
-
-
-def _unkept(source: str, digest: str | None) -> str:
-    """What vouches for weights that no cache of the operator's keeps."""
-    if source.startswith("oci://"):
-        return (
-            "nodes verify the image by its digest when they pull it"
-            if digest
-            else "the image is named by a tag, which may move: name it by digest"
-        )
-    if source.startswith("pvc://"):
-        return "not verified by the operator: whoever may write to the claim decides what is loaded"
-    if source.startswith(("hf://", "s3://")):
-        return "not verified by the operator: engines read the source themselves"
-    return "nothing is known of it"
-
-
-def _images(pods: Iterable[Obj]) -> Iterator[str]:
-    for pod in pods:
-        for one in (pod.get("status") or {}).get("containerStatuses") or ():
-            if one.get("name") == names.ENGINE_CONTAINER and one.get("imageID"):
-                yield str(one["imageID"])
 
 
 def _percent(part: float, of: float) -> float | None:
