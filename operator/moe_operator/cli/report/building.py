@@ -1,13 +1,11 @@
 """The record from what was read. Pure: objects, samples and times in, a document out."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moe_operator.api import reasons
-from moe_operator.api.cost import CostFigures
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.status import Condition
 from moe_operator.api.times import format_time
@@ -31,16 +29,15 @@ from moe_operator.cli.report.data import (
     Scope,
     Source,
     Unread,
-    UptimeRecord,
-    Usage,
-    UsageRecord,
     WriterRecord,
 )
-from moe_operator.cli.report.figures import Recorded, lost, taken, uptime
+from moe_operator.cli.report.figures import Recorded, lost
 from moe_operator.cli.report.period import Span
 from moe_operator.cli.report.place import place_of
 from moe_operator.cli.report.reading import Collected, Missing, Obj
 from moe_operator.cli.report.subject import Key, Subject, created_of, key_of, subject_of, time_of
+from moe_operator.cli.report.uptime import recorded_uptime, uptime_of
+from moe_operator.cli.report.usage import recorded_usage, usage_of
 from moe_operator.cli.report.what_runs import engine_of, model_of, weights_of
 from moe_operator.cli.revision_history import changed_since, history
 from moe_operator.cli.spec_changes import Change, change_texts
@@ -108,8 +105,8 @@ def build(collected: Collected, figures: Figures, asked: Asked) -> Report:
             GoneRecord(
                 namespace=key[0],
                 name=key[1],
-                uptime=_recorded_uptime(found, span, None, None),
-                usage=_recorded_usage(found, span, None, None),
+                uptime=recorded_uptime(found, span),
+                usage=recorded_usage(found, span),
             )
             for key, found in sorted(recorded.items())
             if key not in there
@@ -140,76 +137,11 @@ class _Deployment:
             engine=engine_of(self._subject),
             place=place_of(self._subject),
             callers=callers_of(self._subject),
-            uptime=self._uptime(),
-            usage=self._usage(),
+            uptime=uptime_of(self._subject),
+            usage=usage_of(self._subject),
             changes=self._changes(),
             incidents=self._incidents(),
             scaling=self._scaling(),
-        )
-
-    # --- figures -----------------------------------------------------------------------------------
-
-    def _uptime(self) -> UptimeRecord:
-        ready = self._subject.ready
-        if self._recorded is not None:
-            return _recorded_uptime(self._recorded, self._span, ready, self._subject.made)
-        since = time_of(ready.last_transition_time) if ready else None
-        if ready is None or since is None:
-            return UptimeRecord(source=Source.NONE, message="the operator has written no condition Ready")
-        begin, end = max(since, self._span.begin), min(self._subject.now, self._span.end)
-        known = max(0.0, end - begin)
-        up = known if ready.status == "True" else 0.0
-        return UptimeRecord(
-            source=Source.STATUS,
-            ready=ready.status,
-            since=ready.last_transition_time,
-            known_seconds=round(known),
-            ready_seconds=round(up),
-            ready_percent=_percent(up, known),
-            message="only since the last transition of the condition Ready: what was before is not known without"
-            " Prometheus",
-        )
-
-    def _usage(self) -> UsageRecord:
-        cost = self._status.cost
-        since = time_of(cost.since) if cost else None
-        if self._recorded is not None:
-            found = _recorded_usage(self._recorded, self._span, since, self._subject.made)
-            if self._subject.made is None:
-                found = found.model_copy(
-                    update={
-                        "notes": [*found.notes, "it has figures of a former ModelDeployment of this name too"]
-                    }
-                )
-        elif cost is None:
-            found = UsageRecord(source=Source.NONE)
-        else:
-            at = time_of(cost.time)
-            whole = (
-                since is not None and at is not None and self._span.begin <= since and at <= self._span.end
-            )
-            found = UsageRecord(
-                source=Source.STATUS if whole else Source.NONE,
-                period=_of_status(cost.total, cost.time, cost.currency) if whole else None,
-                notes=[
-                    "the accounts began in the period: their total is the period's, until they were written"
-                    if whole
-                    else "the period's figures are not known without Prometheus: total, last day and last hour are not"
-                    " the period's"
-                ],
-            )
-        if cost is None:
-            return found.model_copy(update={"notes": [*found.notes, "the operator has written no accounts"]})
-        price = cost.price
-        return found.model_copy(
-            update={
-                "total": _of_status(cost.total, cost.time, cost.currency),
-                "last_day": _of_status(cost.last_day, cost.time, cost.currency),
-                "last_hour": _of_status(cost.last_hour, cost.time, cost.currency),
-                "price": price.message
-                if price.per_gpu_hour is None
-                else f"{price.per_gpu_hour} {cost.currency} per GPU-hour ({price.message})",
-            }
         )
 
     # --- what happened -----------------------------------------------------------------------------
@@ -296,82 +228,6 @@ class _Deployment:
 
 
 # --- parts ----------------------------------------------------------------------------------------
-
-
-def _percent(part: float, of: float) -> float | None:
-    """To three places, never more than it is: 100 is without a second missing."""
-    return math.floor(100_000.0 * part / of + 1e-6) / 1000 if of else None
-
-
-def _recorded_uptime(
-    found: Recorded, span: Span, ready: Condition | None, created: float | None
-) -> UptimeRecord:
-    """`created`: when the deployment was made, where Prometheus has no samples of an earlier one of its name."""
-    seen = uptime(found, span)
-    begin = max(span.begin, created or 0.0)
-    covered = min(100.0, 100.0 * seen.known / max(1.0, span.end - begin))
-    since = "" if begin == span.begin else " since it was made"
-    message = f"Prometheus has samples of {covered:.1f} % of the period{since}"
-    if seen.first is None:
-        message = "Prometheus has no samples of it in the period: was the operator scraped, with honorLabels?"
-    elif seen.first > begin + found.step:
-        message += f", the first of {format_time(seen.first + 0.5)}"
-    return UptimeRecord(
-        source=Source.PROMETHEUS,
-        ready=ready.status if ready else None,
-        since=ready.last_transition_time if ready else None,
-        known_seconds=round(seen.known),
-        ready_seconds=round(seen.ready),
-        ready_percent=_percent(seen.ready, seen.known),
-        outages=list(seen.outages),
-        outages_left_off=seen.left_off,
-        window_seconds=round(found.step),
-        message=message,
-    )
-
-
-def _recorded_usage(found: Recorded, span: Span, since: float | None, created: float | None) -> UsageRecord:
-    counted = taken(found, span, since)
-    notes = []
-    if counted.usage is None:
-        notes.append(
-            "Prometheus has no accounts of it in the period: was the operator scraped, with honorLabels?"
-        )
-    else:
-        if counted.first is not None and counted.first > max(span.begin, created or 0.0) + found.step:
-            notes.append(f"Prometheus has nothing of before {format_time(counted.first)}")
-        if counted.last is not None and counted.last < span.end - 2 * found.step:
-            notes.append(f"Prometheus has nothing of after {format_time(counted.last)}")
-        if counted.falls:
-            notes.append(
-                f"an account fell {counted.falls} times: an operator ended without its last write, or the accounts"
-                f" began anew; of these {round(found.step)} s windows only what is certain is counted"
-            )
-    return UsageRecord(source=Source.PROMETHEUS, period=counted.usage, notes=notes)
-
-
-def _of_status(figures: CostFigures, until: str, currency: str) -> Usage:
-    held, tokens, requests = figures.gpu_hours, figures.tokens, figures.requests
-    states = {
-        "starting": held.starting,
-        "serving": held.serving,
-        "idle": held.idle,
-        "draining": held.draining,
-    }
-    return Usage(
-        begin=figures.since,
-        end=until,
-        input_tokens=tokens.input,
-        cached_input_tokens=tokens.cached_input,
-        output_tokens=tokens.output,
-        requests_completed=requests.completed,
-        requests_aborted=requests.aborted,
-        requests_failed=requests.failed,
-        gpu_hours=held.total,
-        gpu_hours_by_state=states,
-        unpriced_gpu_hours=figures.unpriced_gpu_hours,
-        cost={} if figures.cost is None else {currency: figures.cost},
-    )
 
 
 def _writers(obj: Obj) -> Iterator[WriterRecord]:
