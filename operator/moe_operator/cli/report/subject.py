@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moe_operator.api import names, reasons
+from moe_operator.api import names
 from moe_operator.api.deployment import InvalidSpecError, ModelDeployment, parse, without_spec
-from moe_operator.api.status import Condition, ModelDeploymentStatus
+from moe_operator.api.status import ModelDeploymentStatus
 from moe_operator.api.times import parse_time
 from moe_operator.cli.report.figures import Recorded
 from moe_operator.cli.report.network import engine_labels, selecting
@@ -41,11 +41,6 @@ class Subject:
     @property
     def status(self) -> ModelDeploymentStatus:
         return self.deployment.status
-
-    @property
-    def ready(self) -> Condition | None:
-        """The condition Ready."""
-        return next((one for one in self.status.conditions if one.type == reasons.READY), None)
 
     @property
     def made(self) -> float | None:

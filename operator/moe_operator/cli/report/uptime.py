@@ -2,6 +2,7 @@
 
 import math
 
+from moe_operator.api import reasons
 from moe_operator.api.status import Condition
 from moe_operator.api.times import format_time
 from moe_operator.cli.report.data import Source, UptimeRecord
@@ -12,7 +13,8 @@ from moe_operator.cli.report.subject import Subject, time_of
 
 def uptime_of(subject: Subject) -> UptimeRecord:
     """By Prometheus; without it by the condition, which knows nothing of before its last transition."""
-    span, ready = subject.span, subject.ready
+    span = subject.span
+    ready = next((one for one in subject.status.conditions if one.type == reasons.READY), None)
     if subject.recorded is not None:
         return recorded_uptime(subject.recorded, span, ready, subject.made)
     since = time_of(ready.last_transition_time) if ready else None
