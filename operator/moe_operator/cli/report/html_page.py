@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from html import escape
 
-from moe_operator.cli.report.outline import TITLE, Block, Fields, Heading, Items, Paragraph, Table
+from moe_operator.cli.report.blocks import Block, Fields, Heading, Items, Paragraph, Table
+from moe_operator.cli.report.outline import TITLE
 from moe_operator.cli.report.plain_text import plain
 
 #: Characters of a cell that is not broken.

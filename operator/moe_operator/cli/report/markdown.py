@@ -7,7 +7,7 @@ table's cell, a link, an image or HTML.
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from moe_operator.cli.report.outline import Block, Fields, Heading, Items, Paragraph, Table
+from moe_operator.cli.report.blocks import Block, Fields, Heading, Items, Paragraph, Table
 from moe_operator.cli.report.plain_text import plain
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}

@@ -4,8 +4,8 @@ What stands here is text as it was read, names and messages of others included: 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from moe_operator.cli.report.blocks import Block, Fields, Heading, Items, Paragraph, Table
 from moe_operator.cli.report.data import (
     UNKNOWN,
     AccessRecord,
@@ -23,42 +23,6 @@ from moe_operator.cli.report.data import (
 from moe_operator.cli.units import count, gib, span
 
 TITLE = "Technical record of ModelDeployments"
-
-
-@dataclass(frozen=True)
-class Heading:
-    """`level` 1 is the page's title."""
-
-    level: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    text: str
-
-
-@dataclass(frozen=True)
-class Fields:
-    """Names and values."""
-
-    rows: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Items:
-    """A list."""
-
-    texts: tuple[str, ...]
-
-
-Block = Heading | Paragraph | Fields | Table | Items
 
 
 def outline(report: Report) -> Iterator[Block]:
