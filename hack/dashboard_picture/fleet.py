@@ -147,7 +147,7 @@ class Fleet:
         exporters, taken = self.h.world.exporters, set()
         for engine in self.h.world.engines.by_pod.values():
             taken.add(engine.node)
-            used = planned + _UNPLANNED if engine.state is State.UP else memory["weightsMib"]
+            used = planned + _UNPLANNED
             exporters.memory[engine.node] = {
                 gpu: (used + 220 * gpu + self._draw.randrange(0, 90), _CAPACITY - used - 220 * gpu)
                 for gpu in range(8)
