@@ -107,7 +107,7 @@ def _apart(one: list[int], other: list[int]) -> list[int]:
     return [abs(mine - theirs) for mine, theirs in zip(one, other, strict=True)]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_successor_decides_as_one_that_was_never_killed() -> None:
     """Before, in and after a surge. One that learns anew does not, so that it is not the load that makes them alike."""
     never, whole = _course("not")
