@@ -37,6 +37,8 @@ PRICE = 3.60  # a thousandth per GPU-second
 HOURS, RATE, TOKENS = 0.01, 0.03, 0.005
 #: Seconds by which a change of state may be seen late: what a canary takes, and a pass.
 SEEN = 3.0
+#: Share of a load's time in which one of its groups has no request.
+MOMENTS = 0.1
 MINUTE = 60.0
 #: Requests a second, and tokens of each: a group always has some, and a batch takes what a busy machine lacks in speed.
 LOAD: dict[str, Any] = {"rate": 6.0, "tokens": 64}
@@ -103,8 +105,9 @@ class Story:
         )
         assert abs(off) <= HOURS
         pods = len(self.held.pods)
-        # Of a load its begin and its end are seen a scrape late at most, in each of two groups.
-        scrapes = SCRAPE * 2 * len(self.busy)
+        # Of a load its begin and its end are seen a scrape late at most, in each of two groups. On a machine with
+        # nothing else to do a group is done with all it has now and then, and idle until the next look.
+        scrapes = SCRAPE * 2 * len(self.busy) + MOMENTS * mine["serving"]
         for state in STATES:
             seen = scrapes if state in ("serving", "idle") else SEEN * pods
             assert abs(told[state] - mine[state]) <= HOURS * mine[state] + seen, state
