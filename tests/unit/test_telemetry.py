@@ -273,7 +273,9 @@ class TestOwnRequests:
         other = PodWindow("u")
         other.add(0, metrics(prompt_tokens=1, output_tokens=1, finished=1), 0, own=own.of("u"))
         counted = self._seen(other).counters
-        assert (counted.prompt_tokens, counted.output_tokens) == (1, 1), "an engine that began after it was asked"
+        assert (counted.prompt_tokens, counted.output_tokens) == (1, 1), (
+            "an engine that began after it was asked"
+        )
 
     def test_what_a_canary_took_is_no_latency(self) -> None:
         """Lost: a time to first token of a model that nobody asks, and two passes for each canary."""
