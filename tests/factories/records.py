@@ -41,6 +41,18 @@ _NEW = {
     "scaling": {"mode": "Auto", "minGroups": 1, "maxGroups": 4},
 }
 
+#: `status.plan` of groups of two pods with eight ranks.
+PLAN: dict[str, Any] = {
+    "accelerator": "B200",
+    "width": 16,
+    "podsPerGroup": 2,
+    "ranksPerPod": 8,
+    "tensor": 1,
+    "data": 16,
+    "expertParallel": 16,
+    "image": "vllm/vllm-openai:v0.32.0",
+}
+
 
 def asked(**overrides: Any) -> Asked:
     """Thirty days of one namespace, with a Prometheus."""
@@ -79,16 +91,7 @@ def lived(**status: Any) -> Obj:
         "revision": revision_name(parse(obj)),
         "endpoint": "http://tiny.serving.svc:8000/v1",
         "engineArguments": ["org/tiny-moe", "--max-num-seqs", "256"],
-        "plan": {
-            "accelerator": "B200",
-            "width": 16,
-            "podsPerGroup": 2,
-            "ranksPerPod": 8,
-            "tensor": 1,
-            "data": 16,
-            "expertParallel": 16,
-            "image": "vllm/vllm-openai:v0.32.0",
-        },
+        "plan": dict(PLAN),
         "provenance": {
             "model": "org/tiny-moe",
             "licence": "apache-2.0",

@@ -9,6 +9,7 @@ import pytest
 from factories import figures_page
 from factories.cluster_objects import NOW, deployment_object
 from factories.figures_page import FULL, GIB, group, page, rank
+from factories.records import PLAN
 from moe_operator.api.deployment import ModelDeployment, parse
 from moe_operator.api.figures import Figures, FiguresPage, Quantiles
 from moe_operator.cli.fitting import Piece, Shape, Style, clean, painted, shorten, table_lines
@@ -20,16 +21,7 @@ from moe_operator.cli.top_text import heading, notes, percent, rate, seconds, to
 
 STATUS: dict[str, Any] = {
     "groups": {"desired": 3, "ready": 2, "summary": "2/3"},
-    "plan": {
-        "accelerator": "B200",
-        "width": 16,
-        "podsPerGroup": 2,
-        "ranksPerPod": 8,
-        "tensor": 1,
-        "data": 16,
-        "expertParallel": 16,
-        "image": "vllm/vllm-openai:v0.32.0",
-    },
+    "plan": PLAN,
     "throughput": {"promptTokensPerSecond": 5120, "outputTokensPerSecond": 900},
     "hbm": {
         "source": "Estimated",

@@ -27,7 +27,7 @@ from bench.autoscaler.pictures import cost_and_misses, over_time
 from bench.autoscaler.report import report
 from bench.autoscaler.scenarios import Scenario
 from bench.autoscaler.store import Store, default_folder
-from bench.autoscaler.tuning import Bench, Place, Tuned, tune
+from bench.autoscaler.tuning import COLD_STARTS, Bench, Place, Tuned, tune
 from bench.autoscaler.workers import pool
 from moe_operator.simulator.candidates import OPERATOR, candidates
 from moe_operator.simulator.trace import TraceError
@@ -108,15 +108,13 @@ def _plan(arguments: argparse.Namespace) -> Plan:
             hindsight_seeds=(),
         )
     if arguments.look:
-        return Plan(scenarios.training(), [], (120.0, 300.0, 600.0), ())
+        return Plan(scenarios.training(), [], COLD_STARTS, ())
     if arguments.folder is None:
         raise TraceError("name a folder with traces, or give --short")
     scored = scenarios.scored(arguments.folder)
     if not scored:
         raise TraceError(f"{arguments.folder} holds no .csv or .csv.gz file: put traces there")
-    return Plan(
-        scenarios.training(), scored, (120.0, 300.0, 600.0), tuple(range(1, 1 + (arguments.seeds or 5)))
-    )
+    return Plan(scenarios.training(), scored, COLD_STARTS, tuple(range(1, 1 + (arguments.seeds or 5))))
 
 
 def _look(plan: Plan, bench: Bench, arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +22,21 @@ import numpy as np
 
 from bench.autoscaler import scenarios
 from bench.autoscaler.cells import BOUND, SETTLE, SHARE, Cell, run
-from bench.autoscaler.scenarios import CEILING, INTERVAL, OBJECTIVE, Scenario, prepared
-from bench.autoscaler.store import Store, code_of, default_folder
+from bench.autoscaler.scenarios import CEILING, INTERVAL, OBJECTIVE, prepared
+from bench.autoscaler.store import Store, default_folder
+from bench.autoscaler.tuning import COLD_STARTS
 from bench.autoscaler.workers import pool
 from moe_operator.simulator.hindsight import starting_groups
 from moe_operator.simulator.policies.baseline import Tunable, one
 from moe_operator.simulator.policy import FleetState, View
 from moe_operator.simulator.run import simulate
 
-COLD_STARTS = (120.0, 300.0, 600.0)
+GAUGE = "perfect-gauge"
 #: Factors that are tried, and windows (s) before groups go.
 _LEAST, _STEP, _STEPS = 0.8, 0.05, 64
 WINDOWS = (0.0, 120.0, 300.0, 600.0)
 #: Seconds over which work is averaged, as the operator's own gauges are.
 _AVERAGED = 60.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """What is asked: of one trace and cold start."""
-
-    scenario: Scenario
-    cold_start: float
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class Found:
 class Gauge:
     """Groups in proportion to the work of the last minute."""
 
-    name = "perfect-gauge"
+    name = GAUGE
     undrain = True
     tunable: Tunable = one("factor", (1.0,), "groups for each group's worth of work")
 
@@ -82,16 +74,16 @@ class Gauge:
         return min(max(max(groups for _, groups in self._wanted), fleet.floor), fleet.ceiling)
 
 
-def cheapest(place: Place, store: Store) -> Found:
+def cheapest(place: Cell, store: Store) -> Found:
     """The one that holds at the least cost."""
-    key = ("perfect gauge", place, _LEAST, _STEP, WINDOWS, code_of(""))
+    key = (place, _LEAST, _STEP, WINDOWS)
     kept = store.get(key)
     return Found(**(kept if kept is not None else store.put(key, vars(_searched(place, store)))))
 
 
-def _searched(place: Place, store: Store) -> Found:
+def _searched(place: Cell, store: Store) -> Found:
     found = prepared(place.scenario, place.seed, store)
-    bound = run(Cell(place.scenario, BOUND, place.cold_start, place.seed), store)
+    bound = run(replace(place, policy=BOUND), store)
     holding: list[Found] = []
 
     def held(step: int, window: float) -> bool:
@@ -133,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     store = Store(str(default_folder()))
     places = [
-        Place(scenario, cold_start, arguments.seed)
+        Cell(scenario, GAUGE, cold_start, arguments.seed)
         for scenario in scenarios.scored(arguments.folder)
         if not scenario.stress
         for cold_start in COLD_STARTS

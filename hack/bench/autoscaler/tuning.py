@@ -17,6 +17,9 @@ from bench.autoscaler.store import Store
 from moe_operator.simulator.candidates import Candidate
 from moe_operator.simulator.policies.baseline import Tunable
 
+#: Seconds that groups take to come, of every trace.
+COLD_STARTS = (120.0, 300.0, 600.0)
+
 Place = tuple[Scenario, float]
 """A trace and a cold start (s)."""
 
