@@ -101,6 +101,11 @@ bench-autoscaler: install ## Compare autoscalers on the traces of TRACES=folder,
 bench-autoscaler-short: install ## The same on small made-up traces, in minutes; the summary alone is printed
 	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.autoscaler --short
 
+.PHONY: bench-gauge
+bench-gauge: install ## Measure what a policy costs on the traces of TRACES=folder that knows the load, but not the future (an hour)
+	@[ -n "$(TRACES)" ] || { echo "name a folder with traces: make bench-gauge TRACES=folder"; exit 2; }
+	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.autoscaler.gauge $(TRACES)
+
 .PHONY: bench-second-judge
 bench-second-judge: install ## Let another simulator of engines judge the autoscalers too, and write docs/benchmarks/second-judge.md
 	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.second_judge --output docs/benchmarks

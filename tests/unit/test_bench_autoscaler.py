@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.autoscaler import scenarios, store
+from bench.autoscaler import gauge, scenarios, store
 from bench.autoscaler.__main__ import main
 from bench.autoscaler.cells import BOUND, STATIC, Cell, Figures, run
 from bench.autoscaler.outcome import BY_TRACE, HINDSIGHT, PUBLISHED, TUNED, Outcome
@@ -274,3 +275,59 @@ def test_the_report_draws_everyone() -> None:
     picture = cost_and_misses(_outcome())
     ET.fromstring(picture)
     assert picture.count("<title>") == 4, "ours, theirs twice, and the static fleet"
+
+
+# --- The perfect gauge ---------------------------------------------------------------------------
+
+
+class _Inline:
+    """In place of a pool: at once."""
+
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        done: Future[Any] = Future()
+        done.set_result(call(*arguments))
+        return done
+
+
+def test_one_setting_for_all_is_the_one_that_the_most_demanding_place_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Lost: the bar itself. With the easy place's factor it would look as if more could be had than can."""
+    easy, hard = Cell(SMALL, gauge.GAUGE, 120, 1), Cell(OTHER, gauge.GAUGE, 120, 1)
+
+    def measured(place: Cell, setting: gauge.Setting, _: Store) -> gauge.Found:
+        needed = (1.0 if place is easy else 1.5) - setting.window / 6000
+        return gauge.Found(
+            0.995 if setting.factor > needed - 1e-6 else 0.9, setting.factor + setting.window / 1000
+        )
+
+    monkeypatch.setattr(gauge, "measured", measured)
+    kept = Store(str(tmp_path))
+    leasts = {
+        (place, window): gauge.least(place, window, kept)
+        for place in (easy, hard)
+        for window in gauge.WINDOWS
+    }
+    alone = gauge.cheapest([easy], leasts, _Inline(), kept)  # type: ignore[arg-type]
+    assert alone is not None
+    assert alone.setting.factor == pytest.approx(1.0)
+    assert alone.setting.window == 0
+    both = gauge.cheapest([easy, hard], leasts, _Inline(), kept)  # type: ignore[arg-type]
+    assert both is not None
+    assert both.setting.factor == pytest.approx(1.5)
+    assert both.over == pytest.approx(1.5)
+    assert all(found.held for found in both.places.values())
+    leasts[hard, 0.0] = None
+    other = gauge.cheapest([easy, hard], leasts, _Inline(), kept)  # type: ignore[arg-type]
+    assert other is not None
+    assert other.setting.window == 120
+    assert gauge.cheapest([hard], dict.fromkeys(leasts), _Inline(), kept) is None  # type: ignore[arg-type]
+
+
+def test_a_gauge_holds_with_its_least_factor_and_not_with_less(tmp_path: Path) -> None:
+    kept, place = Store(str(tmp_path)), Cell(SMALL, gauge.GAUGE, 120, 1)
+    step = gauge.least(place, 0.0, kept)
+    assert step is not None
+    assert step > 0
+    assert gauge.measured(place, gauge.Setting(step, 0.0), kept).held
+    assert not gauge.measured(place, gauge.Setting(step - 1, 0.0), kept).held
