@@ -33,7 +33,7 @@ from moe_operator.controller.group_planner import GroupState
 from moe_operator.controller.hbm import hbm_figures
 from moe_operator.controller.objective_counts import Objective
 from moe_operator.runtime.figures_page import deployment_data
-from moe_operator.runtime.metrics import Metrics
+from moe_operator.runtime.metrics import Metrics, WatchedValues
 from moe_operator.runtime.reporting import delivered as delivered_reported
 from moe_operator.runtime.reporting import hbm as reported
 from moe_operator.telemetry.accelerators import AcceleratorWatch
@@ -190,24 +190,11 @@ async def _measure(pods: int, port: int, rounds: int) -> Iterator[tuple[str, flo
         for number in range(0, pods, _PODS_OF_A_DEPLOYMENT):
             delivered._kept[keys[number]] = _Kept(_groups_of(number), Objective(2.0, 0.05))
 
-        def none(*_: Any) -> tuple[()]:
-            return ()
-
         metrics.watch_values(
-            queue_depth=lambda: 0,
-            overdue=none,
-            telemetry_age=lambda: 0.0,
-            telemetry_pods=none,
-            groups=none,
-            ready=none,
-            stalled=none,
-            short=none,
-            weights=none,
-            starts=none,
-            scaling=none,
-            hbm=lambda figure: reported(figures(), figure),
-            accounts=none,
-            delivered=lambda: delivered_reported(delivered.all()),
+            WatchedValues(
+                hbm=lambda figure: reported(figures(), figure),
+                delivered=lambda: delivered_reported(delivered.all()),
+            )
         )
         for number in range(rounds):
             now[0] += _APART

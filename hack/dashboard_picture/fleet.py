@@ -8,7 +8,7 @@ import asyncio
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prometheus_client.samples import Sample
@@ -17,18 +17,7 @@ from fakecluster.clock import EPOCH
 from fakecluster.engines import EngineSettings, State
 from fakecluster.harness import NAMESPACE, Harness, manifest, play
 from moe_operator.runtime.metrics import Metrics
-from moe_operator.runtime.reporting import (
-    accounts,
-    capacity_short,
-    cold_starts,
-    delivered,
-    group_counts,
-    hbm,
-    readiness,
-    scaling,
-    stalled,
-    weights_bytes,
-)
+from moe_operator.runtime.reporting import of_deployments
 
 NAME = "qwen3-30b"
 HOURS = 6.0
@@ -171,20 +160,10 @@ def _metrics(h: Harness) -> Metrics:
     """A page as `runtime.process` wires it, of the harness's operator."""
     metrics, operator = Metrics(), h.operator
     metrics.watch_values(
-        queue_depth=lambda: len(operator.queue),
-        overdue=lambda: (),
-        telemetry_age=lambda: 0.0,
-        telemetry_pods=lambda: (),
-        groups=lambda: group_counts(operator.store),
-        ready=lambda: readiness(operator.store),
-        stalled=lambda: stalled(operator.store),
-        short=lambda: capacity_short(operator.store),
-        weights=lambda: weights_bytes(operator.store),
-        starts=lambda: cold_starts(operator.store),
-        scaling=lambda figure: scaling(operator.reconciler.advice(), figure),
-        hbm=lambda figure: hbm(operator.reconciler.hbm(), figure),
-        accounts=lambda figure: accounts(operator.reconciler.accounts(), figure),
-        delivered=lambda: delivered(operator.reconciler.delivered.all()),
+        replace(
+            of_deployments(operator.store, operator.reconciler, lambda: True),
+            queue_depth=lambda: len(operator.queue),
+        )
     )
     return metrics
 

@@ -28,7 +28,7 @@ from moe_operator.controller.latency_status import latency_moved, latency_status
 from moe_operator.controller.objective_counts import Objective, ObjectiveCounts
 from moe_operator.runtime.figures_page import FiguresPage, deployment_data
 from moe_operator.runtime.health import HealthServer
-from moe_operator.runtime.metrics import DELIVERED_FIGURES, Metrics
+from moe_operator.runtime.metrics import DELIVERED_FIGURES, Metrics, WatchedValues
 from moe_operator.runtime.reporting import delivered as reported
 from moe_operator.telemetry.accelerator_memory import DCGM_NAMES, dcgm_memory
 from moe_operator.telemetry.engine_counters import EngineCounters
@@ -251,13 +251,7 @@ class TestMetrics:
 
     def test_the_page_has_each_once(self) -> None:
         metrics = Metrics()
-        nothing: Any = lambda *_: ()  # noqa: E731
-        metrics.watch_values(
-            queue_depth=lambda: 0, overdue=nothing, telemetry_age=lambda: 0.0, telemetry_pods=nothing,
-            groups=nothing, ready=nothing, stalled=nothing, weights=nothing, starts=nothing, scaling=nothing,
-            short=nothing, hbm=nothing, accounts=nothing,
-            delivered=lambda: reported(_Known([QUICK, SLOW]).all()),
-        )  # fmt: skip
+        metrics.watch_values(WatchedValues(delivered=lambda: reported(_Known([QUICK, SLOW]).all())))
         from prometheus_client import generate_latest
 
         text = generate_latest(metrics.registry).decode()

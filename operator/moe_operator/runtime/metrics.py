@@ -1,6 +1,7 @@
 """The operator's own metrics, in a registry of their own. `docs/reference/metrics.md` is generated from them."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -182,6 +183,31 @@ class _ComputedTogether(Collector):
         yield from families.values()
 
 
+@dataclass(frozen=True)
+class WatchedValues:
+    """Where values come from that others keep; they are asked for at each scrape. What is not said has none."""
+
+    queue_depth: Callable[[], int] = lambda: 0
+    """ModelDeployments that wait to be reconciled."""
+    overdue: Callable[[], Iterable[Sample]] = tuple
+    """Seconds that watches owe a change, by kind."""
+    telemetry_age: Callable[[], float] = lambda: 0.0
+    """Seconds since the oldest observation of a pod."""
+    telemetry_pods: Callable[[], Iterable[Sample]] = tuple
+    groups: Callable[[], Iterable[Sample]] = tuple
+    ready: Callable[[], Iterable[Sample]] = tuple
+    stalled: Callable[[], Iterable[Sample]] = tuple
+    short: Callable[[], Iterable[Sample]] = tuple
+    weights: Callable[[], Iterable[Sample]] = tuple
+    starts: Callable[[], Iterable[Sample]] = tuple
+    scaling: Callable[[str], Iterable[Sample]] = lambda _: ()
+    """By figure, of SCALING_FIGURES; so are the next two."""
+    hbm: Callable[[str], Iterable[Sample]] = lambda _: ()
+    accounts: Callable[[str], Iterable[Sample]] = lambda _: ()
+    delivered: Callable[[], Iterable[tuple[str, tuple[str, ...], float]]] = tuple
+    """Figure, labels and value."""
+
+
 class Metrics:
     """Everything the operator counts. Implements the observer protocols of the other parts."""
 
@@ -261,64 +287,50 @@ class Metrics:
 
     # --- values that are computed when asked for ------------------------------------------------------
 
-    def watch_values(
-        self,
-        *,
-        queue_depth: Callable[[], int],
-        overdue: Callable[[], Iterable[Sample]],
-        telemetry_age: Callable[[], float],
-        telemetry_pods: Callable[[], Iterable[Sample]],
-        groups: Callable[[], Iterable[Sample]],
-        ready: Callable[[], Iterable[Sample]],
-        stalled: Callable[[], Iterable[Sample]],
-        short: Callable[[], Iterable[Sample]],
-        weights: Callable[[], Iterable[Sample]],
-        starts: Callable[[], Iterable[Sample]],
-        scaling: Callable[[str], Iterable[Sample]],
-        hbm: Callable[[str], Iterable[Sample]],
-        accounts: Callable[[str], Iterable[Sample]],
-        delivered: Callable[[], Iterable[tuple[str, tuple[str, ...], float]]],
-    ) -> None:
+    def watch_values(self, of: WatchedValues) -> None:
         """Say where the values come from that others keep."""
         self._computed(
-            "queue_depth", "ModelDeployments that wait to be reconciled.", (), lambda: [((), queue_depth())]
+            "queue_depth",
+            "ModelDeployments that wait to be reconciled.",
+            (),
+            lambda: [((), of.queue_depth())],
         )
         self._computed(
             "watch_overdue_seconds",
             "How long the watch of a kind has been owing a change that a LIST has shown; 0 when it owes none.",
             ("kind",),
-            overdue,
+            of.overdue,
         )
         self._computed(
             "telemetry_age_seconds",
             "Age of the oldest observation of a pod that is scraped; 0 without pods.",
             (),
-            lambda: [((), telemetry_age())],
+            lambda: [((), of.telemetry_age())],
         )
         self._computed(
             "telemetry_pods",
             "Pods that are scraped, by state: ok, or failing when the last scrape got no answer.",
             ("state",),
-            telemetry_pods,
+            of.telemetry_pods,
         )
         self._computed(
             "groups",
             "Groups of a ModelDeployment: desired, current, ready, updated, draining. From the leader only.",
             ("namespace", "name", "state"),
-            groups,
+            of.groups,
         )
         self._computed(
             "deployment_ready",
             "1 when the ModelDeployment's condition Ready is True, else 0. From the leader only.",
             ("namespace", "name"),
-            ready,
+            of.ready,
         )
         self._computed(
             "deployment_stalled",
             "1 for each ModelDeployment that is Stalled, with the reason: it waits for its owner, or for the time of"
             " the next attempt. From the leader only.",
             ("namespace", "name", "reason"),
-            stalled,
+            of.stalled,
         )
         self._computed(
             "capacity_short",
@@ -326,26 +338,26 @@ class Metrics:
             " CapacityAvailable where that is False (CapacityShort, WaitingForGpus, Unschedulable, SchedulingGated,"
             " ClaimPending), or AtMaximum, where scaling.maxGroups is what is in the way. From the leader only.",
             ("namespace", "name", "reason"),
-            short,
+            of.short,
         )
         self._computed(
             "weights_bytes",
             "Bytes of a ModelDeployment's weights in its cache: cached, and total once the source has told. Of"
             " deployments with a cache, from the leader only.",
             ("namespace", "name", "state"),
-            weights,
+            of.weights,
         )
         self._computed(
             "cold_start_seconds",
             "How long the newest group of a ModelDeployment took to come up, by phase: total, schedule, download, "
             "image, engine, and of the engine's weights, compile and graphs. From the leader only.",
             ("namespace", "name", "phase"),
-            starts,
+            of.starts,
         )
         for name, help_ in SCALING_FIGURES.items():
             text = f"{help_} From the leader only."
-            self._computed(f"scaling_{name}", text, ("namespace", "name"), partial(scaling, name))
-        for known, read in ((HBM_FIGURES, hbm), (ACCOUNT_FIGURES, accounts)):
+            self._computed(f"scaling_{name}", text, ("namespace", "name"), partial(of.scaling, name))
+        for known, read in ((HBM_FIGURES, of.hbm), (ACCOUNT_FIGURES, of.accounts)):
             for name, (help_, labels) in known.items():
                 text = f"{help_} From the leader only."
                 self._computed(name, text, ("namespace", "name", *labels), partial(read, name))
@@ -360,7 +372,7 @@ class Metrics:
         ]
         self.registry.register(
             _ComputedTogether(
-                told, lambda: ((f"moe_operator_{name}", at, value) for name, at, value in delivered())
+                told, lambda: ((f"moe_operator_{name}", at, value) for name, at, value in of.delivered())
             )
         )
 

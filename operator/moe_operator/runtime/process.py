@@ -8,7 +8,7 @@ import signal
 import time
 import uuid
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -34,22 +34,7 @@ from moe_operator.runtime.measuring import accelerator_watch, memory_book
 from moe_operator.runtime.metrics import Metrics
 from moe_operator.runtime.provisions import ProvisionCheck
 from moe_operator.runtime.queue import KeyedQueue
-from moe_operator.runtime.reporting import (
-    CountedEngine,
-    LastAnswer,
-    accounts,
-    capacity_short,
-    cold_starts,
-    delivered,
-    group_counts,
-    hbm,
-    oldest,
-    readiness,
-    scaling,
-    scraped,
-    stalled,
-    weights_bytes,
-)
+from moe_operator.runtime.reporting import CountedEngine, LastAnswer, of_deployments, oldest, scraped
 from moe_operator.runtime.resync import INTERVAL, RECHECK, Resync
 from moe_operator.runtime.source import WATCHED_KINDS
 from moe_operator.runtime.targets import deployments_on, targets
@@ -202,20 +187,13 @@ class Process:
         )
         self._health = HealthServer(self._vitals, metrics.registry, page)
         metrics.watch_values(
-            queue_depth=lambda: len(self.queue),
-            overdue=lambda: [((k.kind,), self.freshness.overdue(k)) for k in WATCHED_KINDS],
-            telemetry_age=lambda: oldest(self.collector.snapshot()),
-            telemetry_pods=lambda: scraped(self.collector.snapshot()),
-            groups=lambda: group_counts(self.store) if self._leads else (),
-            ready=lambda: readiness(self.store) if self._leads else (),
-            stalled=lambda: stalled(self.store) if self._leads else (),
-            short=lambda: capacity_short(self.store) if self._leads else (),
-            weights=lambda: weights_bytes(self.store) if self._leads else (),
-            starts=lambda: cold_starts(self.store) if self._leads else (),
-            scaling=lambda figure: scaling(self._reconciler.advice(), figure) if self._leads else (),
-            hbm=lambda figure: hbm(self._reconciler.hbm(), figure) if self._leads else (),
-            accounts=lambda figure: accounts(self._reconciler.accounts(), figure) if self._leads else (),
-            delivered=lambda: delivered(self._reconciler.delivered.all()) if self._leads else (),
+            replace(
+                of_deployments(self.store, self._reconciler, lambda: self._leads),
+                queue_depth=lambda: len(self.queue),
+                overdue=lambda: [((k.kind,), self.freshness.overdue(k)) for k in WATCHED_KINDS],
+                telemetry_age=lambda: oldest(self.collector.snapshot()),
+                telemetry_pods=lambda: scraped(self.collector.snapshot()),
+            )
         )
 
     # --- life -----------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from moe_operator.controller.delivered import WHOLE, DeploymentFigures
 from moe_operator.controller.delivered_keeper import ObjectiveCount
 from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.kube import MODEL_DEPLOYMENT
+from moe_operator.controller.reconcile import Reconciler
 from moe_operator.controller.scaling import Advice
 from moe_operator.controller.store import Key, Store
-from moe_operator.runtime.metrics import Metrics, Sample
+from moe_operator.runtime.metrics import Metrics, Sample, WatchedValues
 from moe_operator.telemetry.engine import CanaryResult, EngineClient
 from moe_operator.telemetry.figures import Figures
 from moe_operator.telemetry.observation import Snapshot
@@ -203,6 +204,22 @@ def _group(told: Figures) -> Iterator[tuple[str, tuple[str, ...], float | None]]
     yield "group_requests", ("waiting",), told.waiting
     yield "group_kv_used_ratio", (), told.kv_used_worst
     yield "group_imbalance_ratio", (), told.imbalance
+
+
+def of_deployments(store: Store, reconciler: Reconciler, leads: Callable[[], bool]) -> WatchedValues:
+    """What is known of ModelDeployments: of those that this replica leads for, so that nothing is told twice."""
+    return WatchedValues(
+        groups=lambda: group_counts(store) if leads() else (),
+        ready=lambda: readiness(store) if leads() else (),
+        stalled=lambda: stalled(store) if leads() else (),
+        short=lambda: capacity_short(store) if leads() else (),
+        weights=lambda: weights_bytes(store) if leads() else (),
+        starts=lambda: cold_starts(store) if leads() else (),
+        scaling=lambda figure: scaling(reconciler.advice(), figure) if leads() else (),
+        hbm=lambda figure: hbm(reconciler.hbm(), figure) if leads() else (),
+        accounts=lambda figure: accounts(reconciler.accounts(), figure) if leads() else (),
+        delivered=lambda: delivered(reconciler.delivered.all()) if leads() else (),
+    )
 
 
 def oldest(snapshot: Snapshot) -> float:
