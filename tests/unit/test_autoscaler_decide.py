@@ -139,7 +139,7 @@ def test_new_limits_hold_at_once_whatever_is_measured(current: int, desired: int
 
 def test_equal_limits_leave_no_choice() -> None:
     decision = decide(_inputs(min_groups=2, max_groups=2), _want(5))
-    assert (decision.desired, decision.reason) == (2, ScalingReason.WITHIN_OBJECTIVE)
+    assert (decision.desired, decision.reason) == (2, ScalingReason.LIMITS_LEAVE_ONE)
 
 
 # --- Auto: what is wanted ------------------------------------------------------------------------
@@ -215,8 +215,8 @@ OFFICE = Floor(2, 2, ScalingReason.SCHEDULED, "at least 2 until 19:00 UTC (sched
         ({"current": 1, "floor": OFFICE, "min_groups": 4}, 4, "LimitsChanged", "outside the limits 4 to 4"),
         ({"current": 0, "idle": None}, 1, "LimitsChanged", "0 groups are outside the limits 1 to 4"),
         ({"current": 1, "idle": _idle(), "max_groups": 0}, 0, "LimitsChanged", "outside the limits 0 to 0"),
-        ({"current": 0, "idle": _idle(), "max_groups": 0}, 0, "WithinObjective", "leave 0"),
-        ({"current": 0, "idle": _idle(), "max_groups": 0, "floor": WOKEN}, 0, "WithinObjective", "leave 0"),
+        ({"current": 0, "idle": _idle(), "max_groups": 0}, 0, "LimitsLeaveOne", "leave 0"),
+        ({"current": 0, "idle": _idle(), "max_groups": 0, "floor": WOKEN}, 0, "LimitsLeaveOne", "leave 0"),
         (
             {"current": 0, "idle": _idle(), "max_groups": 1, "floor": OFFICE},
             1,

@@ -114,6 +114,7 @@ def test_limits_that_leave_a_choice_again_are_not_said_to_leave_none() -> None:
     course = Course()
     course.run(600, scaling=one)
     assert course.scaling is not None
+    assert course.scaling.reason == "LimitsLeaveOne"
     assert course.scaling.message == "the limits leave 2 as the only number"
     course.run(600, scaling=more)
     assert (course.scaling.desired, course.scaling.reason) == (2, "WithinObjective")

@@ -693,6 +693,7 @@ class ScalingReason(StrEnum):
 
     REPLICAS = "Replicas"
     REPLICAS_LIMITED = "ReplicasLimited"
+    LIMITS_LEAVE_ONE = "LimitsLeaveOne"
     WITHIN_OBJECTIVE = "WithinObjective"
     REQUESTS_WAITING = "RequestsWaiting"
     DEMAND_GROWS = "DemandGrows"
@@ -714,6 +715,10 @@ _SCALING_WHEN: dict[ScalingReason, tuple[str, str]] = {
     ScalingReason.REPLICAS_LIMITED: (
         "Modes External and Advisory: `spec.replicas` is outside `scaling.minGroups` and `maxGroups`.",
         "Change the limits or the replicas.",
+    ),
+    ScalingReason.LIMITS_LEAVE_ONE: (
+        "The limits leave one number (`maxGroups` is no more than `minGroups`): nothing is measured for it.",
+        "",
     ),
     ScalingReason.WITHIN_OBJECTIVE: ("The groups carry the load within the objective.", ""),
     ScalingReason.REQUESTS_WAITING: (

@@ -165,7 +165,7 @@ def _auto(inputs: ScalingInputs, want: Want) -> ScalingDecision:
         text = f"{inputs.current} groups are outside the limits {floor} to {ceiling}"
         return hold(ScalingReason.LIMITS_CHANGED, text)
     if floor == ceiling:
-        return hold(ScalingReason.WITHIN_OBJECTIVE, f"the limits leave {floor} as the only number")
+        return hold(ScalingReason.LIMITS_LEAVE_ONE, f"the limits leave {floor} as the only number")
     if numbers is None:
         return hold(*_unmeasured(inputs, want))
     if want.groups > current:

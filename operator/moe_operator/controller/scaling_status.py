@@ -1,7 +1,5 @@
 """A scaling decision as the status has it. Pure."""
 
-import re
-
 from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.status import CHANGES_KEPT, ScalingChange, ScalingFigures, ScalingStatus
 from moe_operator.api.times import format_time
@@ -10,8 +8,6 @@ from moe_operator.autoscaler.decide import ScalingDecision
 
 #: Figures are others than before when the load moved by this share, and by so many groups.
 _STEP, _LEAST_STEP = 0.01, 0.02
-#: How `decide` says that there is nothing to decide. It shares its reason with a load that fits.
-_ONE_NUMBER = re.compile(r"the limits leave \d+ as the only number")
 
 
 def scaling_status(
@@ -29,7 +25,7 @@ def scaling_status(
     making = decision.reason is ScalingReason.OBSERVING and (
         old is None or old.reason != ScalingReason.NO_GROUP_SERVES.value
     )
-    if old and same and old.advised == decision.advised and (making or _alike(old, decision)):
+    if old and same and old.advised == decision.advised and (making or old.reason == decision.reason.value):
         # After a start nothing is measured for a while: what was is still the best that is known.
         return old if figures is None else old.model_copy(update={"figures": figures})
     return ScalingStatus(
@@ -47,12 +43,6 @@ def scaling_status(
         width_change_time=old.width_change_time if old else None,
         chosen_width=old.chosen_width if old else None,
     )
-
-
-def _alike(old: ScalingStatus, decision: ScalingDecision) -> bool:
-    """Whether the reason is the same."""
-    one, other = (bool(_ONE_NUMBER.fullmatch(text)) for text in (old.message, decision.message))
-    return old.reason == decision.reason.value and one is other
 
 
 def _history(
