@@ -243,6 +243,23 @@ def _outcome(ours: float = 9.0, attained: float = 0.995) -> Outcome:
     )
 
 
+def test_what_is_scored_with_fewer_seeds_is_compared_on_those_alone() -> None:
+    """Lost: a bar that looks higher or lower by the luck of seeds that only one side was played with."""
+    outcome = _outcome()
+    few = replace(outcome, fewer_seeds={HINDSIGHT: outcome.seeds[:1], PUBLISHED: outcome.seeds[:2]})
+    ours, bar = few.entry("ours", TUNED), few.entry("theirs", HINDSIGHT)
+    assert ours is not None
+    assert bar is not None
+    place = few.places[0]
+    assert len(few.of(bar, place)) == 1
+    assert few.ratio(ours, bar, [place]).value == pytest.approx(
+        few.of(ours, place)[0].gpu_hours / few.of(bar, place)[0].gpu_hours
+    )
+    text = report(few)
+    assert "scored with seed 1," in text
+    assert "with seeds 1, 2." in text
+
+
 def test_the_report_compares_pair_by_pair() -> None:
     outcome = _outcome()
     ours, theirs = outcome.entry("ours", TUNED), outcome.entry("theirs", TUNED)

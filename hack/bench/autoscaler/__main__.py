@@ -35,8 +35,8 @@ from moe_operator.simulator.trace import TraceError
 #: Seed of the made-up traces. Their cuts grow in ten minutes at worst by 1.3 to 1.7, as their recipes say they would in
 #: some hours of a day; other seeds have cuts that hardly change, or that rise by 2.6.
 TYPICAL = 102
-#: Seeds with which settings found in hindsight are scored.
-BARS = 3
+#: Seeds with which published defaults are scored: with few of the others a whole report stays within its three hours.
+AS_PUBLISHED = 2
 _REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -50,7 +50,7 @@ class Plan:
     seeds: tuple[int, ...]
     training_seeds: tuple[int, ...] = (TYPICAL,)
     hindsight_seeds: tuple[int, ...] = (1,)
-    """For which the best setting in hindsight is looked for; empty: it is not."""
+    """For which the best setting in hindsight is looked for, and with which it is scored; empty: it is not."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -177,12 +177,17 @@ def _measured(plan: Plan, bench: Bench, arguments: argparse.Namespace, begin: fl
     frozen = [(name, tuned[name].choice) for name in names] + [(STATIC, None), (BOUND, None)]
     cells = []
     for scenario in plan.scored:
-        chosen, bars = list(frozen), []
+        published: list[tuple[str, int | None]] = []
+        bars: list[tuple[str, int | None]] = []
         if not scenario.stress:
-            chosen += [(name, None) for name in names]
+            published += [(name, None) for name in names]
             bars += [(name, one.choice) for name, one in hindsight.items()]
             bars += [(name, each[scenario].choice) for name, each in by_trace.items()]
-        for several, seeds in ((chosen, plan.seeds), (bars, plan.seeds[:BARS])):
+        for several, seeds in (
+            (frozen, plan.seeds),
+            (published, plan.seeds[:AS_PUBLISHED]),
+            (bars, plan.hindsight_seeds),
+        ):
             cells += [
                 Cell(scenario, name, cold_start, seed, choice)
                 for cold_start in plan.cold_starts
@@ -202,7 +207,11 @@ def _measured(plan: Plan, bench: Bench, arguments: argparse.Namespace, begin: fl
         tuned=tuned,
         hindsight=hindsight,
         by_trace=by_trace,
-        seeds_in_hindsight=BARS,
+        fewer_seeds={
+            PUBLISHED: plan.seeds[:AS_PUBLISHED],
+            HINDSIGHT: plan.hindsight_seeds,
+            BY_TRACE: plan.hindsight_seeds,
+        },
         figures=figures,
         facts=_facts(bench, seconds),
     )

@@ -42,8 +42,8 @@ class Outcome:
     hindsight: dict[str, Tuned]
     by_trace: dict[str, dict[Scenario, Tuned]]
     figures: dict[Cell, Figures]
-    seeds_in_hindsight: int = 3
-    """Of the seeds, how many the settings found in hindsight are scored with: they are bars, not results."""
+    fewer_seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """By kind of settings, the first few of the seeds, where it is scored with those only: bars, not results."""
     facts: dict[str, str] = field(default_factory=dict)
     """Date, commit, machine and so on."""
 
@@ -108,7 +108,7 @@ class Outcome:
 
     def seeds_of(self, kind: str) -> tuple[int, ...]:
         """Those that a kind of settings is scored with: all, or the first few."""
-        return self.seeds[: self.seeds_in_hindsight] if kind in (HINDSIGHT, BY_TRACE) else self.seeds
+        return self.fewer_seeds.get(kind, self.seeds)
 
     def attainment(self, entry: Entry, place: Place) -> float:
         """Mean over seeds."""

@@ -27,6 +27,7 @@ def report(outcome: Outcome, pictures: Sequence[str] = ()) -> str:
         "## By trace and cold start",
         *(_of_trace(outcome, scenario) for scenario in outcome.scenarios if not scenario.stress),
         "## As published",
+        f"Every policy as it comes, with {_seeds(outcome, PUBLISHED)}.",
         _summary(outcome, PUBLISHED),
         *(_hindsight(outcome) if outcome.hindsight else ()),
         *(_stress(outcome) if outcome.stress else ()),
@@ -124,8 +125,8 @@ def _summary(outcome: Outcome, kind: str) -> str:
 def _hindsight(outcome: Outcome) -> Iterator[str]:
     yield "## Best in hindsight"
     yield (
-        "The cheapest shared setting that would have held on the scored traces themselves (looked for with the first "
-        f"seed, scored with {len(outcome.seeds_of(HINDSIGHT))}): chosen with knowledge that nobody has."
+        "The cheapest shared setting that would have held on the scored traces themselves: chosen with knowledge that "
+        f"nobody has, and scored with {_seeds(outcome, HINDSIGHT)}, which it was looked for with."
     )
     yield _summary(outcome, HINDSIGHT)
     yield (
@@ -252,6 +253,12 @@ def _settings(outcome: Outcome) -> str:
 
 
 # --- Text ----------------------------------------------------------------------------------------
+
+
+def _seeds(outcome: Outcome, kind: str) -> str:
+    """`seed 1`, `seeds 1, 2`."""
+    seeds = outcome.seeds_of(kind)
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _percent(share: float) -> str:
