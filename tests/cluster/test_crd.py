@@ -28,6 +28,8 @@ from moe_operator.api.cost import (
     TokenCounts,
 )
 from moe_operator.api.deployment import parse
+from moe_operator.api.hbm import HbmSource, HbmStatus, WorstGpu
+from moe_operator.api.scaling import ScalingStatus
 from moe_operator.api.spec import ModelDeploymentSpec
 from moe_operator.api.status import (
     AvoidedNode,
@@ -35,8 +37,6 @@ from moe_operator.api.status import (
     ColdStartStatus,
     Condition,
     GroupsStatus,
-    HbmSource,
-    HbmStatus,
     LatencyStatus,
     ModelDeploymentStatus,
     PercentilesStatus,
@@ -44,11 +44,9 @@ from moe_operator.api.status import (
     ProvenanceStatus,
     RecoveryStatus,
     RolloutStatus,
-    ScalingStatus,
     ThroughputStatus,
     UnhealthyGroup,
     WeightsStatus,
-    WorstGpu,
 )
 from moe_operator.api.structural import apply_defaults
 

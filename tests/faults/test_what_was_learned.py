@@ -9,7 +9,7 @@ import pytest
 
 from fakecluster.engines import EngineSettings, State
 from fakecluster.harness import NAME, NAMESPACE, Harness, manifest, play
-from moe_operator.api.status import LearnedStatus
+from moe_operator.api.scaling import LearnedStatus
 from moe_operator.api.times import parse_time
 from moe_operator.autoscaler.memory_text import LONGEST, version
 from moe_operator.controller.kube import MODEL_DEPLOYMENT

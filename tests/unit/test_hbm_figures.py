@@ -13,7 +13,8 @@ from factories.engine_pages import counters
 from factories.exporter_pages import b200, dcgm_page, of_pod, series_of
 from factories.groups import NOW, admitted, group, view
 from moe_operator.api import reasons
-from moe_operator.api.status import HbmSource, HbmStatus, ModelDeploymentStatus
+from moe_operator.api.hbm import HbmSource, HbmStatus
+from moe_operator.api.status import ModelDeploymentStatus
 from moe_operator.cli.hbm_text import hbm_text
 from moe_operator.controller.hbm import HbmFigures, Split, hbm_figures
 from moe_operator.controller.hbm_status import hbm_moved, hbm_news, hbm_status, hbm_turned

@@ -8,7 +8,7 @@ import pytest
 
 from factories.deployments import model_deployment
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.api.status import ChosenWidthStatus, LearnedStatus, ScalingStatus
+from moe_operator.api.scaling import ChosenWidthStatus, LearnedStatus, ScalingStatus
 from moe_operator.autoscaler.auto import TICK
 from moe_operator.autoscaler.reading import Reading
 from moe_operator.controller.load import GroupRead, Load

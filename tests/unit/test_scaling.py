@@ -9,7 +9,8 @@ import pytest
 from factories.deployments import model_deployment
 from factories.groups import admitted, group, view
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.api.status import CHANGES_KEPT, ScalingFigures, ScalingStatus, ThroughputStatus
+from moe_operator.api.scaling import CHANGES_KEPT, ScalingFigures, ScalingStatus
+from moe_operator.api.status import ThroughputStatus
 from moe_operator.api.times import format_time
 from moe_operator.autoscaler.decide import UNLIMITED
 from moe_operator.autoscaler.reading import Buckets, Reading

@@ -15,7 +15,8 @@ from factories.groups import group, view
 from moe_operator.api import names
 from moe_operator.api.deployment import ModelDeployment, parse
 from moe_operator.api.reasons import WaitingReason
-from moe_operator.api.status import RecoveryStatus, ScalingStatus, WaitingStatus
+from moe_operator.api.scaling import ScalingStatus, WaitingStatus
+from moe_operator.api.status import RecoveryStatus
 from moe_operator.catalog.operator_config import OperatorConfig, default_config, read_config
 from moe_operator.controller.census import Census
 from moe_operator.controller.group_planner import GroupView

@@ -9,7 +9,8 @@ from typing import Any
 
 from factories.groups import NOW
 from moe_operator.api.cost import CostFigures, CostStatus, PriceStatus
-from moe_operator.api.status import HbmSource, ModelDeploymentStatus, ThroughputStatus
+from moe_operator.api.hbm import HbmSource
+from moe_operator.api.status import ModelDeploymentStatus, ThroughputStatus
 from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.learned import CostNews, Learned
 from moe_operator.controller.status import fold

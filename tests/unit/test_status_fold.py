@@ -10,11 +10,11 @@ from factories.groups import LIMITS, NOW, admitted, change_pod, exited, group, s
 from kstatus import verdict
 from moe_operator.api import reasons
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.scaling import ScalingStatus
 from moe_operator.api.status import (
     Cause,
     ModelDeploymentStatus,
     RecoveryStatus,
-    ScalingStatus,
     ThroughputStatus,
     WeightsStatus,
 )

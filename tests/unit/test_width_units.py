@@ -9,7 +9,7 @@ import pytest
 from factories.deployments import model_deployment, revision_of_width
 from factories.groups import group, view
 from moe_operator.api import reasons
-from moe_operator.api.status import ChosenWidthStatus, ScalingStatus
+from moe_operator.api.scaling import ChosenWidthStatus, ScalingStatus
 from moe_operator.autoscaler.capacity import Share
 from moe_operator.autoscaler.demand import DemandMeter
 from moe_operator.autoscaler.group_window import GroupLoad

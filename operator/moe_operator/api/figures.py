@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from moe_operator.api.base import ApiModel
-from moe_operator.api.status import HbmSource
+from moe_operator.api.hbm import HbmSource
 from moe_operator.api.times import read_rfc3339
 
 #: Path of the page, on the operator's metrics port. Queries `namespace` and `name` narrow it down.

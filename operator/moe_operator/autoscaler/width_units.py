@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.scaling import ChosenWidthStatus, ScalingStatus
 from moe_operator.api.spec import ModelDeploymentSpec
-from moe_operator.api.status import ChosenWidthStatus, ScalingStatus
 from moe_operator.planner.widths import width_is_given, with_width
 
 

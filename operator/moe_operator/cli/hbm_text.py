@@ -1,6 +1,6 @@
 """`status.hbm` in one line for people."""
 
-from moe_operator.api.status import HbmSource, HbmStatus
+from moe_operator.api.hbm import HbmSource, HbmStatus
 
 _MIB_PER_GIB = 1024
 

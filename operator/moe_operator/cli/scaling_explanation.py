@@ -6,8 +6,8 @@ from typing import Any
 
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.scaling import ScalingStatus
 from moe_operator.api.spec import ScalingMode
-from moe_operator.api.status import ScalingStatus
 from moe_operator.api.times import format_time, parse_time
 from moe_operator.autoscaler.decide import ScalingInputs, limits
 from moe_operator.cli.units import count, span

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from moe_operator.api import reasons
+from moe_operator.api.scaling import LearnedStatus, ScalingChange, ScalingFigures
 from moe_operator.api.spec import ScalingMode
-from moe_operator.api.status import LearnedStatus, ScalingChange, ScalingFigures
 from moe_operator.api.times import parse_time
 from moe_operator.autoscaler.budget import ALLOWED
 from moe_operator.autoscaler.decide import SCARCE

@@ -9,7 +9,7 @@ from typing import Any
 
 from moe_operator.api import names, reasons
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.api.status import ScalingStatus
+from moe_operator.api.scaling import ScalingStatus
 from moe_operator.api.times import parse_time
 from moe_operator.cli.revision_history import KeptRevision
 from moe_operator.cli.units import count

@@ -15,7 +15,8 @@ from types import MappingProxyType
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.figures import DeploymentFigures, Figures, FiguresPage, Quantiles
-from moe_operator.api.status import HbmStatus, ModelDeploymentStatus, PercentilesStatus
+from moe_operator.api.hbm import HbmStatus
+from moe_operator.api.status import ModelDeploymentStatus, PercentilesStatus
 
 _MIB = 2**20
 _DIGITS = re.compile(r"([0-9]+)")

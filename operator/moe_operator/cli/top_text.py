@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moe_operator.api.figures import Quantiles
-from moe_operator.api.status import HbmSource
+from moe_operator.api.hbm import HbmSource
 from moe_operator.api.times import format_time, read_rfc3339
 from moe_operator.cli.fitting import Line, Piece, Shape, Style, clean, cut_line, table_lines
 from moe_operator.cli.top_rows import Look, Row, View, p95

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from moe_operator.api import reasons
 from moe_operator.api.base import parse_duration
 from moe_operator.api.reasons import WaitingReason
-from moe_operator.api.status import ScalingStatus
+from moe_operator.api.scaling import ScalingStatus
 from moe_operator.api.times import format_time
 from moe_operator.controller.causes import waiting_for
 from moe_operator.controller.conditions import Said, was_ready_at

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from moe_operator.api import reasons
-from moe_operator.api.status import HbmSource, HbmStatus, WorstGpu
+from moe_operator.api.hbm import HbmSource, HbmStatus, WorstGpu
 from moe_operator.api.times import format_time
 from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.width_news import News

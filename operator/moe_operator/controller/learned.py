@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from moe_operator.api.cost import CostStatus
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.api.status import RecoveryStatus, RolloutStatus, ScalingStatus, ThroughputStatus
+from moe_operator.api.scaling import ScalingStatus
+from moe_operator.api.status import RecoveryStatus, RolloutStatus, ThroughputStatus
 from moe_operator.controller.group_planner import GroupView
 from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.planning import Room

@@ -4,7 +4,7 @@ It is in the status for the reasons of decision 19, and written as seldom as it 
 only when what is there would decide otherwise by now, were it brought back.
 """
 
-from moe_operator.api.status import LearnedStatus
+from moe_operator.api.scaling import LearnedStatus
 from moe_operator.api.times import format_time, parse_time
 from moe_operator.autoscaler.auto import Autoscaler, Profile
 from moe_operator.autoscaler.cold_start import ColdStart

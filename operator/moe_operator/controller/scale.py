@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.api.status import ScalingStatus
+from moe_operator.api.scaling import ScalingStatus
 from moe_operator.autoscaler.auto import Numbers
 from moe_operator.autoscaler.width import Grounds
 from moe_operator.autoscaler.width_units import WidthUnits, chosen_width

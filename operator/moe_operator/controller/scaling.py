@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from moe_operator.api import names, reasons
 from moe_operator.api.base import parse_duration
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.scaling import FloorStatus, LearnedStatus
 from moe_operator.api.spec import ScalingMode
-from moe_operator.api.status import FloorStatus, LearnedStatus
 from moe_operator.api.times import format_time, read_rfc3339
 from moe_operator.autoscaler.auto import AT_ONCE, TICK, Autoscaler, Numbers, Profile, Want
 from moe_operator.autoscaler.cold_start import ColdStart

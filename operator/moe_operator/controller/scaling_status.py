@@ -1,7 +1,7 @@
 """A scaling decision as the status has it. Pure."""
 
 from moe_operator.api.reasons import ScalingReason
-from moe_operator.api.status import CHANGES_KEPT, ScalingChange, ScalingFigures, ScalingStatus
+from moe_operator.api.scaling import CHANGES_KEPT, ScalingChange, ScalingFigures, ScalingStatus
 from moe_operator.api.times import format_time
 from moe_operator.autoscaler.auto import Numbers, Want
 from moe_operator.autoscaler.decide import ScalingDecision

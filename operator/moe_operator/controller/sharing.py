@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from moe_operator.api.reasons import WaitingReason
-from moe_operator.api.status import WaitingStatus
+from moe_operator.api.scaling import WaitingStatus
 from moe_operator.autoscaler.allocation import RECLAIM_AFTER, allocate
 from moe_operator.autoscaler.claims import LIVE, Allocation, Share
 from moe_operator.catalog.operator_config import OperatorConfig

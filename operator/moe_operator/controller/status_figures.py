@@ -6,13 +6,9 @@ INTERVAL seconds. What is no figure is written at once, and cost comes along wit
 
 from dataclasses import dataclass
 
-from moe_operator.api.status import (
-    HbmStatus,
-    LatencyStatus,
-    ModelDeploymentStatus,
-    ScalingStatus,
-    ThroughputStatus,
-)
+from moe_operator.api.hbm import HbmStatus
+from moe_operator.api.scaling import ScalingStatus
+from moe_operator.api.status import LatencyStatus, ModelDeploymentStatus, ThroughputStatus
 from moe_operator.controller.hbm import HbmFigures
 from moe_operator.controller.hbm_status import hbm_moved, hbm_status, hbm_turned
 from moe_operator.controller.latency_status import latency_moved, latency_status

@@ -7,17 +7,10 @@ from typing import Any
 from moe_operator.api import names, reasons
 from moe_operator.api.cost import CostStatus
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.hbm import HbmStatus
 from moe_operator.api.reasons import ScalingReason
-from moe_operator.api.status import (
-    Condition,
-    HbmStatus,
-    LatencyStatus,
-    LearnedStatus,
-    ModelDeploymentStatus,
-    ScalingFigures,
-    ScalingStatus,
-    ThroughputStatus,
-)
+from moe_operator.api.scaling import LearnedStatus, ScalingFigures, ScalingStatus
+from moe_operator.api.status import Condition, LatencyStatus, ModelDeploymentStatus, ThroughputStatus
 from moe_operator.controller.cost_news import budget_news
 from moe_operator.controller.delivered_keeper import DeliveredKeeper
 from moe_operator.controller.events import EventSink

@@ -1,7 +1,7 @@
 """What a deployment waits for while GPUs are scarce, and behind whom, in words."""
 
 from moe_operator.api.reasons import WaitingReason
-from moe_operator.api.status import WaitingStatus
+from moe_operator.api.scaling import WaitingStatus
 from moe_operator.api.times import format_time
 from moe_operator.autoscaler.allocation import RECLAIM_AFTER
 from moe_operator.autoscaler.claims import Waiting

@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from moe_operator.api import reasons
+from moe_operator.api.scaling import ChosenWidthStatus, ScalingStatus
 from moe_operator.api.spec import ModelDeploymentSpec, ScalingMode, WidthPolicy
-from moe_operator.api.status import ChosenWidthStatus, ScalingStatus
 from moe_operator.api.times import format_time, parse_time
 from moe_operator.autoscaler.reading import Reading
 from moe_operator.autoscaler.width import BETWEEN, Grounds, Limits, Option, WidthAdvisor, needed

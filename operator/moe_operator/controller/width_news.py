@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from moe_operator.api import reasons
-from moe_operator.api.status import ScalingStatus
+from moe_operator.api.scaling import ScalingStatus
 
 News = tuple[Literal["Normal", "Warning"], str, str]
 """Type, reason and text of an Event."""

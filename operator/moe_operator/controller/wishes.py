@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moe_operator.api.deployment import ModelDeployment
-from moe_operator.api.status import ScalingStatus
+from moe_operator.api.scaling import ScalingStatus
 from moe_operator.api.times import parse_time
 from moe_operator.autoscaler.claims import LIVE, Phase
 from moe_operator.catalog.operator_config import OperatorConfig

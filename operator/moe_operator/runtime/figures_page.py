@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from moe_operator.api.status import HbmSource
+from moe_operator.api.hbm import HbmSource
 from moe_operator.api.times import format_time
 from moe_operator.controller.delivered import DeploymentFigures, GpusUse, GroupFigures, RankFigures
 from moe_operator.controller.delivered_keeper import DeliveredKeeper

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from moe_operator.api.status import CHANGES_KEPT
+from moe_operator.api.scaling import CHANGES_KEPT
 from moe_operator.cli.report.data import ScalingRecord, Source
 from moe_operator.cli.report.subject import Subject, time_of
 
