@@ -95,3 +95,23 @@ def page(ranks: Mapping[int, EngineCounters], model: str = "org/tiny-moe") -> by
                 lines.append(f'vllm:{name}_bucket{{engine="{rank}",le="{le}",{rest} {count!r}')
             lines += [f"vllm:{name}_count{own} {told.count!r}", f"vllm:{name}_sum{own} {told.total!r}"]
     return "\n".join([*lines, ""]).encode()
+
+
+#: Of two ranks, as text.
+PAGE = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="tiny"} 3.0
+vllm:num_requests_running{engine="1",model_name="tiny"} 2.0
+vllm:num_requests_waiting{engine="0",model_name="tiny"} 0.0
+vllm:num_requests_waiting{engine="1",model_name="tiny"} 4.0
+vllm:num_requests_waiting_by_reason{engine="1",model_name="tiny",reason="capacity"} 4.0
+vllm:kv_cache_usage_perc{engine="0",model_name="tiny"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="tiny"} 0.75
+vllm:prompt_tokens_total{engine="0",model_name="tiny"} 1000.0
+vllm:prompt_tokens_total{engine="1",model_name="tiny"} 1.5e+03
+vllm:generation_tokens_total{engine="0",model_name="tiny"} 40.0
+vllm:generation_tokens_total{engine="1",model_name="tiny"} 2.0
+vllm:time_to_first_token_seconds_sum{engine="0",model_name="tiny"} 6.0
+vllm:time_to_first_token_seconds_count{engine="0",model_name="tiny"} 3.0
+vllm:time_to_first_token_seconds_bucket{engine="0",le="0.5",model_name="tiny"} 3.0
+"""
