@@ -14,7 +14,7 @@ from moe_operator.api.reasons import UNKNOWN_TIME_ZONE, ScalingReason
 from moe_operator.api.rules import violations
 from moe_operator.api.spec import ScheduleSpec, Weekday
 from moe_operator.api.times import read_rfc3339
-from moe_operator.autoscaler.floors import floor_of
+from moe_operator.autoscaler.asked_floor import floor_of
 from moe_operator.autoscaler.schedules import floor_at
 
 WORKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"]

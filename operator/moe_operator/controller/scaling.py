@@ -11,6 +11,7 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.scaling import FloorStatus, LearnedStatus
 from moe_operator.api.spec import ScalingMode
 from moe_operator.api.times import format_time, read_rfc3339
+from moe_operator.autoscaler.asked_floor import floor_of
 from moe_operator.autoscaler.auto import AT_ONCE, TICK, Autoscaler, Numbers, Profile, Want
 from moe_operator.autoscaler.cold_start import ColdStart
 from moe_operator.autoscaler.decide import (
@@ -23,7 +24,6 @@ from moe_operator.autoscaler.decide import (
     limits,
     rests,
 )
-from moe_operator.autoscaler.floors import floor_of
 from moe_operator.autoscaler.idleness import Idleness
 from moe_operator.autoscaler.memory import UnusableError
 from moe_operator.autoscaler.width import Grounds

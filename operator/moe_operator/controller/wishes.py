@@ -39,7 +39,7 @@ class Wish:
     floor: int
     wanted: int
     phases: Mapping[str, Phase]
-    """Of its groups, by name, but for those that start."""
+    """Of its groups, by name."""
     moving: bool
     granted: int
     surplus: int
@@ -53,7 +53,7 @@ class Wish:
     @property
     def live(self) -> int:
         """Groups that it has and keeps."""
-        return sum(phase in LIVE for phase in self.phases.values())
+        return _live(self.phases)
 
 
 def wish_of(
@@ -70,7 +70,7 @@ def wish_of(
     need = devices_of(revision, config.catalog) if revision is not None else None
     if revision is None or need is None or queued(revision):
         return None
-    live = sum(_PHASES.get(view.state, Phase.STARTING) in LIVE for view in views)
+    phases = phases_of(views)
     old = deployment.status.scaling
     waits = old.waiting if old is not None else None
     # Groups of another width that count for several are several that need not be there.
@@ -81,15 +81,19 @@ def wish_of(
         nodes=_asked(revision, need),
         priority=_priority(deployment, config),
         floor=min(scale.floor, scale.desired),
-        wanted=min(max(0, scale.desired - max(0, surplus)), _most(state, live)),
+        wanted=min(max(0, scale.desired - max(0, surplus)), _most(state, _live(phases))),
         surplus=max(0, surplus),
-        phases=phases_of(views),
+        phases=phases,
         moving=any(view.facts.revision != revision.name or view.facts.leaving for view in views),
         granted=_granted(old) if granted is None else granted,
         work={view.name: view.requests or 0 for view in views},
         losses=scale.losses,
         since=since or parse_time(waits.since if waits else None) or state.now,
     )
+
+
+def _live(phases: Mapping[str, Phase]) -> int:
+    return sum(phase in LIVE for phase in phases.values())
 
 
 def _priority(deployment: ModelDeployment, config: OperatorConfig) -> int:
