@@ -68,11 +68,15 @@ def groups_lost(window: str, only: str = "") -> str:
     """Groups lost in the window, by reason.
 
     The counter of a reason begins with its first loss, at 1, and again with each leader: what a new series begins with
-    has grown within the window too. `increase` estimates, so it is rounded.
+    has grown within the window too. A series is new where the window before had no sample of it: at a single moment it
+    may be away because nobody scraped, and then losses of long ago would be told. So the first loss may be
+    missed after an operator began anew in its pod, where it had counted one of that reason there within two windows.
+    `increase` estimates, so it is rounded.
     """
     series = f"moe_operator_groups_lost_total{braced(only)}"
     grown = f"sum by ({OWN}, reason) (increase({series}[{window}]))"
-    begun = f"sum by ({OWN}, reason) (min_over_time({series}[{window}]) unless {series} offset {window})"
+    before = f"max_over_time({series}[{window}] offset {window})"
+    begun = f"sum by ({OWN}, reason) (min_over_time({series}[{window}]) unless {before})"
     return f"round(({grown} + {begun}) or {grown})"
 
 

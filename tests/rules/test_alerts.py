@@ -379,12 +379,29 @@ SILENT = [
         ],
         ("20m", "35m", "1h", "90m"),
     ),
+    # A failed scrape ends a series at once, a Prometheus that was away leaves it open for 5 minutes.
+    *(
+        Silent(
+            "MoEGroupsLost",
+            f"long ago, and an hour ago nobody scraped: {away}",
+            [one("groups_lost_total", f"5x149 {away} 5x160", 'reason="EngineExited"')],
+            ("149m", "155m", "195m", "209m", "211m", "217m", "230m", "249m", "252m", "5h"),
+        )
+        for away in ("stale _x2", "stale _x40", "_x10", "_x40")
+    ),
     Silent("MoEAcceleratorFault", "lost otherwise", [one("groups_lost_total", "0+1x60", 'reason="PodLost"')]),
     Silent(
         "MoEAcceleratorFault",
         "two days ago",
         [one("groups_lost_total", "1x300", FAULT)],
         ("48h",),
+        step="10m",
+    ),
+    Silent(
+        "MoEAcceleratorFault",
+        "long ago, and a day ago nobody scraped",
+        [one("groups_lost_total", "1x143 stale _x11 1x300", FAULT)],
+        ("24h", "26h", "47h", "48h", "2890m", "49h", "50h", "60h"),
         step="10m",
     ),
     Silent(
