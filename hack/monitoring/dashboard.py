@@ -46,8 +46,10 @@ def _below(limit: float, near: float) -> tuple[Step, ...]:
     return (Step(_GOOD), Step(_FAIR, near), Step(_BAD, limit))
 
 
-_ALL_TOKENS = ex.rate("tokens_total", LONG, f'{ONLY}, kind=~"input|output"')
 _ALL_COST = ex.rate("cost_total", LONG, ONLY, "currency")
+_ALL_TOKENS = ex.rate("tokens_total", LONG, f'{ONLY}, kind=~"input|output"')
+#: Tokens of deployments that cost something, by its currency: where no price is known, there is nothing to divide.
+_PRICED_TOKENS = _all(f"(sgn({_ALL_COST}) > 0) * on ({ex.OWN}) group_left () {_ALL_TOKENS}", "currency")
 
 OVERVIEW = Row(
     "Overview",
@@ -93,9 +95,10 @@ OVERVIEW = Row(
         ),
         _stat(
             "Per million tokens",
-            f"1e6 * {_all(_ALL_COST, 'currency')} / on () group_left () ({_all(_ALL_TOKENS)} > 0)",
+            f"1e6 * {_all(_ALL_COST, 'currency')} / ({_PRICED_TOKENS} > 0)",
             "none",
-            description="All of the cost of the last hour over all of its tokens, in the deployments' currency.",
+            description="All of the cost of the last hour over all of its tokens, in the deployments' currency; of"
+            " those that have a price.",
             decimals=2,
         ),
         Panel(
