@@ -455,6 +455,20 @@ def _variable(name: str, label: str, query: str) -> Json:
     }
 
 
+def _alerts(name: str, only: str, text: str) -> Json:
+    """Marks in all panels while an alert fires."""
+    return {
+        "name": name,
+        "enable": True,
+        "iconColor": "red",
+        "datasource": DATASOURCE,
+        "expr": f'ALERTS{{alertname=~"MoE.+", alertstate="firing", {only}}}',
+        "titleFormat": "{{alertname}}",
+        "textFormat": text,
+        "step": "60s",
+    }
+
+
 def dashboard() -> Json:
     """The whole dashboard, as Grafana imports it."""
     ready = "moe_operator_deployment_ready"
@@ -472,16 +486,9 @@ def dashboard() -> Json:
         "links": [],
         "annotations": {
             "list": [
-                {
-                    "name": "Alerts",
-                    "enable": True,
-                    "iconColor": "red",
-                    "datasource": DATASOURCE,
-                    "expr": f'ALERTS{{alertname=~"MoE.+", alertstate="firing", {ONLY}}}',
-                    "titleFormat": "{{alertname}}",
-                    "textFormat": _NAME,
-                    "step": "60s",
-                }
+                _alerts("Alerts", ONLY, _NAME),
+                # A label that is absent is empty; not all of these have a namespace to be told.
+                _alerts("Alerts of the operator", 'name=""', "the operator"),
             ]
         },
         "templating": {

@@ -1,13 +1,19 @@
 """The dashboard's queries on time series, by promtool. Lost where it fails: a figure of several deployments that is
-none of any of them."""
+none of any of them, and an alert that fires unseen."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
-from harness.prometheus import promtool
-from monitoring.dashboard import ROWS
+from harness.prometheus import Server, promtool
+from monitoring.alerts import ALERTS, Alert
+from monitoring.dashboard import ROWS, dashboard
+from monitoring.thresholds import filled
+from rules.metric_labels import known, labels
+
+#: By how many of the annotations' queries an alert is found.
+MARKED = " + ".join(f"(count({each['expr']}) or vector(0))" for each in dashboard()["annotations"]["list"])
 
 
 def _asked(folder: Path, series: dict[str, str], expr: str, wanted: dict[str, float]) -> None:
@@ -68,3 +74,27 @@ def test_a_million_tokens_cost_what_those_with_a_price_took(
 ) -> None:
     told = {f'{{currency="{currency}"}}': value for currency, value in wanted.items()}
     _asked(tmp_path, dict([*QWEN, *others]), _panel("Overview", "Per million tokens"), told)
+
+
+def _firing(prometheus: Server, alert: Alert) -> str:
+    """Prometheus's own series of it."""
+    there = labels(prometheus.ask("parse_query", query=filled(alert.expr)), known())
+    assert there is not None
+    own = {"alertname": alert.name, "alertstate": "firing", "severity": alert.severity.value, **alert.labels}
+    inner = ", ".join(
+        f'{key}="{value}"' for key, value in sorted({**dict.fromkeys(there, "x"), **own}.items())
+    )
+    return f"ALERTS{{{inner}}}"
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: "-".join((alert.name, *alert.labels.values())))
+def test_every_alert_that_fires_is_marked_once(prometheus: Server, alert: Alert, tmp_path: Path) -> None:
+    fires = _firing(prometheus, alert)
+    _asked(tmp_path, {fires: "1x180"}, MARKED, {"{}": 1.0})
+
+
+@pytest.mark.parametrize(
+    "of", ['alertname="MoEOperatorDown", alertstate="pending"', 'alertname="Watchdog", alertstate="firing"']
+)
+def test_others_and_those_that_wait_are_not_marked(of: str, tmp_path: Path) -> None:
+    _asked(tmp_path, {f"ALERTS{{{of}}}": "1x180"}, MARKED, {"{}": 0.0})
