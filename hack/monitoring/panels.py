@@ -4,13 +4,13 @@ Own types: the published SDK for Python would be a further dependency of the env
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 Json: TypeAlias = dict[str, Any]
 
 DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
-#: Columns of a dashboard, and rows that a unit of height has.
+#: Of a dashboard; widths are in them.
 COLUMNS = 24
 
 
@@ -39,7 +39,7 @@ class Panel:
     title: str
     queries: Sequence[Query]
     kind: str = "timeseries"
-    """timeseries, stat, bargauge or table."""
+    """timeseries, stat or bargauge."""
     unit: str = "short"
     """Of Grafana's units."""
     width: int = 8
@@ -50,8 +50,6 @@ class Panel:
     least: float | None = 0
     most: float | None = None
     steps: Sequence[Step] = ()
-    mappings: dict[str, str] = field(default_factory=dict)
-    """Value -> text."""
     step_line: bool = False
     """Whether a value holds until the next."""
 
@@ -81,11 +79,6 @@ class Panel:
         if self.steps:
             steps = [{"color": step.colour, "value": step.value} for step in self.steps]
             found["thresholds"] = {"mode": "absolute", "steps": steps}
-        if self.mappings:
-            options = {
-                value: {"text": text, "index": at} for at, (value, text) in enumerate(self.mappings.items())
-            }
-            found["mappings"] = [{"type": "value", "options": options}]
         if self.kind == "timeseries":
             found["color"] = {"mode": "palette-classic"}
             found["custom"] = self._drawn()
@@ -112,7 +105,6 @@ class Row:
 
     title: str
     panels: Sequence[Panel]
-    collapsed: bool = False
 
 
 _REFS = "ABCDEFGHIJKLMNOP"
@@ -156,26 +148,22 @@ def placed(rows: Sequence[Row]) -> list[Json]:
     found: list[Json] = []
     number, top = 1, 0
     for row in rows:
-        heading: Json = {
-            "id": number,
-            "type": "row",
-            "title": row.title,
-            "collapsed": row.collapsed,
-            "gridPos": {"x": 0, "y": top, "w": COLUMNS, "h": 1},
-            "panels": [],
-        }
+        found.append(
+            {
+                "id": number,
+                "type": "row",
+                "title": row.title,
+                "collapsed": False,
+                "gridPos": {"x": 0, "y": top, "w": COLUMNS, "h": 1},
+                "panels": [],
+            }
+        )
         number, top = number + 1, top + 1
         left = tallest = 0
-        inner: list[Json] = []
         for panel in row.panels:
             if left + panel.width > COLUMNS:
                 left, top, tallest = 0, top + tallest, 0
-            inner.append(panel.json((left, top), number))
+            found.append(panel.json((left, top), number))
             number, left, tallest = number + 1, left + panel.width, max(tallest, panel.height)
         top += tallest
-        if row.collapsed:
-            heading["panels"] = inner
-            found.append(heading)
-        else:
-            found += [heading, *inner]
     return found

@@ -40,11 +40,9 @@ class TestDcgm:
         assert not ignored
         assert (gpu.index, gpu.uuid, gpu.instance) == ("0", uuid(0), "")
         assert gpu.used == 163840 * MIB == 171_798_691_840
-        assert gpu.free == 18802 * MIB
         assert gpu.usable == (163840 + 18802) * MIB
         assert gpu.total == gpu.usable, "without FB_RESERVED there is no more to know of"
         assert gpu.reserved is None
-        assert gpu.share == pytest.approx(163840 / 182642)
         assert gpu.dram_active == 0.412305
         assert gpu.watts == 702.437
         assert gpu.joules == pytest.approx(91_230_456.789)
@@ -54,7 +52,7 @@ class TestDcgm:
         (gpu,), _ = dcgm(dcgm_page([b200(0, DEV_FB_RESERVED="717", DEV_FB_TOTAL="183359")]))
         assert gpu.usable == 182642 * MIB
         assert gpu.reserved == 717 * MIB
-        assert gpu.total == 183359 * MIB == gpu.used + (gpu.free or 0) + gpu.reserved
+        assert gpu.total == 183359 * MIB == gpu.used + 18802 * MIB + gpu.reserved
 
     def test_percent_is_a_ratio(self) -> None:
         one = DcgmGpu(0, {"DEV_FB_USED": "91321", "DEV_FB_USED_PERCENT": "0.5"})
@@ -106,7 +104,7 @@ class TestDcgm:
             b'DCGM_FI_DEV_FB_USED{gpu="3"} 1\nDCGM_FI_DEV_FB_FREE{gpu="3"} 3\nDCGM_FI_DEV_FB_USED{a="b"} 1\n'
         )
         (gpu,), ignored = dcgm(page)
-        assert (gpu.key, gpu.share) == (("3", ""), 0.25)
+        assert (gpu.key, gpu.used, gpu.usable) == (("3", ""), MIB, 4 * MIB)
         assert ignored == {Ignored.NO_DEVICE: 1}
 
     def test_a_gpu_that_is_shared_in_time_is_written_for_each_pod(self) -> None:

@@ -95,15 +95,6 @@ class GpuMemory:
         """Which device of the node."""
         return self.uuid or self.index, self.instance
 
-    @property
-    def free(self) -> int | None:
-        return None if self.usable is None else self.usable - self.used
-
-    @property
-    def share(self) -> float | None:
-        """Of what processes may have, 0 to 1."""
-        return self.used / self.usable if self.usable else None
-
 
 @dataclass
 class _Device:

@@ -30,10 +30,6 @@ class Histogram:
         """Entries."""
         return self.counts[-1] if self.counts else 0.0
 
-    @property
-    def mean(self) -> float | None:
-        return self.total / self.count if self.count > 0 else None
-
     def without_zeros(self, entries: float) -> "Histogram":
         """Without so many entries of 0: they are below every bound."""
         return Histogram(self.bounds, tuple(max(0.0, c - entries) for c in self.counts), self.total)
