@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from operator import attrgetter
+from typing import Any, cast
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from factories.engine_pages import PAGE
+from moe_operator.telemetry import collector as collector_module
 from moe_operator.telemetry.collector import Collector, Target
 from moe_operator.telemetry.engine_http import RANK_HEADER, HttpEngineClient
 from moe_operator.telemetry.ignored import Counts, Ignored
@@ -72,6 +75,19 @@ async def engine() -> AsyncIterator[tuple[Engine, int, aiohttp.ClientSession]]:
     await runner.cleanup()
 
 
+def hostile(pages: dict[str, dict[str, bytes]], ignored: Counts) -> Collector:
+    """Of two pods, of which `hostile` answers with these pages by path."""
+    calm = {"/metrics": PAGE, "/moe/v1/state": b'{"in_flight": 3}'}
+
+    class Pages(Collector):
+        async def _get(self, target: Target, path: str) -> bytes | None:
+            return pages.get(target.pod_uid, calm).get(path, calm[path])
+
+    targets = [Target(("ns", uid), uid, uid, 8000) for uid in ("hostile", "calm")]
+    session = cast(aiohttp.ClientSession, None)
+    return Pages(session, lambda: targets, lambda _: None, lambda: 100.0, on_ignored=ignored.update)
+
+
 class TestCollector:
     async def test_a_pod_is_scraped_and_forgotten_when_it_is_gone(self, engine) -> None:
         server, port, session = engine
@@ -109,6 +125,57 @@ class TestCollector:
         )
         await collector.round()
         assert dict(ignored) == {Ignored.NOT_A_NUMBER: 1}
+
+    @pytest.mark.parametrize(
+        "page",
+        [
+            b'{"in_flight": 1e999}',
+            b'{"in_flight": -1}',
+            b'{"in_flight": 1' + b"0" * 400 + b"}",
+            b'{"in_flight": 1, "idle_connections": 1e400}',
+            b'{"in_flight": 1, "phases": {"load": 1' + b"0" * 400 + b"}}",
+            b'{"in_flight": 1, "phases": {"load": 1e999}}',
+            b'{"in_flight": 1, "phases": {"load": NaN}}',
+            b"[" * 60_000,
+            b'{"in_flight":' * 4_000,
+        ],
+        ids=["infinite", "negative", "long", "idle", "phase", "endless phase", "no phase", "deep", "deeper"],
+    )
+    async def test_an_agents_page_that_means_harm_costs_that_page(self, engine, page) -> None:
+        """Lost: the telemetry of all deployments, and with it the process, to what one container answers."""
+        ignored = Counts()
+        collector = hostile({"hostile": {"/moe/v1/state": page}}, ignored)
+        await collector.round()
+        pods = collector.snapshot().pods
+        assert (pods["hostile"].running, pods["hostile"].in_flight, pods["hostile"].phases) == (5, None, {})
+        assert (pods["calm"].running, pods["calm"].in_flight) == (5, 3)
+        assert dict(ignored) == {Ignored.NOT_A_SERIES: 1}
+
+    @pytest.mark.parametrize("name", ["parse_metrics", "read_agent_state", "PodWindow.add"])
+    async def test_what_nobody_foresaw_costs_one_pod_its_scrape(self, name, monkeypatch, caplog) -> None:
+        """Lost: as above, to whatever comes to somebody's mind next."""
+        ignored = Counts()
+        collector = hostile({}, ignored)
+        whole, raised = attrgetter(name)(collector_module), []
+
+        def raises(*arguments: Any) -> Any:
+            if not raised:
+                raised.append(1)
+                raise AssertionError("unforeseen")
+            return whole(*arguments)
+
+        monkeypatch.setattr(f"{collector_module.__name__}.{name}", raises)
+        await collector.round()
+        pods = collector.snapshot().pods
+        assert pods["calm"].in_flight == 3
+        assert ("hostile" not in pods) == (name != "read_agent_state")
+        assert dict(ignored) == {Ignored.UNFORESEEN: 1}
+        raised.clear()
+        await collector.round()
+        assert ignored[Ignored.UNFORESEEN] == 2
+        assert caplog.text.count("AssertionError: unforeseen") == 1, "said once"
+        await collector.round()
+        assert collector.snapshot().pods["hostile"].in_flight == 3
 
     async def test_an_urgent_target_is_looked_at_between_rounds_and_always_news(self, engine) -> None:
         _, port, session = engine

@@ -278,7 +278,7 @@ class Metrics:
             "telemetry_ignored",
             "What engines and exporters said and was not used, by reason: series (NotASeries, NotANumber, OutOfRange,"
             " RepeatedLabel, RepeatedSeries, NoDevice, TooManySeries), GPUs (AnotherPod, AnotherContainer,"
-            " SharedDevice, TooManyDevices) and whole pages (PageTooLong, LineTooLong, TooSlow, Encoded).",
+            " SharedDevice, TooManyDevices) and whole pages (PageTooLong, LineTooLong, TooSlow, Encoded, Unforeseen).",
             "reason",
         )
         self._gauge("build_info", "1; the label says which version runs.", "version").labels(

@@ -1,8 +1,13 @@
-"""Reads the agent's page of state."""
+"""Reads the agent's page of state. Whoever has the pod writes it."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+#: No pod has so many requests or connections, and no part of a start takes so many seconds (a year).
+_MOST_OPEN, _LONGEST = 10**6, 365 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -20,13 +25,28 @@ class AgentState:
 
 
 def read_agent_state(page: bytes) -> AgentState | None:
-    """None for a page that is not the agent's."""
+    """None for a page that is not the agent's, or has a number that none can have."""
     try:
         content = json.loads(page)
         spans = content.get("phases") or {}
-        phases = {str(name): max(0.0, float(seconds)) for name, seconds in spans.items()}
-        idle = int(content.get("idle_connections") or 0)
+        phases = {str(name): _seconds(span) for name, span in spans.items()}
+        idle = _open(content.get("idle_connections") or 0)
         draining = content.get("draining") is not None
-        return AgentState(int(content["in_flight"]), idle, draining, phases)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return AgentState(_open(content["in_flight"]), idle, draining, phases)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _open(value: Any) -> int:
+    count = int(value)
+    if not 0 <= count <= _MOST_OPEN:
+        raise ValueError("no number of what is open in a pod")
+    return count
+
+
+def _seconds(value: Any) -> float:
+    """Clocks may have been set back meanwhile."""
+    seconds = float(value)
+    if not math.isfinite(seconds) or seconds > _LONGEST:
+        raise ValueError("no span of a start")
+    return max(0.0, seconds)

@@ -1,7 +1,6 @@
 """The telemetry loop: scrapes the engines of all groups at their pods' addresses, beside the reconciles."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,9 +12,8 @@ from moe_operator.telemetry.metrics_page import BEGINNINGS, EngineMetrics, parse
 from moe_operator.telemetry.observation import PodObservation, Snapshot
 from moe_operator.telemetry.own_requests import OwnRequests
 from moe_operator.telemetry.page_reader import PageError, Wanted, address, read_page
+from moe_operator.telemetry.unforeseen import Unforeseen
 from moe_operator.telemetry.window import PodWindow
-
-log = logging.getLogger(__name__)
 
 #: Seconds between two rounds, and between two looks at groups that drain.
 INTERVAL = 5.0
@@ -24,10 +22,9 @@ FAST_INTERVAL = 1.0
 SPREAD = 4.0
 _TIMEOUT = 2.0
 _AT_ONCE = 32
-_METRICS = "/metrics"
+_METRICS, _STATE = "/metrics", "/moe/v1/state"
 #: By path. vLLM's page has some 50 KB per rank.
-_WANTED = {_METRICS: Wanted(BEGINNINGS, 8 * 2**20)}
-_STATE = Wanted(None, 64 * 2**10)
+_WANTED = {_METRICS: Wanted(BEGINNINGS, 8 * 2**20), _STATE: Wanted(None, 64 * 2**10)}
 #: Share by which a rate must move to be news.
 _NEWS = 0.01
 
@@ -70,6 +67,7 @@ class Collector:
         self._clock = clock
         self._own = own or OwnRequests()
         self._on_ignored = on_ignored
+        self._unforeseen = Unforeseen(on_ignored)
         self._windows: dict[str, PodWindow] = {}
         self._limit = asyncio.Semaphore(_AT_ONCE)
         self.last_round: float | None = None
@@ -132,7 +130,17 @@ class Collector:
         return window.observation() if window is not None else None
 
     async def _scrape(self, target: Target) -> None:
+        """Whatever a container answers, it must not end the loop for all others."""
         window = self._windows.setdefault(target.pod_uid, PodWindow(target.pod_uid))
+        with self._unforeseen.of(f"the engine at {target.host}:{target.port}"):
+            await self._look(target, window)
+            window.observation()
+            return
+        # Nobody knows what it left in the window.
+        self._windows[target.pod_uid] = window = PodWindow(target.pod_uid)
+        window.failed()
+
+    async def _look(self, target: Target, window: PodWindow) -> None:
         window.slots = target.request_slots
         async with self._limit:
             before = self._own.of(target.pod_uid)
@@ -153,25 +161,28 @@ class Collector:
 
     async def _metrics(self, target: Target) -> EngineMetrics | None:
         page = await self._get(target, _METRICS)
-        try:
+        with self._unforeseen.of(f"{_METRICS} of {target.host}:{target.port}"):
             found = parse_metrics(page) if page is not None else None
             if found is not None and found.ignored:
                 self._on_ignored(found.ignored)
             return found
-        except (ValueError, OverflowError) as error:
-            # Whatever a container answers, it must not end the loop for all others.
-            log.warning("metrics of %s:%d cannot be read: %s", target.host, target.port, error)
-            self._on_ignored(Counts([Ignored.NOT_A_SERIES]))
-            return None
+        return None
 
     async def _agent_state(self, target: Target) -> AgentState | None:
-        page = await self._get(target, "/moe/v1/state")
-        return None if page is None else read_agent_state(page)
+        page = await self._get(target, _STATE)
+        if page is None:
+            return None
+        with self._unforeseen.of(f"{_STATE} of {target.host}:{target.port}"):
+            state = read_agent_state(page)
+            if state is None:
+                self._on_ignored(Counts([Ignored.NOT_A_SERIES]))
+            return state
+        return None
 
     async def _get(self, target: Target, path: str) -> bytes | None:
         url = address(target.host, target.port, path)
         try:
-            return b"\n".join(await read_page(self._session, url, _WANTED.get(path, _STATE), _TIMEOUT))
+            return b"\n".join(await read_page(self._session, url, _WANTED[path], _TIMEOUT))
         except PageError as error:
             if error.ignored is not None:
                 self._on_ignored(Counts([error.ignored]))

@@ -32,6 +32,8 @@ class Ignored(StrEnum):
     """It did not end in time."""
     ENCODED = "Encoded"
     """Compressed though nobody asked for it."""
+    UNFORESEEN = "Unforeseen"
+    """It raised what the operator does not expect. The log has the first for each pod and exporter."""
 
 
 Counts = Counter[Ignored]
