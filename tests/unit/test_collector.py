@@ -1,6 +1,7 @@
 """Scrapes, drains and canaries over HTTP. Without them nothing is known of a pod, and nothing reaches it."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from operator import attrgetter
@@ -34,6 +35,8 @@ class Engine:
         self.draining: dict[str, float] | None = None
         self.guarded = False
         """Whether clients need a key."""
+        self.endless, self.sent = False, 0
+        """Whether an answer never ends, and bytes of it that were sent."""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked.append((request.path, dict(request.headers)))
@@ -51,6 +54,12 @@ class Engine:
             case "/moe/v1/canary" | "/v1/completions" as path:
                 if self.guarded and (path != "/moe/v1/canary" or "X-Moe-Agent-Token" not in request.headers):
                     return web.Response(status=401, text="Unauthorized")
+                if self.endless:
+                    response = web.StreamResponse()
+                    await response.prepare(request)
+                    while True:
+                        await response.write(b"x" * 2**16)
+                        self.sent += 2**16
                 if self.answer:
                     return self.answer
                 body = await request.json()
@@ -290,6 +299,19 @@ class TestCanary:
             (web.json_response(answered(0.0, finish_reason="abort")), "ended by abort"),
             (web.json_response(answered(0.0, finish_reason=None)), "ended by None"),
             (web.Response(text="garbage"), "JSONDecodeError"),
+            (web.Response(text='{"choices": [], "usage": {"completion_tokens": 1e999}}'), "another shape"),
+            (web.json_response({**answered(0.0), "usage": {"completion_tokens": 10**400}}), "another shape"),
+            (web.json_response({**answered(0.0), "usage": {"completion_tokens": 10**7}}), "and 1e+07 tokens"),
+            (web.json_response(answered(10**400)), "another shape"),
+            (web.Response(text="[" * 60_000), "RecursionError"),
+            (web.Response(text='{"usage":' * 6_000), "RecursionError"),
+            (web.Response(status=307, headers={"Location": "/v1/completions"}), "HTTP 307"),
+            (web.Response(text=" " * 70_000), "more than 65536 bytes"),
+            (web.Response(status=500, text="x" * 70_000), "HTTP 500: more than 65536 bytes"),
+            (
+                web.Response(body=gzip.compress(b" " * 10_000_000), headers={"Content-Encoding": "gzip"}),
+                "the answer is compressed",
+            ),
         ],
     )
     async def test_what_is_wrong_with_a_rank_is_said(self, engine, answer, fragment) -> None:
@@ -299,6 +321,15 @@ class TestCanary:
         assert not result.passed
         assert fragment in result.message
         assert "rank 3" in result.message
+
+    async def test_an_answer_that_never_ends_is_left(self, engine) -> None:
+        """Lost: the operator's memory, to one container; 840 MiB were read of an answer of 300 MiB."""
+        server, port, session = engine
+        server.endless = True
+        result = await HttpEngineClient(session).canary("127.0.0.1", port, "tiny", 1, 0, deadline=20)
+        assert (result.passed, "more than 65536 bytes" in result.message) == (False, True)
+        assert server.sent < 64 * 2**20
+        assert {headers["Accept-Encoding"] for _, headers in server.asked} == {"identity"}
 
     async def test_where_clients_need_a_key_the_agent_asks_in_the_operators_place(self, engine) -> None:
         """A deployment with a key would never be admitted, or the operator would have to read users' Secrets."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from typing import Any
 import aiohttp
 
 from moe_operator.telemetry.engine import CanaryResult
+from moe_operator.telemetry.page_reader import PLAIN, PageError, Wanted, address, read_content
+
+log = logging.getLogger(__name__)
 
 #: Proves the operator to the agent.
 TOKEN_HEADER = "X-Moe-Agent-Token"
@@ -17,6 +21,10 @@ TOKEN_HEADER = "X-Moe-Agent-Token"
 RANK_HEADER = "X-data-parallel-rank"
 _DRAIN_TIMEOUT = 3.0
 _LONGEST_MESSAGE = 300
+#: Of an answer of one token: a few KB, whatever a container sends.
+_WANTED = Wanted(None, 64 * 2**10)
+#: No prompt of one character and no answer of one token is so long, whatever an engine adds.
+_MOST_TOKENS = 2**20
 #: How an answer of one token may end.
 _ENDS = ("length", "stop")
 
@@ -77,13 +85,15 @@ class HttpEngineClient:
         try:
             async with self._session.request(
                 method,
-                f"{_base(host, port)}/moe/v1/drain",
+                address(host, port, "/moe/v1/drain"),
                 json={"reason": "the group is going away"} if method == "POST" else None,
-                headers={TOKEN_HEADER: token} if token else None,
+                headers={**PLAIN, TOKEN_HEADER: token} if token else PLAIN,
                 timeout=aiohttp.ClientTimeout(total=_DRAIN_TIMEOUT),
+                allow_redirects=False,
             ) as answer:
                 return answer.status == 200
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except Exception as error:
+            log.debug("%s:%d could not be told: %s", host, port, error)
             return False
 
     async def _one_token(
@@ -112,7 +122,9 @@ class HttpEngineClient:
             return _judge(json.loads(text), with_log_probability=sure)
         except TimeoutError:
             return _Answer(f"no token within {deadline:.0f} s")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except PageError as error:
+            return _Answer(str(error))
+        except Exception as error:  # whatever an engine answers says of it alone
             return _Answer(f"{type(error).__name__}: {error}"[:_LONGEST_MESSAGE])
 
     async def _post(
@@ -120,10 +132,17 @@ class HttpEngineClient:
     ) -> tuple[int, str]:
         limit = aiohttp.ClientTimeout(total=deadline)
         # A connection that is kept would look like a client's, which a drain waits for.
-        headers = {**headers, "Connection": "close"}
-        url = f"{_base(host, port)}{path}"
-        async with self._session.post(url, json=body, headers=headers, timeout=limit) as answer:
-            return answer.status, await answer.text()
+        headers = {**headers, **PLAIN, "Connection": "close"}
+        async with self._session.post(
+            address(host, port, path), json=body, headers=headers, timeout=limit, allow_redirects=False
+        ) as answer:
+            try:
+                (text,) = await read_content(answer, _WANTED)
+            except PageError as error:
+                if answer.status == 200:
+                    raise
+                return answer.status, str(error)
+            return answer.status, text.decode(errors="replace")
 
 
 def _judge(answer: Any, *, with_log_probability: bool) -> _Answer:
@@ -135,6 +154,8 @@ def _judge(answer: Any, *, with_log_probability: bool) -> _Answer:
         logprobs = choice.get("logprobs")
         values = logprobs["token_logprobs"] if logprobs is not None else None
         fault = ""
+        if prompt < 0 or max(prompt, output) > _MOST_TOKENS:
+            return _Answer(f"an answer of {prompt:.3g} and {output:.3g} tokens, not of one")
         if output < 1:
             fault = f"an answer without a token: {str(answer)[:200]}"
         elif choice.get("finish_reason") not in _ENDS:
@@ -144,13 +165,9 @@ def _judge(answer: Any, *, with_log_probability: bool) -> _Answer:
         elif values is not None and not _finite(values):
             fault = f"log-probabilities that are no numbers: {str(values)[:200]}"
         return _Answer(fault, prompt_tokens=prompt, output_tokens=output)
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError):
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError):
         return _Answer(f"an answer of another shape: {str(answer)[:200]}")
 
 
 def _finite(values: Any) -> bool:
     return bool(values) and all(isinstance(one, int | float) and math.isfinite(one) for one in values)
-
-
-def _base(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

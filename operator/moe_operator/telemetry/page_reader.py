@@ -20,6 +20,8 @@ LONGEST_PAGE = 16 * 2**20
 _MOST_KEPT = 4 * 2**20
 _LONGEST_LINE = 64 * 2**10
 _NOT_ENCODED = ("", "identity")
+#: A few KB may become gigabytes: nothing is asked for that needs to be unpacked.
+PLAIN = {"Accept-Encoding": "identity"}
 
 
 class PageError(Exception):
@@ -57,21 +59,28 @@ async def read_page(
 
     Raises PageError.
     """
-    # A few KB that become gigabytes: nothing is asked for that needs to be unpacked.
-    asked = {"Accept-Encoding": "identity", **(headers or {})}
+    asked = {**PLAIN, **(headers or {})}
     limit = aiohttp.ClientTimeout(total=seconds)
     try:
         async with session.get(url, timeout=limit, headers=asked, ssl=ssl, allow_redirects=False) as answer:
             if answer.status != 200:
                 raise PageError(None, f"HTTP {answer.status}")
-            if answer.headers.get("Content-Encoding", "") not in _NOT_ENCODED:
-                raise PageError(Ignored.ENCODED, "the answer is compressed")
-            # An answer that is left before its end takes its connection with it.
-            return await _lines(answer.content, wanted)
+            return await read_content(answer, wanted)
     except TimeoutError as error:
         raise PageError(Ignored.TOO_SLOW, f"no end within {seconds:.0f} s") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise PageError(None, f"{type(error).__name__}: {error}"[:200]) from error
+
+
+async def read_content(answer: aiohttp.ClientResponse, wanted: Wanted) -> list[bytes]:
+    """What an answer has, in the bounds of what is wanted, as `read_page` gives it.
+
+    Raises PageError, and what aiohttp raises.
+    """
+    if answer.headers.get("Content-Encoding", "") not in _NOT_ENCODED:
+        raise PageError(Ignored.ENCODED, "the answer is compressed")
+    # An answer that is left before its end takes its connection with it.
+    return await _lines(answer.content, wanted)
 
 
 @lru_cache(maxsize=32)
