@@ -14,7 +14,8 @@ import pytest
 from aiohttp import web
 
 from factories.exporter_pages import amd_page, b200, dcgm_page, kubelet_page, of_pod, series_of
-from moe_operator.telemetry.accelerator_memory import DCGM_NAMES
+from moe_operator.telemetry import accelerators
+from moe_operator.telemetry.accelerator_memory import DCGM_NAMES, dcgm_memory
 from moe_operator.telemetry.accelerators import AcceleratorWatch
 from moe_operator.telemetry.collector import Collector, Target
 from moe_operator.telemetry.ignored import Counts, Ignored
@@ -185,6 +186,65 @@ class TestWatch:
         await AmdExporters(session, exporters, server.port, "", Counts().update).read(book)
         assert [gpu.index for gpu in book.snapshot()["uid-a"].gpus] == ["0", "2"]
 
+    async def test_a_round_that_raises_is_followed_by_the_next(self, session, monkeypatch, caplog) -> None:
+        """Lost: faults and memory of all GPUs until somebody restarts the operator, as nothing said so."""
+        monkeypatch.setattr(accelerators, "INTERVAL", 0.0)
+        again, ignored, rounds = asyncio.Event(), Counts(), []
+
+        class Source:
+            async def read(self, book: MemoryBook) -> None:
+                if len(rounds) > 2:
+                    again.set()
+                else:
+                    raise AssertionError("unforeseen")
+
+        async def exporters() -> dict[str, str]:
+            rounds.append(watch.last_round)
+            if len(rounds) == 1:
+                raise AssertionError("unforeseen too")
+            return {}
+
+        watch = AcceleratorWatch(
+            session, exporters, lambda _: None, lambda: 1.0, 1, book_of(POD), [Source()], ignored.update
+        )
+        running = asyncio.create_task(watch.run())
+        await asyncio.wait_for(again.wait(), 20)
+        assert not running.done()
+        running.cancel()
+        assert rounds[0] is None
+        assert None not in rounds[1:], "a round that raised has ended too: a restart would meet the same"
+        assert dict(ignored) == {Ignored.UNFORESEEN: 2}
+        assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"], "each said once"
+
+    async def test_what_nobody_foresaw_of_one_node_costs_that_node(
+        self, server, session, monkeypatch
+    ) -> None:
+        server.says(PAGE)
+        ignored, asked = Counts(), []
+        book = book_of(POD, ignored=ignored)
+
+        def memory(series: Any) -> Any:
+            asked.append(series)
+            if len(asked) == 1:
+                raise AssertionError("unforeseen")
+            return dcgm_memory(series)
+
+        monkeypatch.setattr(accelerators, "dcgm_memory", memory)
+        hosts = {"node-9": "127.0.0.1", "node-0": "127.0.0.1"}
+
+        async def exporters() -> dict[str, str]:
+            return hosts
+
+        watch = AcceleratorWatch(
+            session, exporters, lambda _: None, lambda: 1.0, server.port, book, on_ignored=ignored.update
+        )
+        await watch._read("node-9", "127.0.0.1")
+        hosts.pop("node-9")
+        await watch.round()
+        assert len(asked) == 2
+        assert len(book.snapshot()["uid-a"].gpus) == 2
+        assert dict(ignored) == {Ignored.UNFORESEEN: 1}
+
     async def test_a_kubelet_is_asked_with_the_operators_token(self, server, session) -> None:
         server.says(kubelet_page({("serving", "tiny-g0-0", "engine"): 12_288}))
         access = KubeletAccess(True, {"Authorization": "Bearer t"})
@@ -269,6 +329,9 @@ class TestPrometheus:
             b'{"data": {"resultType": "vector", "result": 5}}',
             b'{"data": {"resultType": "vector", "result": [5, {}, {"metric": 1, "value": []}]}}',
             b"[" * 100_000,
+            b'{"data": {"resultType": "vector", "result": [{"metric": {"node": "node-0"}, "value": [0, 1'
+            + b"0" * 400
+            + b"]}]}}",
             json.dumps(
                 {
                     "data": {

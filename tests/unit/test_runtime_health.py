@@ -23,6 +23,7 @@ WELL = Vitals(
     source_down=0.0,
     api_silent=1.0,
     telemetry_silent=4.0,
+    devices_silent=15.0,
     synced=True,
     lacking=(),
     leads=True,
@@ -40,7 +41,9 @@ WELL = Vitals(
         ({"source_down": 301.0, "api_silent": 90.0}, None),
         ({"source_down": 301.0, "api_silent": None}, None),
         ({"telemetry_silent": 200.0}, "telemetry has stood still for 200 s"),
-        ({"telemetry_silent": None, "leads": False}, None),
+        ({"telemetry_silent": None, "devices_silent": None, "leads": False}, None),
+        ({"devices_silent": 899.0}, None),
+        ({"devices_silent": 901.0}, "reading GPUs' faults and memory has stood still for 901 s"),
     ],
 )
 def test_what_a_restart_heals_fails_the_liveness_and_nothing_else_does(

@@ -30,6 +30,8 @@ DOWN_LIMIT = 300.0
 AWAY = 60.0
 #: Seconds that the telemetry loop of the leader may stand still.
 TELEMETRY_LIMIT = 180.0
+#: The same for the loop that reads devices: a round is long where many exporters give no answer (5 s for 32 at once).
+DEVICES_LIMIT = 900.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Vitals:
     """Since the API server answered last; None if it never did."""
     telemetry_silent: float | None
     """Since the last round of scrapes ended, on the leader."""
+    devices_silent: float | None
+    """Since the last round of reading GPUs' faults and memory ended, on the leader."""
     synced: bool
     lacking: tuple[str, ...]
     """Kinds that must be listed and may not be."""
@@ -72,6 +76,11 @@ def problems(vitals: Vitals) -> list[str]:
     if vitals.telemetry_silent is not None and vitals.telemetry_silent > TELEMETRY_LIMIT:
         found.append(
             f"telemetry has stood still for {vitals.telemetry_silent:.0f} s (limit {TELEMETRY_LIMIT:.0f} s)"
+        )
+    if vitals.devices_silent is not None and vitals.devices_silent > DEVICES_LIMIT:
+        found.append(
+            f"reading GPUs' faults and memory has stood still for {vitals.devices_silent:.0f} s"
+            f" (limit {DEVICES_LIMIT:.0f} s)"
         )
     return found
 

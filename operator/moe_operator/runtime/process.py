@@ -273,12 +273,18 @@ class Process:
                     break
                 await asyncio.sleep(1.0)
         self._workers.start()
-        watching = self._task("accelerators", self._accelerators.run())
+        loops = [
+            self._task("telemetry", self.collector.run()),
+            self._task("accelerators", self._accelerators.run()),
+        ]
         try:
-            await self.collector.run()
+            ended, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()  # raises what ended it
         finally:
-            watching.cancel()
-        return "telemetry ended"
+            for task in loops:
+                task.cancel()
+        return f"{', '.join(task.get_name() for task in ended)} ended"
 
     def _accelerator_failed(self, fault: AcceleratorFault) -> None:
         """Have the deployments with pods on that node looked at."""
@@ -347,20 +353,23 @@ class Process:
 
     def _vitals(self) -> Vitals:
         longest = self._workers.longest()
-        last_round = self.collector.last_round
-        silent = None
-        if self._leads and last_round is not None:
-            silent = asyncio.get_running_loop().time() - last_round
         return Vitals(
             overdue={k.kind: self.freshness.overdue(k) for k in self.watching.watched},
             longest=("/".join(longest[0]), longest[1]) if longest else None,
             source_down=self.watching.down_for(),
             api_silent=self._api.silent(),
-            telemetry_silent=silent,
+            telemetry_silent=self._since(self.collector.last_round),
+            devices_silent=self._since(self._accelerators.last_round),
             synced=self.resync.ready.is_set(),
             lacking=tuple(k.kind for k in self.resync.lacking()),
             leads=self._leads,
         )
+
+    def _since(self, last_round: float | None) -> float | None:
+        """Seconds; None where this replica does not lead, or has not looked yet."""
+        if not self._leads or last_round is None:
+            return None
+        return asyncio.get_running_loop().time() - last_round
 
 
 async def run(options: Options) -> int:

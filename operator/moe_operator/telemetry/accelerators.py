@@ -16,6 +16,7 @@ from moe_operator.telemetry.memory_book import INTERVAL, MemoryBook
 from moe_operator.telemetry.memory_sources import AT_ONCE, MemorySource, exporter_page
 from moe_operator.telemetry.page_reader import address
 from moe_operator.telemetry.prometheus_pages import PrometheusPages
+from moe_operator.telemetry.unforeseen import Unforeseen
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,9 @@ class AcceleratorWatch:
         self._nodes: dict[str, NodeAccelerators] = {}
         self._read_at: dict[str, float] = {}
         self._limit = asyncio.Semaphore(AT_ONCE)
+        self._unforeseen = Unforeseen(on_ignored)
+        self.last_round: float | None = None
+        """When the last round ended, whatever came of it, by the loop's clock."""
 
     def faults(self) -> list[AcceleratorFault]:
         """All that are known."""
@@ -62,7 +66,9 @@ class AcceleratorWatch:
     async def run(self) -> None:
         """Look for ever; ends only by cancellation."""
         while True:
-            await self.round()
+            with self._unforeseen.of("a round of reading devices"):
+                await self.round()
+            self.last_round = asyncio.get_running_loop().time()
             await asyncio.sleep(INTERVAL)
 
     async def round(self) -> None:
@@ -77,7 +83,8 @@ class AcceleratorWatch:
             await asyncio.gather(*(self._read(node, host) for node, host in exporters.items()))
         if self._book is not None:
             for source in self._sources:
-                await source.read(self._book)
+                with self._unforeseen.of(type(source).__name__):
+                    await source.read(self._book)
             self._book.end()
         now = self._wall_clock()
         for node in [node for node, at in self._read_at.items() if now - at > _KEPT]:
@@ -85,6 +92,10 @@ class AcceleratorWatch:
 
     def take(self, node: str, series: Sequence[Series]) -> None:
         """What DCGM exporter said of a node's GPUs."""
+        with self._unforeseen.of(f"DCGM exporter of node {node}"):
+            self._take(node, series)
+
+    def _take(self, node: str, series: Sequence[Series]) -> None:
         known, now = self._nodes.setdefault(node, NodeAccelerators(node)), self._wall_clock()
         self._read_at[node] = now
         for fault in known.take(fault_readings(series), now):
@@ -97,8 +108,10 @@ class AcceleratorWatch:
             self._book.take_gpus(node, gpus)
 
     async def _read(self, node: str, host: str) -> None:
-        async with self._limit:
-            page = await self._page(host)
+        page = None
+        with self._unforeseen.of(f"DCGM exporter of node {node}"):
+            async with self._limit:
+                page = await self._page(host)
         if page is not None:
             self.take(node, page.series)
 

@@ -16,6 +16,7 @@ from moe_operator.telemetry.kubelet_page import KUBELET_NAMES, working_sets
 from moe_operator.telemetry.memory_book import MemoryBook
 from moe_operator.telemetry.page_reader import PageError, Wanted, address, read_page
 from moe_operator.telemetry.prometheus_pages import PrometheusPages
+from moe_operator.telemetry.unforeseen import Unforeseen
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class AmdExporters:
         self._exporters = exporters
         self._port = port
         self._prefix = prefix
+        self._unforeseen = Unforeseen(on_ignored)
         self._names = frozenset(prefix + name for name in AMD_NAMES)
         self._on_ignored = on_ignored
         self._prometheus = prometheus
@@ -89,16 +91,19 @@ class AmdExporters:
 
     async def _read(self, book: MemoryBook, node: str, host: str) -> None:
         url = address(host, self._port, "/metrics")
-        async with self._limit:
-            page = await exporter_page(self._session, url, self._names, self._on_ignored)
+        page = None
+        with self._unforeseen.of(url):
+            async with self._limit:
+                page = await exporter_page(self._session, url, self._names, self._on_ignored)
         if page is not None:
             self._take(book, node, page.series)
 
     def _take(self, book: MemoryBook, node: str, series: Sequence[Series]) -> None:
-        gpus, ignored = amd_memory(series, self._prefix)
-        if ignored:
-            self._on_ignored(ignored)
-        book.take_gpus(node, gpus)
+        with self._unforeseen.of(f"AMD's exporter of node {node}"):
+            gpus, ignored = amd_memory(series, self._prefix)
+            if ignored:
+                self._on_ignored(ignored)
+            book.take_gpus(node, gpus)
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,7 @@ class Kubelets:
         self._container = container
         self._on_ignored = on_ignored
         self._limit = asyncio.Semaphore(AT_ONCE)
+        self._unforeseen = Unforeseen(on_ignored)
         self._said = False
 
     async def read(self, book: MemoryBook) -> None:
@@ -141,6 +147,10 @@ class Kubelets:
         await asyncio.gather(*(self._read(book, node, addresses[node], access) for node in nodes))
 
     async def _read(self, book: MemoryBook, node: str, host: str, access: KubeletAccess) -> None:
+        with self._unforeseen.of(f"the kubelet of node {node}"):
+            await self._look(book, node, host, access)
+
+    async def _look(self, book: MemoryBook, node: str, host: str, access: KubeletAccess) -> None:
         url = address(host, self._port, "/metrics/resource", "https")
         async with self._limit:
             page = await exporter_page(

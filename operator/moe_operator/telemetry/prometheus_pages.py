@@ -16,6 +16,7 @@ import aiohttp
 from moe_operator.telemetry.exporter_series import Series
 from moe_operator.telemetry.ignored import Counts, Ignored, OnIgnored
 from moe_operator.telemetry.page_reader import PageError, Wanted, read_page
+from moe_operator.telemetry.unforeseen import Unforeseen
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +57,16 @@ class PrometheusPages:
         self._url = url
         self._token = token
         self._on_ignored = on_ignored
+        self._unforeseen = Unforeseen(on_ignored)
 
     async def read(self, names: Iterable[str], nodes: frozenset[str]) -> Mapping[str, list[Series]]:
         """Of these names, by node. Empty where Prometheus does not answer. Raises nothing."""
         found: dict[str, list[Series]] = {}
         shared: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
         for name in sorted(names):
-            for item in await self._query(name):
-                self._take(name, item, nodes, found, shared)
+            with self._unforeseen.of(f"Prometheus of {name}"):
+                for item in await self._query(name):
+                    self._take(name, item, nodes, found, shared)
         return found
 
     def _take(
@@ -77,7 +80,7 @@ class PrometheusPages:
         try:
             labels = {str(key): str(text) for key, text in item["metric"].items()}
             value = float(item["value"][1])
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError):
             self._on_ignored(Counts([Ignored.NOT_A_SERIES]))
             return
         node = next((labels[label] for label in _NODE_LABELS if labels.get(label)), "")
