@@ -233,6 +233,10 @@ def test_the_ledger_reads_as_it_was_written() -> None:
     assert read.periods == ledger.periods
 
 
+#: Whole, and larger than a float can be.
+LONG = "9" * 400
+
+
 @pytest.mark.parametrize(
     ("change", "version"),
     [
@@ -242,12 +246,29 @@ def test_the_ledger_reads_as_it_was_written() -> None:
         (lambda t: t.replace('"at":', '"at":-'), text.VERSION),
         (lambda t: t.replace('"since":1', '"since":1e400,"x":1'), text.VERSION),
         (lambda t: t.replace('"holds":[]', '"holds":[[1]]'), text.VERSION),
+        (lambda t: t.replace('"holds":[]', '"holds":[["u","p",8,99,1,null,1,null,0]]'), text.VERSION),
+        (lambda t: t.replace('"holds":[]', f'"holds":[["u","p",{LONG},0,1,null,1,null,0]]'), text.VERSION),
+        (lambda t: t.replace('"holds":[]', f'"holds":[["u","p",8,0,1,{LONG},1,null,0]]'), text.VERSION),
+        (lambda t: t.replace('"sums":[[0', f'"sums":[[{LONG}'), text.VERSION),
+        (lambda t: t.replace('"sums":[[0', '"sums":[[1e300'), text.VERSION),
+        (lambda t: "[" * 100_000, text.VERSION),
         (lambda t: t.replace('"marks":[[', '"marks":[["x",'), text.VERSION),
     ],
 )
 def test_a_damaged_ledger_is_refused(change, version: str) -> None:  # type: ignore[no-untyped-def]
+    """Lost: every pass over the deployment, which would raise, and with it its groups, to one damaged status."""
     with pytest.raises(text.UnusableLedgerError):
         text.read(change(text.written(opened([], NOW, "USD"))), version, NOW)
+
+
+def test_a_hold_of_that_shape_is_read() -> None:
+    """Else those above would be refused for their shape."""
+    whole = text.written(opened([], NOW, "USD"))
+    hold = text.read(
+        whole.replace('"holds":[]', '"holds":[["u","p",8,0,1,null,1,null,0]]'), text.VERSION, NOW
+    )
+    assert (hold.holds[0].gpus, hold.holds[0].state) == (8, STARTING)
+    assert '"sums":[[0' in whole
 
 
 def test_a_ledger_from_the_future_is_refused() -> None:

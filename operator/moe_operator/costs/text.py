@@ -2,7 +2,6 @@
 and each mark."""
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +14,8 @@ VERSION = "1"
 #: Seconds that the ledger may be ahead of the reader's clock.
 _AHEAD = 86400.0
 _STATES = tuple(GpuState)
+#: Nobody counts so far: tokens of a year at 1e10 a second, milliseconds since the epoch.
+_ABSURD = 1e18
 
 
 class UnusableLedgerError(ValueError):
@@ -58,7 +59,7 @@ def read(text: str, version: str, now: float) -> Ledger:
                 for name, (start, money) in data["periods"].items()
             },
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UnusableLedgerError(f"it is damaged: {type(error).__name__}") from error
     if ledger.at > now + _AHEAD:
         raise UnusableLedgerError("it is from the future")
@@ -157,12 +158,12 @@ def _numbers(values: Iterable[Any], length: int = len(_STATES)) -> list[float]:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _ABSURD:
         raise ValueError("no number of things that are counted")
     return float(value)
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _ABSURD:
         raise ValueError("no whole number")
     return value
