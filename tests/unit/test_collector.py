@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from factories.engine_pages import PAGE
+from moe_operator.runtime.reporting import oldest, scraped
 from moe_operator.telemetry import collector as collector_module
 from moe_operator.telemetry.collector import Collector, Target
 from moe_operator.telemetry.engine_http import RANK_HEADER, HttpEngineClient
@@ -124,6 +125,29 @@ class TestCollector:
         await collector.round()
         seen = collector.snapshot().pods["uid"]
         assert (seen.running, seen.failures) == (5, 1)
+
+    async def test_a_pod_that_serves_and_never_answered_is_missed(self, engine) -> None:
+        """Lost: the word that a network policy keeps the operator from all engines, after it has started anew."""
+        _, port, session = engine
+        shut, starts = Target(("ns", "d"), "shut", "127.0.0.1", 1), Target(("ns", "d"), "new", "127.0.0.1", 1)
+        targets, now = [shut, replace(starts, serves=False), replace(shut, pod_uid="ok", port=port)], [100.0]
+        collector = Collector(session, lambda: targets, lambda _: None, lambda: now[0])
+        for now[0] in (100.0, 105.0, 110.0):
+            await collector.round()
+        assert collector.snapshot().unheard == {"shut": 100.0}
+        assert dict(scraped(collector.snapshot())) == {("ok",): 1.0, ("failing",): 1.0}
+        assert oldest(collector.snapshot()) == 10.0
+        targets[0] = replace(shut, port=port)
+        await collector.round()
+        assert oldest(collector.snapshot()) == 0.0
+        assert dict(scraped(collector.snapshot())) == {("ok",): 2.0, ("failing",): 0.0}
+        targets[1] = starts
+        await collector.round()
+        assert collector.snapshot().unheard == {"new": 110.0}
+        targets.clear()
+        await collector.round()
+        assert oldest(collector.snapshot()) == 0.0
+        assert collector.snapshot().unheard == {}
 
     async def test_what_is_not_used_of_a_page_is_counted(self, engine) -> None:
         server, port, session = engine

@@ -238,6 +238,15 @@ def test_without_the_flag_or_the_agent_nothing_is_made_up() -> None:
     assert [(t.request_slots, t.agent) for t in targets(store)] == [(0, False), (16, False)]
 
 
+def test_figures_are_expected_of_engines_that_answered_somebody() -> None:
+    """Lost: an alert that says something, as every start of an engine would set it off."""
+    store = Store()
+    store.upsert(POD, pod("starts", status__conditions=[{"type": "Ready", "status": "False"}]))
+    store.upsert(POD, pod("admitted", metadata__annotations={names.ANNOTATION_INCARNATION: "x"}))
+    store.upsert(POD, pod("ready", status__conditions=[{"type": "Ready", "status": "True"}]))
+    assert {t.pod_uid: t.serves for t in targets(store)} == {"starts": False, "admitted": True, "ready": True}
+
+
 def test_a_group_that_drains_or_is_suspected_is_asked_every_second() -> None:
     """A drain ends with the last request, not five seconds after it."""
     store = Store()

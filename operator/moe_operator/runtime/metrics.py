@@ -303,13 +303,15 @@ class Metrics:
         )
         self._computed(
             "telemetry_age_seconds",
-            "Age of the oldest observation of a pod that is scraped; 0 without pods.",
+            "Age of the oldest observation of a pod that is scraped; of one that serves and was never observed, since"
+            " it was first scraped. 0 without pods.",
             (),
             lambda: [((), of.telemetry_age())],
         )
         self._computed(
             "telemetry_pods",
-            "Pods that are scraped, by state: ok, or failing when the last scrape got no answer.",
+            "Pods that are scraped, by state: ok, or failing when the last scrape got no answer. Pods whose engines"
+            " still start are neither until they answer.",
             ("state",),
             of.telemetry_pods,
         )

@@ -223,15 +223,16 @@ def of_deployments(store: Store, reconciler: Reconciler, leads: Callable[[], boo
 
 
 def oldest(snapshot: Snapshot) -> float:
-    """Seconds since the oldest of the newest observations."""
-    return max((snapshot.taken_at - seen.at for seen in snapshot.pods.values()), default=0.0)
+    """Seconds since the oldest of the newest observations; of pods that never gave one, since they were first asked."""
+    since = [*(seen.at for seen in snapshot.pods.values()), *snapshot.unheard.values()]
+    return snapshot.taken_at - min(since, default=snapshot.taken_at)
 
 
 def scraped(snapshot: Snapshot) -> Iterator[Sample]:
-    """Pods by whether their last scrape was answered."""
+    """Pods by whether their last scrape was answered. Those that start are neither."""
     failing = sum(1 for seen in snapshot.pods.values() if seen.failures)
     yield ("ok",), float(len(snapshot.pods) - failing)
-    yield ("failing",), float(failing)
+    yield ("failing",), float(failing + len(snapshot.unheard))
 
 
 class CountedEngine:

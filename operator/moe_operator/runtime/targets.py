@@ -35,6 +35,7 @@ def targets(store: Store) -> Iterator[Target]:
             request_slots=_slots(arguments, group),
             agent=any(a.startswith(_MIDDLEWARE) for a in arguments),
             urgent=_urgent(meta, group),
+            serves=_served(meta) or _ready(status),
         )
 
 
@@ -71,6 +72,15 @@ def _slots(arguments: list[str], group: Mapping[str, Any]) -> int:
 
 def _urgent(pod: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
     draining = names.ANNOTATION_DRAINING in (group.get("annotations") or {})
-    served = names.ANNOTATION_INCARNATION in (pod.get("annotations") or {})
-    suspected = served and names.LABEL_TRAFFIC not in (pod.get("labels") or {})
+    suspected = _served(pod) and names.LABEL_TRAFFIC not in (pod.get("labels") or {})
     return draining or suspected
+
+
+def _served(pod: Mapping[str, Any]) -> bool:
+    """Whether it was admitted once."""
+    return names.ANNOTATION_INCARNATION in (pod.get("annotations") or {})
+
+
+def _ready(status: Mapping[str, Any]) -> bool:
+    """Whether the kubelet got an answer of its engine."""
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or [])

@@ -45,6 +45,8 @@ class Target:
     """Whether the agent runs in it."""
     urgent: bool = False
     """A reconcile waits for its figures: the group drains."""
+    serves: bool = True
+    """Its engine has answered somebody: from one that still starts nothing is expected."""
 
 
 class Collector:
@@ -69,6 +71,7 @@ class Collector:
         self._on_ignored = on_ignored
         self._unforeseen = Unforeseen(on_ignored)
         self._windows: dict[str, PodWindow] = {}
+        self._unheard: dict[str, float] = {}
         self._limit = asyncio.Semaphore(_AT_ONCE)
         self.last_round: float | None = None
         """When the last round ended."""
@@ -76,7 +79,7 @@ class Collector:
     def snapshot(self) -> Snapshot:
         """The newest observations."""
         found = {uid: seen for uid, window in self._windows.items() if (seen := window.observation())}
-        return Snapshot(pods=found, taken_at=self._clock())
+        return Snapshot(pods=found, taken_at=self._clock(), unheard=dict(self._unheard))
 
     async def run(self) -> None:
         """Scrape for ever; ends only by cancellation."""
@@ -103,6 +106,7 @@ class Collector:
         wanted = {t.pod_uid for t in targets}
         for uid in [u for u in self._windows if u not in wanted]:
             del self._windows[uid]
+        self._unheard = {uid: since for uid, since in self._unheard.items() if uid in wanted}
         self._own.forget(wanted)
         groups = _by_deployment(t for t in targets if not (spread and t.urgent))
         pause = spread / len(groups) if groups else 0.0
@@ -130,6 +134,13 @@ class Collector:
         return window.observation() if window is not None else None
 
     async def _scrape(self, target: Target) -> None:
+        await self._guarded(target)
+        if target.serves and self._observation(target.pod_uid) is None:
+            self._unheard.setdefault(target.pod_uid, self._clock())
+        else:
+            self._unheard.pop(target.pod_uid, None)
+
+    async def _guarded(self, target: Target) -> None:
         """Whatever a container answers, it must not end the loop for all others."""
         window = self._windows.setdefault(target.pod_uid, PodWindow(target.pod_uid))
         with self._unforeseen.of(f"the engine at {target.host}:{target.port}"):

@@ -79,6 +79,8 @@ class Snapshot:
 
     pods: dict[str, PodObservation]
     taken_at: float
+    unheard: Mapping[str, float] = field(default_factory=dict)
+    """Pods that serve and of which nothing was ever observed, and since when they have been asked."""
 
     def counters(self, pods: Iterable[str], tolerated_failures: int = 0) -> EngineCounters | None:
         """The reading of these pods, by uid, together; None where there is none of one of them, or where more scrapes
