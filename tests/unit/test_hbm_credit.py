@@ -136,6 +136,32 @@ class TestBook:
         assert site.round(*BOTH) == [KEY]
         assert "uid-a" in site.book.snapshot()
 
+    def test_figures_stand_as_long_as_a_slow_round_takes(self) -> None:
+        """Lost: the source of every figure, which would change to and fro, with a write of every status each time."""
+        site = Site(POD)
+        estimated = 0
+        for at in range(8):
+            site.book.begin()
+            for _ in range(40):
+                site.now += 1
+                estimated += at > 1 and "uid-a" not in site.book.snapshot()
+            site.book.take_gpus("node-0", BOTH)
+            site.book.end()
+            site.now += 1
+        assert (estimated, site.news) == (0, [KEY])
+        for _ in range(2):
+            site.now += 41
+            site.round()
+        assert "uid-a" not in site.book.snapshot(), "and no longer than two rounds"
+
+    def test_a_round_that_hung_does_not_let_old_figures_stand(self) -> None:
+        site = Site(POD)
+        site.round(*BOTH)
+        site.now += 3600
+        site.round(*BOTH)
+        site.now += 240
+        assert "uid-a" not in site.book.snapshot()
+
     def test_one_answer_that_did_not_come_changes_nothing(self) -> None:
         site = Site(POD)
         site.round(*BOTH)

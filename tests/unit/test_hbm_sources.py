@@ -4,9 +4,11 @@ Lost if a bound does not hold: the operator's memory or its round, and with them
 that sends gigabytes; or the operator's token, to whoever stands where a kubelet was."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import pairwise
 from typing import Any, cast
 
 import aiohttp
@@ -14,12 +16,13 @@ import pytest
 from aiohttp import web
 
 from factories.exporter_pages import amd_page, b200, dcgm_page, kubelet_page, of_pod, series_of
+from fakecluster.clock import run_virtual
 from moe_operator.telemetry import accelerators
 from moe_operator.telemetry.accelerator_memory import DCGM_NAMES, dcgm_memory
-from moe_operator.telemetry.accelerators import AcceleratorWatch
+from moe_operator.telemetry.accelerators import NAMES, AcceleratorWatch
 from moe_operator.telemetry.collector import Collector, Target
 from moe_operator.telemetry.ignored import Counts, Ignored
-from moe_operator.telemetry.memory_book import MemoryBook
+from moe_operator.telemetry.memory_book import INTERVAL, MemoryBook
 from moe_operator.telemetry.memory_sources import AmdExporters, KubeletAccess, exporter_page
 from moe_operator.telemetry.page_reader import PageError, Wanted, _lines, address, read_page
 from moe_operator.telemetry.pod_memory import NodePod
@@ -186,6 +189,34 @@ class TestWatch:
         await AmdExporters(session, exporters, server.port, "", Counts().update).read(book)
         assert [gpu.index for gpu in book.snapshot()["uid-a"].gpus] == ["0", "2"]
 
+    def test_rounds_begin_at_a_fixed_rate_so_that_slow_ones_keep_their_figures(self) -> None:
+        """Lost: measured figures, which stand 27 s: rounds of 13 s that came 15 s after each other's end let them
+        lapse in every one."""
+        book_holds, begun = [], []
+
+        def now() -> float:
+            return asyncio.get_running_loop().time()
+
+        async def exporters() -> dict[str, str]:
+            begun.append(now())
+            for _ in range(13):
+                await asyncio.sleep(1)
+                book_holds.append("uid-a" in book.snapshot())
+            watch.take("node-0", series_of(PAGE, NAMES).series)
+            return {}
+
+        async def look() -> None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(watch.run(), 100)
+
+        book = MemoryBook(lambda: [POD], lambda _: 8, "engine", lambda _: None, now)
+        watch = AcceleratorWatch(cast(aiohttp.ClientSession, None), exporters, lambda _: None, now, 1, book)
+        run_virtual(look)
+        assert [later - earlier for earlier, later in pairwise(begun)] == pytest.approx(
+            [INTERVAL] * 6, abs=0.1
+        )
+        assert all(book_holds[13:])
+
     async def test_a_round_that_raises_is_followed_by_the_next(self, session, monkeypatch, caplog) -> None:
         """Lost: faults and memory of all GPUs until somebody restarts the operator, as nothing said so."""
         monkeypatch.setattr(accelerators, "INTERVAL", 0.0)
@@ -348,6 +379,29 @@ class TestPrometheus:
         pages = PrometheusPages(session, f"http://127.0.0.1:{server.port}", lambda: None, ignored.update)
         assert await pages.read(["a"], frozenset({"node-0"})) == {}
         assert sum(ignored.values()) >= 1
+
+    async def test_a_few_figures_are_asked_for_at_once(self, server, session) -> None:
+        """Lost: measured figures, to a Prometheus of which twenty answers take longer than a round may."""
+        open_now, most, names, together = 0, 0, [f"f{at}" for at in range(9)], asyncio.Event()
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            nonlocal open_now, most
+            open_now, name = open_now + 1, request.query["query"]
+            most = max(most, open_now)
+            if open_now == 4:
+                together.set()
+            await asyncio.wait_for(together.wait(), 20)
+            for _ in range(0 if name == "f3" else 20):
+                await asyncio.sleep(0)
+            open_now -= 1
+            found = [{"metric": {"node": "node-0"}, "value": [0, name[1:]]}]
+            return web.json_response({"data": {"resultType": "vector", "result": found}})
+
+        server.handler = handle
+        pages = PrometheusPages(session, f"http://127.0.0.1:{server.port}", lambda: None, Counts().update)
+        found = await pages.read(names, frozenset({"node-0"}))
+        assert [(one.name, one.value) for one in found["node-0"]] == [(name, int(name[1:])) for name in names]
+        assert most == 4
 
     async def test_nodes_without_pods_of_ours_are_left_out(self, server, session) -> None:
         server.says(json.dumps(prometheus_answer(PAGE, "DCGM_FI_DEV_FB_USED")).encode())

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds for which a node that is no longer read is remembered.
 _KEPT = 3600.0
+#: Seconds between the end of a round that is longer than the interval and the next.
+_PAUSE = 1.0
 #: Series of DCGM exporter that are read.
 NAMES = FAULT_NAMES | DCGM_NAMES
 
@@ -64,12 +66,14 @@ class AcceleratorWatch:
         return [fault for node in self._nodes.values() for fault in node.faults]
 
     async def run(self) -> None:
-        """Look for ever; ends only by cancellation."""
+        """Look for ever, a round every `INTERVAL` however long each takes; ends only by cancellation."""
+        time = asyncio.get_running_loop().time
         while True:
+            begun = time()
             with self._unforeseen.of("a round of reading devices"):
                 await self.round()
-            self.last_round = asyncio.get_running_loop().time()
-            await asyncio.sleep(INTERVAL)
+            self.last_round = time()
+            await asyncio.sleep(max(_PAUSE, begun + INTERVAL - self.last_round))
 
     async def round(self) -> None:
         """Read everybody once. What is known of a node's faults outlives its exporter for an hour."""

@@ -10,8 +10,10 @@ from moe_operator.telemetry.pod_memory import NodeDevices, NodePod, PodMemory
 
 #: Seconds between two rounds: what DCGM exporter's own charts have it scraped at.
 INTERVAL = 15.0
-#: Seconds for which a measurement stands, so that an exporter that is gone shows within two intervals.
-STANDS = 1.8 * INTERVAL
+#: Rounds for which a measurement stands, so that an exporter that is gone shows within two.
+_STANDS = 1.8
+#: Seconds between two rounds that count, at most: what is older says nothing of now.
+_LONGEST_ROUND = 120.0
 #: Share by which a pod's memory must move to be news.
 _NEWS = 0.01
 
@@ -43,15 +45,22 @@ class MemoryBook:
         self._devices: dict[str, NodeDevices] = {}
         self._measured: dict[str, PodMemory] = {}
         self._meters: dict[str, EnergyMeter] = {}
+        self._begun: float | None = None
+        self._period = INTERVAL
+        """Seconds between the last two rounds: more than the interval where one is longer than that."""
         self._told: dict[str, tuple[Key, int | None, int]] = {}
 
     def snapshot(self) -> Mapping[str, PodMemory]:
         """The newest measurements by uid, without those that are too old."""
-        since = self._clock() - STANDS
+        since = self._clock() - _STANDS * self._period
         return {uid: seen for uid, seen in self._measured.items() if seen.at >= since}
 
     def begin(self) -> None:
         """A round begins: look at the pods that there are now."""
+        now = self._clock()
+        if self._begun is not None:
+            self._period = min(max(INTERVAL, now - self._begun), _LONGEST_ROUND)
+        self._begun = now
         self._by_node = {}
         for pod in self._pods():
             self._by_node.setdefault(pod.node, []).append(pod)
