@@ -59,7 +59,7 @@ class AcceleratorWatch:
         self._limit = asyncio.Semaphore(AT_ONCE)
         self._unforeseen = Unforeseen(on_ignored)
         self.last_round: float | None = None
-        """When the last round ended, whatever came of it, by the loop's clock."""
+        """When the last round ended, whatever came of it, or the first began; by the loop's clock."""
 
     def faults(self) -> list[AcceleratorFault]:
         """All that are known."""
@@ -68,6 +68,7 @@ class AcceleratorWatch:
     async def run(self) -> None:
         """Look for ever, a round every `INTERVAL` however long each takes; ends only by cancellation."""
         time = asyncio.get_running_loop().time
+        self.last_round = time()
         while True:
             begun = time()
             with self._unforeseen.of("a round of reading devices"):
