@@ -82,6 +82,8 @@ class EngineSettings:
     groups count as loaded whatever is asked of them."""
     kv_blocks: int = 0
     """Of each KV cache; 0: engines do not say."""
+    telling: bool = True
+    """Whether they answer telemetry; what else they are asked they answer all the same."""
     canary_failure: str | None = None
     """With this message every canary fails."""
 

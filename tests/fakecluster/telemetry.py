@@ -39,7 +39,8 @@ class MemoryCollector(Collector):
 
     async def _get(self, target: Target, path: str) -> bytes | None:
         engine = self._engines.at(target.host)
-        if engine is None or not self._engines.reachable(engine.node):
+        telling = self._engines.settings.telling
+        if engine is None or not telling or not self._engines.reachable(engine.node):
             await asyncio.sleep(_TIMEOUT)
             return None
         await asyncio.sleep(_ANSWER)

@@ -1,7 +1,7 @@
 """What is told of GPU-hours, tokens and money, whatever happens to the operator. Lost otherwise: bills that nobody can
 check, and a budget that holds in one process only."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from moe_operator.runtime.reporting import accounts
 
 pytestmark = pytest.mark.timeout(900)
 
+COUNTERS = ("gpu_seconds_total", "cost_total", "tokens_total", "requests_total")
 PRICE = "3.60"  # a thousandth per GPU-second
 BUSY = EngineSettings(requests=4)
 
@@ -32,20 +33,20 @@ class Witness:
     begun: dict[str, float] = field(default_factory=dict)
     gone: dict[str, float] = field(default_factory=dict)
     tokens: dict[tuple[str, int], float] = field(default_factory=dict)
-    exported: dict[tuple[str, str, tuple[str, ...]], float] = field(default_factory=dict)
-    """By operator, metric and labels: what its counters said last."""
+    exported: dict[tuple[str, tuple[str, ...]], float] = field(default_factory=dict)
+    """By metric and labels: what counters said last, of whichever operator."""
     fell: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.harness.world.timers.every(0.25, self.look)
-        self.harness.world.timers.every(7.0, self.scrape)
+        self.harness.world.timers.every(1.0, self.scrape)
 
     def scrape(self) -> None:
-        """A counter that falls is a restart to Prometheus, and what it had is counted again."""
-        operator = self.harness.operator
-        for name in ("gpu_seconds_total", "cost_total", "tokens_total", "requests_total"):
-            for labels, value in accounts(operator.reconciler.accounts(), name):
-                at = (operator.name, name, labels)
+        """A counter that falls is a restart to Prometheus, and what it had is counted again: an operator that starts
+        again in its pod goes on with the series."""
+        for name in COUNTERS:
+            for labels, value in accounts(self.harness.operator.reconciler.accounts(), name):
+                at = (name, labels)
                 if value < self.exported.get(at, 0.0):
                     self.fell.append(f"{at}: {self.exported[at]} -> {value}")
                 self.exported[at] = value
@@ -150,6 +151,34 @@ def test_tokens_go_on_where_the_operator_before_had_got_to() -> None:
             h.start_operator()
 
     play(scenario, settings=BUSY)
+
+
+def test_no_counter_falls_after_a_crash_while_a_group_comes_and_goes_between_serving_and_idle() -> None:
+    """The status has neither the tokens of the last half hour nor the states of the last half minute."""
+
+    async def scenario(h: Harness) -> None:
+        witness = Witness(h)
+        h.apply(_priced(1))
+        await h.serve(1)
+        for round_ in range(8):
+            for requests in (0, 4):
+                h.world.engines.settings.requests = requests
+                for engine in h.world.engines.by_pod.values():
+                    h.world.engines.count(engine)
+                    engine.running = requests
+                await h.rest(37 + 5 * round_)
+            tokens = witness.exported["tokens_total", ("serving", "tiny", "output")]
+            h.world.engines.settings.telling = False
+            await _crash(h, 3 * round_)
+            await h.rest(15 * round_)
+            h.world.engines.settings.telling = True
+            await h.rest(90)
+            assert not witness.fell
+            assert witness.exported["tokens_total", ("serving", "tiny", "output")] > tokens, "told again"
+            for state in ("serving", "idle"):
+                assert ("gpu_seconds_total", ("serving", "tiny", state)) in witness.exported
+
+    play(scenario, settings=replace(BUSY))
 
 
 def test_a_groups_gpus_are_idle_while_nobody_asks_anything() -> None:

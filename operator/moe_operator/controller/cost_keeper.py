@@ -23,10 +23,9 @@ from moe_operator.controller.learned import CostNews
 from moe_operator.controller.pass_state import PassState
 from moe_operator.controller.store import Key, Store
 from moe_operator.costs import text
-from moe_operator.costs.accounts import Accounts
 from moe_operator.costs.budget import Spending, spending, with_periods, zone_of
 from moe_operator.costs.figures import Split
-from moe_operator.costs.holdings import GpuState
+from moe_operator.costs.holdings import TOKENS, GpuState
 from moe_operator.costs.ledger import Ledger, advanced, in_currency, opened, taken
 from moe_operator.costs.price import ListPrice, Price, price_of, status_of
 from moe_operator.costs.statement import headline, statement
@@ -42,20 +41,27 @@ CHECKPOINT = 1800.0
 _FIGURES, _STEP = 600.0, 0.1
 #: Seconds that engines have to tell after a start of the operator.
 _SILENCE = 60.0
+#: Seconds that groups may have been in a state that no status has: it is written when figures may be, every 30 s.
+_UNWRITTEN = 60.0
 #: Least seconds until the next look that is due by time alone.
 _LEAST = 1.0
 
 
 @dataclass(frozen=True)
 class Account:
-    """What a deployment took and cost, for metrics."""
+    """What a deployment took and cost, for metrics. Counters are left out until they have caught up with what the
+    operator before may have told: in one that falls Prometheus counts everything again."""
 
     key: Key
     currency: str
-    accounts: Accounts
+    gpu_seconds: Mapping[GpuState, float]
+    money: Mapping[GpuState, float]
+    unpriced: float | None
+    counts: Mapping[str, float]
+    """By name, of `TOKENS`."""
     per_million: float | None
     joules: float | None
-    """Energy of the GPUs; None where not all tell."""
+    """Energy of the GPUs; None where not all tell, and until it has caught up."""
     budget: BudgetState | None
     spent_ratio: float | None
     """Of the budget; None without one."""
@@ -71,6 +77,12 @@ class _Kept:
     """As the status has it."""
     recalled_at: float | None = None
     """Since when this operator waits for engines to tell what was done while none was there; None: it does not."""
+    behind_until: float | None = None
+    """Engines of the ledger that was read have not told yet, and are waited for so long at most; None: all have."""
+    may_have_told: Mapping[GpuState, float] = field(default_factory=dict)
+    """GPU-seconds that the operator before may have told of a state."""
+    energy_from: float = 0.0
+    """When energy has caught up with what was added up of power, and lost with the operator before."""
     offered: tuple[str, Ledger] | None = None
     """What was made for a status last."""
     news: CostNews | None = None
@@ -126,6 +138,8 @@ class CostKeeper:
         if kept.recalled_at is not None:
             told = not any(pod.unsure for pod in pods)
             kept.recalled_at = None if told or now - kept.recalled_at > _SILENCE else kept.recalled_at
+        if kept.behind_until is not None and (now > kept.behind_until or not _behind(ledger)):
+            kept.behind_until = None
         spent = spending(spec.budget, ledger) if spec.budget is not None else None
         sizing = state.effective.plan.sizing if state.effective is not None else None
         old, price, split = deployment.status.cost, prices.status(), Split.of(sizing)
@@ -162,10 +176,13 @@ class CostKeeper:
         """By now, of each deployment."""
         memory = self._memory()
         for key, kept in self._kept.items():
-            found = kept.ledger.accounts_at(now)
-            # What has been told stands: a pod may turn out to have ended, or to have been idle, a little earlier.
-            kept.told = {s: max(kept.told.get(s, 0.0), v) for s, v in found.gpu_seconds.items()}
-            kept.told_money = {s: max(kept.told_money.get(s, 0.0), v) for s, v in found.money.items()}
+            found = kept.ledger.accounts_at(now).rounded()
+            states: list[GpuState] = []
+            if kept.recalled_at is None:
+                # What has been told stands: a pod may turn out to have ended, or to have been idle, a little earlier.
+                kept.told = {s: max(kept.told.get(s, 0.0), v) for s, v in found.gpu_seconds.items()}
+                kept.told_money = {s: max(kept.told_money.get(s, 0.0), v) for s, v in found.money.items()}
+                states = [s for s, v in kept.told.items() if v >= kept.may_have_told.get(s, 0.0)]
             joules = found.joules + sum(
                 taken(hold, meter(memory.get(hold.uid)))[0] for hold in kept.ledger.holds
             )
@@ -181,9 +198,12 @@ class CostKeeper:
             yield Account(
                 key=key,
                 currency=kept.ledger.currency,
-                accounts=Accounts(kept.told, kept.told_money, found.unpriced, found.counts),
+                gpu_seconds={state: kept.told[state] for state in states},
+                money={state: kept.told_money[state] for state in states},
+                unpriced=found.unpriced if kept.recalled_at is None else None,
+                counts=dict(zip(TOKENS, found.counts, strict=True)) if kept.behind_until is None else {},
                 per_million=headline(kept.ledger),
-                joules=kept.told_joules if metered else None,
+                joules=kept.told_joules if metered and now >= kept.energy_from else None,
                 budget=budget.state if budget is not None else None,
                 spent_ratio=ratio,
             )
@@ -204,7 +224,13 @@ class CostKeeper:
                 error,
             )
             return None
-        kept = self._kept[deployment.key] = _Kept(deployment.uid, ledger, ledger, now)
+        kept = self._kept[deployment.key] = _Kept(deployment.uid, ledger, ledger, now, now + CHECKPOINT)
+        held = sum(hold.gpus for hold in ledger.holds if not hold.ended)
+        unwritten = held * min(_UNWRITTEN, max(0.0, now - ledger.at))
+        kept.may_have_told = {state: v + unwritten for state, v in ledger.accounts.gpu_seconds.items()}
+        if any(hold.meter is not None and hold.meter.since for hold in ledger.holds):
+            # Lost is what came since the last write; at the same power as much comes in as long.
+            kept.energy_from = now + min(CHECKPOINT, max(0.0, now - ledger.at))
         return kept
 
     def listed(self, accelerator: str) -> ListPrice | None:
@@ -307,6 +333,13 @@ def _uncertain(written: Ledger, ledger: Ledger) -> bool:
         return True
     added = any(hold.meter is not None and hold.meter.since for hold in ledger.holds)
     return added and written.accounts.joules != ledger.accounts.joules
+
+
+def _behind(ledger: Ledger) -> bool:
+    """Whether engines have not told yet since the ledger was read."""
+    return any(
+        hold.reading is not None and hold.reading.since is None for hold in ledger.holds if not hold.ended
+    )
 
 
 def _states(ledger: Ledger) -> Mapping[str, GpuState]:

@@ -56,6 +56,17 @@ class Accounts:
         none = dict.fromkeys(GpuState, 0.0)
         return replace(self, money=none, unpriced=self.total_seconds)
 
+    def rounded(self) -> "Accounts":
+        """To the digits that the ledger keeps: what is told with more falls when the next operator reads it."""
+        return Accounts(
+            {state: round(value, 3) for state, value in self.gpu_seconds.items()},
+            {state: round(value, 6) for state, value in self.money.items()},
+            round(self.unpriced, 3),
+            tuple(float(round(count)) for count in self.counts),
+            float(round(self.joules)),
+            round(self.metered, 3),
+        )
+
     def since(self, earlier: "Accounts") -> "Accounts":
         """What came after `earlier`."""
         return _combined(self, earlier, lambda now, then: max(0.0, now - then))

@@ -76,12 +76,13 @@ def _short(value: float) -> float | int:
 
 
 def _sums(accounts: Accounts) -> list[Any]:
+    kept = accounts.rounded()
     return [
-        [_seconds(accounts.gpu_seconds[state]) for state in _STATES],
-        [_short(round(accounts.money[state], 6)) for state in _STATES],
-        _seconds(accounts.unpriced),
-        [round(count) for count in accounts.counts],
-        *([[round(accounts.joules), _seconds(accounts.metered)]] if accounts.metered else []),
+        [_short(kept.gpu_seconds[state]) for state in _STATES],
+        [_short(kept.money[state]) for state in _STATES],
+        _short(kept.unpriced),
+        [_short(count) for count in kept.counts],
+        *([[_short(kept.joules), _short(kept.metered)]] if accounts.metered else []),
     ]
 
 

@@ -87,13 +87,13 @@ def accounts(found: Iterable[Account], figure: str) -> Iterator[Sample]:
 
 
 def _counted(*names: str) -> Callable[[Account], Iterator[Sample]]:
-    return lambda one: (((name,), one.accounts.count(name)) for name in names)
+    return lambda one: (((name,), one.counts[name]) for name in names if name in one.counts)
 
 
-_ACCOUNTS: dict[str, Callable[[Account], Iterator[Sample]]] = {
-    "gpu_seconds_total": lambda one: (((s.value,), v) for s, v in one.accounts.gpu_seconds.items()),
-    "unpriced_gpu_seconds_total": lambda one: iter([((), one.accounts.unpriced)]),
-    "cost_total": lambda one: (((one.currency, s.value), v) for s, v in one.accounts.money.items()),
+_ACCOUNTS: dict[str, Callable[[Account], Iterable[Sample]]] = {
+    "gpu_seconds_total": lambda one: (((s.value,), v) for s, v in one.gpu_seconds.items()),
+    "unpriced_gpu_seconds_total": lambda one: _known(one.unpriced),
+    "cost_total": lambda one: (((one.currency, s.value), v) for s, v in one.money.items()),
     "tokens_total": _counted("input", "cached_input", "output"),
     "requests_total": _counted("completed", "aborted", "failed", "preempted"),
     "energy_joules_total": lambda one: _known(one.joules),
