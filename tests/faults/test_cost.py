@@ -210,6 +210,30 @@ def test_a_deployment_without_a_price_has_its_hours_and_is_told_why() -> None:
     play(scenario)
 
 
+def test_in_another_currency_metrics_begin_with_nothing_and_lack_no_price() -> None:
+    def told(h: Harness, name: str) -> dict[tuple[str, ...], float]:
+        return {labels[2:]: value for labels, value in accounts(h.operator.reconciler.accounts(), name)}
+
+    async def scenario(h: Harness) -> None:
+        h.apply(manifest(1, cost={"pricePerGPUHour": PRICE, "currency": "USD"}))
+        await h.serve(1)
+        await h.rest(3600)
+        dollars = sum(told(h, "cost_total").values())
+        assert dollars > 50
+        h.edit(cost={"currency": "EUR"})
+        await h.until(lambda: any(at[0] == "EUR" for at in told(h, "cost_total")), 60)
+        await h.rest(600)
+        for _ in range(2):
+            cost, unpriced = told(h, "cost_total"), told(h, "unpriced_gpu_seconds_total")
+            assert {at[0] for at in cost} == {"EUR"}
+            assert sum(cost.values()) == pytest.approx(9.6, abs=0.6)
+            assert unpriced[()] <= 16 * 60, "the time since the look before at most"
+            await _crash(h, 0)
+            await h.rest(20)
+
+    play(scenario, settings=BUSY)
+
+
 # --- budgets ---------------------------------------------------------------------------------------
 
 #: World time begins two hours before midnight there; a group of 16 GPUs takes 57.60 an hour.

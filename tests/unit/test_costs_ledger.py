@@ -120,6 +120,11 @@ def test_another_currency_begins_with_nothing_and_says_so() -> None:
     euros = in_currency(ledger, "EUR")
     assert (euros.currency, euros.accounts.total_money, euros.accounts.unpriced) == ("EUR", 0.0, 800)
     assert in_currency(ledger, "USD") is ledger
+    later = _away(euros, [held(price=None)], NOW + 1000)
+    assert later.accounts.total_money == 0.0, "what was a price in dollars is none in euros"
+    assert (later.accounts.unpriced, later.elsewhere) == (8000, 800), "800 of them had one"
+    back = in_currency(later, "USD")
+    assert (back.accounts.total_money, back.elsewhere) == (0.0, 800)
 
 
 # --- tokens ----------------------------------------------------------------------------------------

@@ -132,6 +132,8 @@ class CostKeeper:
             kept = _Kept(deployment.uid, opened(pods, now, spec.currency), None)
             self._kept[deployment.key] = kept
         before = in_currency(kept.ledger, spec.currency)
+        if before.currency != kept.ledger.currency:
+            kept.told_money = {}
         ledger = advanced(before, pods, now, recalled=kept.recalled_at is not None)
         ledger = with_periods(before, ledger, zone_of(spec.budget))
         kept.ledger = ledger
@@ -200,7 +202,10 @@ class CostKeeper:
                 currency=kept.ledger.currency,
                 gpu_seconds={state: kept.told[state] for state in states},
                 money={state: kept.told_money[state] for state in states},
-                unpriced=found.unpriced if kept.recalled_at is None else None,
+                # What had a price, if in another currency, did not come to lack one.
+                unpriced=None
+                if kept.recalled_at is not None
+                else max(0.0, round(found.unpriced - kept.ledger.elsewhere, 3)),
                 counts=dict(zip(TOKENS, found.counts, strict=True)) if kept.behind_until is None else {},
                 per_million=headline(kept.ledger),
                 joules=kept.told_joules if metered and now >= kept.energy_from else None,

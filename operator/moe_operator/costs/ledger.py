@@ -34,6 +34,8 @@ class Ledger:
     """The accounts at earlier moments, oldest first."""
     periods: Mapping[str, tuple[float, float]] | None = None
     """By the name of a budget's period: when the present one began, and what had been spent until then."""
+    elsewhere: float = 0.0
+    """GPU-seconds that had a price in an earlier currency; `accounts.unpriced` has them too."""
 
     def accounts_at(self, now: float) -> Accounts:
         """The accounts if all that is held goes on as it was last seen; tokens as they were last read."""
@@ -107,12 +109,20 @@ def advanced(ledger: Ledger, pods: Sequence[PodSeen], now: float, *, recalled: b
 
 
 def in_currency(ledger: Ledger, currency: str) -> Ledger:
-    """The ledger with its money in a currency: in another one than before it begins with nothing."""
+    """The ledger with its money in a currency: in another one than before it begins with nothing, and what is held has no
+    price until one is seen."""
     if currency == ledger.currency:
         return ledger
-    marks = tuple(Mark(mark.at, mark.accounts.without_money()) for mark in ledger.marks)
-    accounts = ledger.accounts.without_money()
-    return replace(ledger, currency=currency, accounts=accounts, marks=marks, periods=None)
+    had_one = ledger.accounts.total_seconds - ledger.accounts.unpriced
+    return replace(
+        ledger,
+        currency=currency,
+        accounts=ledger.accounts.without_money(),
+        holds=tuple(replace(hold, price=None) for hold in ledger.holds),
+        marks=tuple(Mark(mark.at, mark.accounts.without_money()) for mark in ledger.marks),
+        periods=None,
+        elsewhere=round(ledger.elsewhere + max(0.0, had_one), 3),
+    )
 
 
 def taken(before: Hold, meter: Meter | None) -> tuple[float, float]:

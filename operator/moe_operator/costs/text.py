@@ -36,6 +36,7 @@ def written(ledger: Ledger) -> str:
                 name: [_seconds(start), round(money, 6)]
                 for name, (start, money) in sorted((ledger.periods or {}).items())
             },
+            **({"elsewhere": _seconds(ledger.elsewhere)} if ledger.elsewhere else {}),
         },
         separators=(",", ":"),
     )
@@ -58,6 +59,7 @@ def read(text: str, version: str, now: float) -> Ledger:
                 str(name): (_number(start), _number(money))
                 for name, (start, money) in data["periods"].items()
             },
+            elsewhere=_number(data.get("elsewhere", 0)),
         )
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UnusableLedgerError(f"it is damaged: {type(error).__name__}") from error
