@@ -199,6 +199,34 @@ def test_what_was_spent_before_midnight_is_known_to_who_comes_after_it() -> None
     assert spending(_budget(), ledger).status.spent == amount(5 * 28.8)
 
 
+@pytest.mark.parametrize(
+    ("zone", "period", "hours"),
+    [
+        ("UTC", "Month", 480),
+        ("America/New_York", "Month", 475),
+        ("Europe/Berlin", "Month", 480),  # it began an hour before, of which nothing is kept any more
+        ("UTC", "Day", 12),
+        ("America/New_York", "Day", 7),
+        ("Asia/Tokyo", "Day", 21),
+    ],
+)
+def test_a_budget_in_another_time_zone_knows_what_was_spent_since_its_month_began(
+    zone: str, period: str, hours: float
+) -> None:
+    """Kept for UTC, and set on the 21st, for a day at noon. Lost otherwise: nearly all of a month's
+    spending, and its hold."""
+    begin = datetime(2027, 2, 1, tzinfo=UTC).timestamp()
+    pod = held(begun=begin - 7200, history=((GpuState.SERVING, begin - 7200),))
+    ledger = opened([pod], begin - 7200, "USD")
+    noon = begin + 20 * 86400 + (12 * 3600 if period == "Day" else 0)
+    for at in range(int(begin) - 3600, int(noon), 1800):
+        ledger = with_periods(ledger, advanced(ledger, [pod], float(at)), ZoneInfo("UTC"))
+    ledger = with_periods(ledger, advanced(ledger, [pod], noon), ZoneInfo(zone))
+    spent = spending(_budget(period=period, timeZone=zone), ledger).status.spent
+    assert spent is not None
+    assert float(spent) == pytest.approx(28.8 * hours, rel=0.001)
+
+
 def test_without_a_price_a_budget_holds_nobody() -> None:
     pod = held(begun=MIDNIGHT, price=None)
     ledger = with_periods(

@@ -8,8 +8,10 @@ from zoneinfo import ZoneInfo
 from moe_operator.api.cost import BudgetAction, BudgetPeriod, BudgetSpec, BudgetState, BudgetStatus
 from moe_operator.api.time_zones import time_zone
 from moe_operator.api.times import format_time
+from moe_operator.costs.accounts import Accounts
 from moe_operator.costs.amounts import amount
 from moe_operator.costs.figures import priced
+from moe_operator.costs.holdings import GpuState
 from moe_operator.costs.ledger import Ledger
 from moe_operator.costs.marks import Mark, accounts_at
 
@@ -46,12 +48,14 @@ def period_of(period: BudgetPeriod, zone: ZoneInfo, now: float) -> tuple[float, 
 
 def with_periods(before: Ledger, after: Ledger, zone: ZoneInfo) -> Ledger:
     """The ledger after a look, with what had been spent when the present day and month began. Both are kept whatever
-    the budget is for, so that it may be set or changed at any time."""
+    the budget is for, so that it may be set or changed at any time. `before` is in the same currency."""
     latest = Mark(after.at, after.latest)
     marks = [mark for mark in before.marks if mark.at < before.at]
-    if before.currency == after.currency:
-        marks.append(Mark(before.at, before.latest))
+    marks.append(Mark(before.at, before.latest))
     known, found = after.periods or {}, {}
+    # Marks reach back a day. For a month that begins at another hour, as its zone is another, these know more.
+    earlier = sorted((at, money) for at, money in known.values() if at < marks[0].at)
+    marks = [*(_point(at, money) for at, money in earlier), *marks]
     for period in BudgetPeriod:
         start, _ = period_of(period, zone, after.at)
         kept = known.get(period.value)
@@ -60,6 +64,12 @@ def with_periods(before: Ledger, after: Ledger, zone: ZoneInfo) -> Ledger:
             kept = (start, then[1].total_money if then is not None else 0.0)
         found[period.value] = kept
     return replace(after, periods=found)
+
+
+def _point(at: float, money: float) -> Mark:
+    """Of which only all of the money is known."""
+    none = dict.fromkeys(GpuState, 0.0)
+    return Mark(at, Accounts(money={**none, GpuState.SERVING: money}))
 
 
 def spending(budget: BudgetSpec, ledger: Ledger) -> Spending:

@@ -109,8 +109,8 @@ def advanced(ledger: Ledger, pods: Sequence[PodSeen], now: float, *, recalled: b
 
 
 def in_currency(ledger: Ledger, currency: str) -> Ledger:
-    """The ledger with its money in a currency: in another one than before it begins with nothing, and what is held has no
-    price until one is seen."""
+    """The ledger with its money in a currency: in another one than before it begins with nothing, and what is held has
+    no price until one is seen."""
     if currency == ledger.currency:
         return ledger
     had_one = ledger.accounts.total_seconds - ledger.accounts.unpriced
