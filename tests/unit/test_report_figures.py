@@ -155,9 +155,20 @@ def test_a_leader_that_lost_its_last_minutes_is_not_counted_as_a_new_beginning()
     assert found.falls == 1
 
 
-def test_accounts_that_began_anew_count_from_there() -> None:
-    found = counted([1000.0, 1100.0, 30.0, 80.0], since=90.0)
-    assert found.usage.input_tokens == 180
+@pytest.mark.parametrize(
+    ("values", "tokens", "falls"),
+    [
+        ([1000.0, 1100.0, 30.0, 80.0], 180, 1),
+        ([0.0, 100.0, 150.0, 160.0], 260, 1),  # beyond what it was by the next sample
+        ([0.0, 100.0, 100.0, 30.0], 130, 1),  # that sample is still the one before
+        ([0.0, 0.0, 0.0, 30.0], 30, 0),
+    ],
+)
+def test_accounts_that_began_anew_count_from_there(
+    values: list[float | None], tokens: int, falls: int
+) -> None:
+    found = counted(values, since=90.0)
+    assert (found.usage.input_tokens, found.falls) == (tokens, falls)
 
 
 def test_a_deployment_that_was_made_in_the_period_is_counted_from_zero() -> None:

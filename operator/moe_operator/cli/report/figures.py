@@ -6,6 +6,7 @@ increase() takes for a counter that began at zero: it would add all of the total
 counted when it first appears. So differences are summed here, and a fall adds nothing but is told.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -156,16 +157,20 @@ def _begins(series: Mapping[Labels, Samples]) -> dict[str, float]:
 
 
 def _grown(samples: Samples, *, whole: bool, since: float | None) -> tuple[float, int]:
-    """What a total grew by, and how often it fell. After a fall at which the accounts began anew all of it counts."""
+    """What a total grew by, and how often it fell. Where the accounts began anew all of it counts, also where it is
+    more than before by the next sample; one that has not moved yet is still that from before."""
     grown = samples[0][1] if whole else 0.0
     falls = 0
-    for (earlier, before), (at, value) in pairwise(samples):
-        if value >= before:
+    anew = math.inf if since is None or since <= samples[0][0] else since
+    for (_, before), (at, value) in pairwise(samples):
+        if at >= anew and value != before:
+            grown += value
+            falls += before > 0
+            anew = math.inf
+        elif value >= before:
             grown += value - before
         else:
             falls += 1
-            if since is not None and earlier < since <= at:
-                grown += value
     return grown, falls
 
 
