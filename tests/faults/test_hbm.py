@@ -6,8 +6,10 @@ of telemetry wrote; a deployment's own figures, to labels that somebody else wro
 
 from typing import Any
 
+from fakecluster.engines import EngineSettings
 from fakecluster.harness import NAMESPACE, Harness, manifest, play
-from moe_operator.controller.kube import MODEL_DEPLOYMENT
+from moe_operator.api import reasons
+from moe_operator.controller.kube import EVENT, MODEL_DEPLOYMENT
 
 MODEL = "Qwen/Qwen3-30B-A3B"
 #: As manifests say it; the plan knows its size.
@@ -77,6 +79,34 @@ def test_figures_are_written_at_most_every_half_minute_and_not_at_all_while_noth
         assert 2 <= len(writes) <= 21, "600 seconds of memory that moves all the time"
 
     play(scenario)
+
+
+def test_a_planner_that_is_off_is_told_once_also_over_a_time_without_groups() -> None:
+    def told(h: Harness) -> int:
+        events = h.world.server.list(EVENT, NAMESPACE)
+        return sum(
+            (e.get("series") or {}).get("count", 1)
+            for e in events
+            if e.get("reason") == reasons.MEMORY_OFF_PLAN
+        )
+
+    async def scenario(h: Harness) -> None:
+        h.apply(manifest(**SPEC))
+        await h.serve()
+        _show(h, 182_000)
+        await h.until(lambda: "offPlanSince" in _hbm(h), 90)
+        since = _hbm(h)["offPlanSince"]
+        h.edit(replicas=0, scaling={"minGroups": 0})
+        await h.until(lambda: not h.groups() and not _hbm(h), 300)
+        await h.rest(120)
+        h.edit(replicas=1)
+        await h.serve()
+        _show(h, 182_000)
+        await h.until(lambda: _hbm(h).get("source") == "Measured", 90)
+        await h.rest(60)
+        assert (_hbm(h)["offPlanSince"], told(h)) == (since, 1)
+
+    play(scenario, settings=EngineSettings(kv_blocks=1000))
 
 
 def test_labels_that_others_wrote_credit_nobody() -> None:

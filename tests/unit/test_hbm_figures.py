@@ -267,7 +267,7 @@ class TestPlannerError:
     def after(self, before: HbmStatus | None, used: int, **more: Any) -> tuple[HbmStatus, list[Any]]:
         status = hbm_status(before, found(used, **more), NOW)
         assert status is not None
-        return status, list(hbm_news(before, status))
+        return status, list(hbm_news(before, status, None))
 
     def test_it_is_told_once_and_again_only_after_it_was_right(self) -> None:
         status, news = self.after(None, 172_000)

@@ -73,6 +73,8 @@ class HbmFigures:
     error: float | None = None
     """Of the planner: what was measured beside the KV cache, less what was planned for it, as a share of the GPU.
     Positive: more was used. None where nothing was measured or planned, or the engine does not tell its KV cache."""
+    off_plan_before: str | None = None
+    """Since when the planner was off, by the last status that spoke of memory."""
 
     @property
     def used(self) -> int:

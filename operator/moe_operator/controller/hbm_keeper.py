@@ -1,6 +1,7 @@
 """Brings groups, their plans and what was measured together: for the status in a pass, for metrics between passes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from moe_operator.controller.group_planner import GroupState, GroupView
 from moe_operator.controller.hbm import HbmFigures, hbm_figures
@@ -25,10 +26,13 @@ class HbmKeeper:
         self._snapshot = snapshot
         self._memory = memory
         self._groups: dict[Key, tuple[tuple[GroupFacts, Plan], ...]] = {}
+        self._off_plan: dict[Key, str | None] = {}
+        """Since when, by the last status that spoke of memory."""
 
     def forget(self, key: Key) -> None:
         """The deployment is gone."""
         self._groups.pop(key, None)
+        self._off_plan.pop(key, None)
 
     def look(self, state: PassState, views: Sequence[GroupView]) -> HbmFigures | None:
         """As of now, of the groups as they were judged."""
@@ -37,8 +41,12 @@ class HbmKeeper:
             for view in views
             if view.state in _WHOLE and (revision := state.revision(view.facts.revision)) is not None
         )
-        self._groups[state.deployment.key] = groups
-        return hbm_figures(groups, self._memory(), self._snapshot().pods) if groups else None
+        key, told = state.deployment.key, state.deployment.status.hbm
+        self._groups[key] = groups
+        if told is not None:
+            self._off_plan[key] = told.off_plan_since
+        found = hbm_figures(groups, self._memory(), self._snapshot().pods) if groups else None
+        return None if found is None else replace(found, off_plan_before=self._off_plan.get(key))
 
     def all(self) -> Iterator[tuple[Key, HbmFigures]]:
         """Of every deployment of which something is known."""

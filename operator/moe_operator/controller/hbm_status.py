@@ -46,13 +46,19 @@ def hbm_status(old: HbmStatus | None, figures: HbmFigures | None, now: float) ->
             percent=round(100 * worst.share),
         ),
         planner_error_percent=None if figures.error is None else f"{100 * figures.error:.1f}",
-        off_plan_since=_off_plan(old, figures.error, now),
+        off_plan_since=_off_plan(_said(old, figures), figures.error, now),
     )
 
 
-def _off_plan(old: HbmStatus | None, error: float | None, now: float) -> str | None:
+def _said(old: HbmStatus | None, figures: HbmFigures | None) -> str | None:
+    """Since when the planner is off, by what was said last: while nothing held memory the status did not say it."""
+    if old is not None:
+        return old.off_plan_since
+    return figures.off_plan_before if figures is not None else None
+
+
+def _off_plan(before: str | None, error: float | None, now: float) -> str | None:
     """What was said stands while nothing is measured, and until the planner is clearly right."""
-    before = old.off_plan_since if old is not None else None
     if error is None:
         return before
     off = abs(error) > (OFF_PLAN if before is None else ON_PLAN)
@@ -100,9 +106,9 @@ def _number(text: str | None) -> float:
         return 0.0  # nobody's figure
 
 
-def hbm_news(old: HbmStatus | None, new: HbmStatus | None) -> Iterator[News]:
-    """What an Event tells, once, by two statuses in a row."""
-    if new is None or new.off_plan_since is None or (old is not None and old.off_plan_since is not None):
+def hbm_news(old: HbmStatus | None, new: HbmStatus | None, figures: HbmFigures | None) -> Iterator[News]:
+    """What an Event tells, once, by two statuses in a row, and the `figures` that the newer is of."""
+    if new is None or new.off_plan_since is None or _said(old, figures) is not None:
         return
     where = f", most on {new.worst.pod} (node {new.worst.node})" if new.worst else ""
     error = _number(new.planner_error_percent)

@@ -79,7 +79,7 @@ class StatusWriter:
         await self._tell_of_scaling(deployment, status.scaling)
         for type_, reason, note in width_news(before, after):
             await self._events.emit(deployment, type_, reason, "Scale", note)
-        for type_, reason, note in hbm_news(deployment.status.hbm, status.hbm):
+        for type_, reason, note in hbm_news(deployment.status.hbm, status.hbm, state.hbm):
             await self._events.emit(deployment, type_, reason, "Measure", note)
         for type_, reason, note in budget_news(deployment.status.cost, status.cost):
             await self._events.emit(deployment, type_, reason, "Account", note)
