@@ -192,7 +192,7 @@ async def _measure(pods: int, port: int, rounds: int) -> Iterator[tuple[str, flo
 
         metrics.watch_values(
             WatchedValues(
-                hbm=lambda figure: reported(figures(), figure),
+                hbm=lambda: reported(figures()),
                 delivered=lambda: delivered_reported(delivered.all()),
             )
         )

@@ -116,7 +116,8 @@ def _show(h: Harness) -> str:
 
 
 def _joules(h: Harness) -> float | None:
-    return dict(accounts(h.operator.reconciler.accounts(), "energy_joules_total")).get(KEY)
+    known = accounts(h.operator.reconciler.accounts())
+    return next((value for name, at, value in known if (name, at) == ("energy_joules_total", KEY)), None)
 
 
 def test_energy_is_counted_across_operators_and_drivers_and_absent_where_nobody_tells() -> None:

@@ -250,11 +250,22 @@ class TestMetrics:
         ]
 
     def test_the_page_has_each_once(self) -> None:
-        metrics = Metrics()
-        metrics.watch_values(WatchedValues(delivered=lambda: reported(_Known([QUICK, SLOW]).all())))
         from prometheus_client import generate_latest
 
+        metrics, asked = Metrics(), []
+
+        def of(name: str) -> Any:
+            return lambda: asked.append(name) or ()
+
+        metrics.watch_values(
+            WatchedValues(
+                hbm=of("hbm"),
+                accounts=of("accounts"),
+                delivered=lambda: reported(_Known([QUICK, SLOW]).all()),
+            )
+        )
         text = generate_latest(metrics.registry).decode()
+        assert sorted(asked) == ["accounts", "hbm"], "computed once for all figures"
         assert text.count("# TYPE moe_operator_group_requests gauge") == 1
         assert (
             'moe_operator_requests_in_engines{name="tiny",namespace="serving",state="running"} 24.0' in text

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+#: Watts of one device that none takes; a GB300 may take 1400.
+MOST_WATTS = 10_000.0
+
 
 @dataclass(frozen=True)
 class Price:

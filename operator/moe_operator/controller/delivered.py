@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from moe_operator.controller.group_planner import GroupState
 from moe_operator.controller.hbm import GpuUse, hbm_figures
+from moe_operator.controller.load import TOLERATED_FAILURES
 from moe_operator.controller.observed import GroupFacts, PodFacts
 from moe_operator.controller.store import Key
 from moe_operator.planner.plan import Plan
@@ -16,10 +17,8 @@ from moe_operator.telemetry.figures import Figures, Span, figures, imbalance, ra
 from moe_operator.telemetry.observation import PodObservation
 from moe_operator.telemetry.pod_memory import PodMemory
 
-#: Groups whose figures are the deployment's.
+#: Groups whose figures are the deployment's, and that have taken all of the memory that they will.
 WHOLE = (GroupState.SERVING, GroupState.DRAINING)
-#: Scrapes of a pod that may have failed in a row.
-_TOLERATED_FAILURES = 1
 
 Engines = Mapping[str, PodObservation]
 Memory = Mapping[str, PodMemory]
@@ -149,7 +148,7 @@ def _ranks(facts: GroupFacts, pod: PodFacts) -> range:
 
 
 def _spans_of_ranks(seen: PodObservation | None) -> dict[int, Span]:
-    if seen is None or seen.newest is None or seen.failures > _TOLERATED_FAILURES:
+    if seen is None or seen.newest is None or seen.failures > TOLERATED_FAILURES:
         return {}
     return dict(rank_spans(seen.newest, seen.recent, seen.long))
 
@@ -159,7 +158,7 @@ def _group(known: KnownGroup, engines: Engines, memory: Memory | None) -> GroupF
     seen = [
         one
         for pod in facts.pods
-        if (one := engines.get(pod.uid)) is not None and one.failures <= _TOLERATED_FAILURES
+        if (one := engines.get(pod.uid)) is not None and one.failures <= TOLERATED_FAILURES
     ]
     whole = len(seen) == facts.size and not any(one.counters.ranks_lost for one in seen)
     spans = tuple(one.span for one in seen)

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from moe_operator.controller.group_planner import GroupState, GroupView
+from moe_operator.controller.delivered import WHOLE
+from moe_operator.controller.group_planner import GroupView
 from moe_operator.controller.hbm import HbmFigures, hbm_figures
 from moe_operator.controller.observed import GroupFacts
 from moe_operator.controller.pass_state import PassState
@@ -11,9 +12,6 @@ from moe_operator.controller.store import Key
 from moe_operator.planner.plan import Plan
 from moe_operator.telemetry.observation import Snapshot
 from moe_operator.telemetry.pod_memory import PodMemory
-
-#: Groups that have taken all of the memory that they will.
-_WHOLE = (GroupState.SERVING, GroupState.DRAINING)
 
 
 class HbmKeeper:
@@ -39,7 +37,7 @@ class HbmKeeper:
         groups = tuple(
             (view.facts, revision.plan)
             for view in views
-            if view.state in _WHOLE and (revision := state.revision(view.facts.revision)) is not None
+            if view.state in WHOLE and (revision := state.revision(view.facts.revision)) is not None
         )
         key, told = state.deployment.key, state.deployment.status.hbm
         self._groups[key] = groups

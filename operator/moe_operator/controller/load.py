@@ -12,7 +12,7 @@ from moe_operator.telemetry.engine_counters import EngineCounters
 from moe_operator.telemetry.observation import Snapshot
 
 #: A pod's figures are current while no more scrapes than this failed in a row.
-_TOLERATED_FAILURES = 1
+TOLERATED_FAILURES = 1
 _STARTING = (GroupState.STARTING, GroupState.ADMITTABLE, GroupState.SUSPECT)
 #: Groups that may have requests: one that is admittable may have served before it was in doubt.
 _REACHED = (GroupState.SERVING, GroupState.SUSPECT, GroupState.ADMITTABLE, GroupState.DRAINING)
@@ -61,7 +61,7 @@ def load_of(
     prompt = output = 0.0
     for group in views:
         seen = [s for p in group.facts.pods if (s := snapshot.pods.get(p.uid))]
-        current = [s for s in seen if s.failures <= _TOLERATED_FAILURES]
+        current = [s for s in seen if s.failures <= TOLERATED_FAILURES]
         prompt += sum(s.prompt_tokens_per_second for s in current)
         output += sum(s.output_tokens_per_second for s in current)
     return Load(
@@ -97,7 +97,7 @@ def _read(
     pods = [pod.uid for pod in view.facts.pods]
     ranks = view.facts.size * view.facts.ranks_per_pod
     slots = [seen.request_slots for uid in pods if (seen := snapshot.pods.get(uid))]
-    counters = snapshot.counters(pods, _TOLERATED_FAILURES) if len(pods) == view.facts.size else None
+    counters = snapshot.counters(pods, TOLERATED_FAILURES) if len(pods) == view.facts.size else None
     return GroupRead(
         ranks=ranks,
         slots=sum(slots) // ranks if slots and all(slots) and len(slots) == len(pods) else 0,

@@ -109,7 +109,6 @@ class Reconciler:
         asker = Asker(engine, own or OwnRequests())
         self._canaries = CanaryRunner(asker, enqueue)
         self._idle = IdleCanaries(asker, enqueue, clock)
-        self._snapshot = snapshot
         self._scaler = Scaler(learning_anew)
         self._sharing = Sharing(store, census, placing, config, enqueue)
         self._planning = Planning(client, config, census, placing, clock)

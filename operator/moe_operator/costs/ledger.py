@@ -9,12 +9,11 @@ known by its pod's uid, an engine's tokens by the counters that they were last r
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from moe_operator.catalog.profile import MOST_WATTS
 from moe_operator.costs.accounts import Accounts
 from moe_operator.costs.holdings import ORDER, TOKENS, GpuState, Hold, Meter, PodSeen, Reading
 from moe_operator.costs.marks import Mark, marked
 
-#: Of a GPU: none takes so much.
-_MOST_WATTS = 10_000.0
 _NONE = (0.0,) * len(TOKENS)
 _IN_TRAFFIC = (GpuState.SERVING, GpuState.IDLE)
 
@@ -132,7 +131,7 @@ def taken(before: Hold, meter: Meter | None) -> tuple[float, float]:
     if meter is None or then is None or meter.since != then.since or meter.at <= then.at:
         return 0.0, 0.0
     joules, gpu_seconds = meter.joules - then.joules, before.gpus * (meter.at - then.at)
-    if not 0 <= joules <= _MOST_WATTS * gpu_seconds:
+    if not 0 <= joules <= MOST_WATTS * gpu_seconds:
         return 0.0, 0.0
     return joules, gpu_seconds
 

@@ -1,6 +1,6 @@
 """The operator's own metrics, in a registry of their own. `docs/reference/metrics.md` is generated from them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -143,6 +143,8 @@ ACCOUNT_FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
 M = TypeVar("M", bound=MetricWrapperBase)
 
 Sample = tuple[tuple[str, ...], float]
+#: Name, labels and value.
+Figure = tuple[str, tuple[str, ...], float]
 
 
 class _Computed(Collector):
@@ -168,9 +170,8 @@ class _ComputedTogether(Collector):
     def __init__(
         self,
         figures: Iterable[tuple[str, str, tuple[str, ...]]],
-        read: Callable[[], Iterable[tuple[str, tuple[str, ...], float]]],
+        read: Callable[[], Iterable[Figure]],
     ) -> None:
-        """`read`: name, labels and value."""
         self.figures, self.read = tuple(figures), read
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
@@ -201,11 +202,10 @@ class WatchedValues:
     weights: Callable[[], Iterable[Sample]] = tuple
     starts: Callable[[], Iterable[Sample]] = tuple
     scaling: Callable[[str], Iterable[Sample]] = lambda _: ()
-    """By figure, of SCALING_FIGURES; so are the next two."""
-    hbm: Callable[[str], Iterable[Sample]] = lambda _: ()
-    accounts: Callable[[str], Iterable[Sample]] = lambda _: ()
-    delivered: Callable[[], Iterable[tuple[str, tuple[str, ...], float]]] = tuple
-    """Figure, labels and value."""
+    """By figure, of SCALING_FIGURES."""
+    hbm: Callable[[], Iterable[Figure]] = tuple
+    accounts: Callable[[], Iterable[Figure]] = tuple
+    delivered: Callable[[], Iterable[Figure]] = tuple
 
 
 class Metrics:
@@ -359,24 +359,9 @@ class Metrics:
         for name, help_ in SCALING_FIGURES.items():
             text = f"{help_} From the leader only."
             self._computed(f"scaling_{name}", text, ("namespace", "name"), partial(of.scaling, name))
-        for known, read in ((HBM_FIGURES, of.hbm), (ACCOUNT_FIGURES, of.accounts)):
-            for name, (help_, labels) in known.items():
-                text = f"{help_} From the leader only."
-                self._computed(name, text, ("namespace", "name", *labels), partial(read, name))
-
-        told = [
-            (f"moe_operator_{name}", f"{help_} From the leader only.", ("namespace", "name", *labels))
-            for name, (help_, labels) in DELIVERED_FIGURES.items()
-        ]
-        self._described += [
-            (name, "counter" if name.endswith("_total") else "gauge", text, labels)
-            for name, text, labels in told
-        ]
-        self.registry.register(
-            _ComputedTogether(
-                told, lambda: ((f"moe_operator_{name}", at, value) for name, at, value in of.delivered())
-            )
-        )
+        self._computed_together(HBM_FIGURES, of.hbm)
+        self._computed_together(ACCOUNT_FIGURES, of.accounts)
+        self._computed_together(DELIVERED_FIGURES, of.delivered)
 
     # --- observers ------------------------------------------------------------------------------------
 
@@ -451,3 +436,21 @@ class Metrics:
         kind = "counter" if name.endswith("_total") else "gauge"
         self._described.append((f"moe_operator_{name}", kind, help_, labels))
         self.registry.register(_Computed(f"moe_operator_{name}", help_, labels, read))
+
+    def _computed_together(
+        self, figures: Mapping[str, tuple[str, tuple[str, ...]]], read: Callable[[], Iterable[Figure]]
+    ) -> None:
+        """Of deployments that this replica leads for."""
+        told = [
+            (f"moe_operator_{name}", f"{help_} From the leader only.", ("namespace", "name", *labels))
+            for name, (help_, labels) in figures.items()
+        ]
+        self._described += [
+            (name, "counter" if name.endswith("_total") else "gauge", text, labels)
+            for name, text, labels in told
+        ]
+        self.registry.register(
+            _ComputedTogether(
+                told, lambda: ((f"moe_operator_{name}", at, value) for name, at, value in read())
+            )
+        )

@@ -12,7 +12,7 @@ from moe_operator.controller.kube import MODEL_DEPLOYMENT
 from moe_operator.controller.reconcile import Reconciler
 from moe_operator.controller.scaling import Advice
 from moe_operator.controller.store import Key, Store
-from moe_operator.runtime.metrics import Metrics, Sample, WatchedValues
+from moe_operator.runtime.metrics import Figure, Metrics, Sample, WatchedValues
 from moe_operator.telemetry.engine import CanaryResult, EngineClient
 from moe_operator.telemetry.figures import Figures
 from moe_operator.telemetry.observation import Snapshot
@@ -79,11 +79,12 @@ def weights_bytes(store: Store) -> Iterator[Sample]:
             yield (meta["namespace"], meta["name"], "total"), float(weights.get("totalBytes") or 0)
 
 
-def accounts(found: Iterable[Account], figure: str) -> Iterator[Sample]:
-    """One of the figures of what deployments took and cost. What is not known is left out."""
+def accounts(found: Iterable[Account]) -> Iterator[Figure]:
+    """Figures of what deployments took and cost: name, labels and value. What is not known is left out."""
     for one in found:
-        for labels, value in _ACCOUNTS[figure](one):
-            yield (*one.key, *labels), value
+        for figure, read in _ACCOUNTS.items():
+            for labels, value in read(one):
+                yield figure, (*one.key, *labels), value
 
 
 def _counted(*names: str) -> Callable[[Account], Iterator[Sample]]:
@@ -121,12 +122,12 @@ _FIGURES: dict[str, Callable[[Advice], float | None]] = {
 }
 
 
-def hbm(known: Iterable[tuple[Key, HbmFigures]], figure: str) -> Iterator[Sample]:
-    """One of the figures of memory."""
-    read = _HBM[figure]
+def hbm(known: Iterable[tuple[Key, HbmFigures]]) -> Iterator[Figure]:
+    """Figures of memory, likewise."""
     for key, one in known:
-        for labels, value in read(one):
-            yield (*key, *labels), value
+        for figure, read in _HBM.items():
+            for labels, value in read(one):
+                yield figure, (*key, *labels), value
 
 
 def _bytes(one: HbmFigures) -> Iterator[Sample]:
@@ -167,8 +168,8 @@ _HBM: dict[str, Callable[[HbmFigures], Iterable[Sample]]] = {
 
 def delivered(
     known: Iterable[tuple[DeploymentFigures, Sequence[ObjectiveCount]]],
-) -> Iterator[tuple[str, tuple[str, ...], float]]:
-    """Figures of what engines deliver: name, labels and value. What is not known is left out."""
+) -> Iterator[Figure]:
+    """Figures of what engines deliver, likewise. What is not known is left out."""
     for one, counts in known:
         for name, labels, value in _deployment(one.figures):
             if value is not None:
@@ -216,8 +217,8 @@ def of_deployments(store: Store, reconciler: Reconciler, leads: Callable[[], boo
         weights=lambda: weights_bytes(store) if leads() else (),
         starts=lambda: cold_starts(store) if leads() else (),
         scaling=lambda figure: scaling(reconciler.advice(), figure) if leads() else (),
-        hbm=lambda figure: hbm(reconciler.hbm(), figure) if leads() else (),
-        accounts=lambda figure: accounts(reconciler.accounts(), figure) if leads() else (),
+        hbm=lambda: hbm(reconciler.hbm()) if leads() else (),
+        accounts=lambda: accounts(reconciler.accounts()) if leads() else (),
         delivered=lambda: delivered(reconciler.delivered.all()) if leads() else (),
     )
 

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from moe_operator.catalog.profile import MOST_WATTS
 from moe_operator.telemetry.exporter_series import Series
 from moe_operator.telemetry.ignored import Counts, Ignored
 from moe_operator.telemetry.pod_labels import Pod, container_of, pod_of, uid_of
@@ -23,8 +24,6 @@ from moe_operator.telemetry.pod_labels import Pod, container_of, pod_of, uid_of
 MIB = 2**20
 #: Bytes that no GPU has yet.
 _LARGEST = 4 * 2**40
-#: Watts of one device; a GB300 may take 1400.
-MOST_WATTS = 10_000.0
 #: Joules since the driver was loaded: 10 kW for three years.
 _MOST_JOULES = 1e12
 

@@ -9,7 +9,8 @@ GAP seconds; a longer silence begins a new sum, as nobody knows what was taken m
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from moe_operator.telemetry.accelerator_memory import MOST_WATTS, GpuMemory
+from moe_operator.catalog.profile import MOST_WATTS
+from moe_operator.telemetry.accelerator_memory import GpuMemory
 from moe_operator.telemetry.ignored import Counts, Ignored
 
 #: Seconds between two readings of power that may be taken for one curve: two rounds, of which one failed.
