@@ -2,10 +2,11 @@
 was, the reasons of the last decisions, or etcd to figures that say the same."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from factories.cluster_objects import deployment_object
 from factories.deployments import model_deployment
 from factories.groups import admitted, group, view
 from moe_operator.api.deployment import ModelDeployment
@@ -14,11 +15,14 @@ from moe_operator.api.status import ThroughputStatus
 from moe_operator.api.times import format_time
 from moe_operator.autoscaler.decide import UNLIMITED
 from moe_operator.autoscaler.reading import Buckets, Reading
+from moe_operator.controller.kube import MODEL_DEPLOYMENT
 from moe_operator.controller.load import GroupRead, Load, load_of
 from moe_operator.controller.remembering import INTERVAL
 from moe_operator.controller.scale import Scale
 from moe_operator.controller.scaling import Scaler
 from moe_operator.controller.scaling_status import figures_moved
+from moe_operator.controller.store import Store
+from moe_operator.runtime.reporting import capacity_short
 from moe_operator.telemetry.observation import Snapshot
 
 NOW, CLOCK = 1_800_000_000.0, 5000.0
@@ -122,6 +126,75 @@ def test_limits_that_leave_a_choice_again_are_not_said_to_leave_none() -> None:
     assert course.scaling.message.startswith("the load is that of")
     course.run(600, scaling=one)
     assert course.scaling.message == "the limits leave 2 as the only number"
+
+
+class Loaded(Course):
+    """Two groups at their ceiling, of which the load goes: fewer would do, but only after an hour."""
+
+    SPEC: ClassVar[dict[str, Any]] = {
+        "mode": "Auto",
+        "minGroups": 1,
+        "maxGroups": 2,
+        "scaleDown": {"window": "60m"},
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = 0.0
+
+    def hold(self, looks: int, *, full: bool, silent: bool = False) -> list[str]:
+        """The reasons that the status had, without repetitions."""
+        told: list[str] = []
+        running, each, step = (950, 1500, 0.09) if full else (8, 30, 0.021)
+        for _ in range(looks):
+            self.ended += each
+            at = self.offset + self.passed
+            groups = {f"g{n}": read(at, running=running, ended=self.ended, step=step) for n in range(2)}
+            if silent:
+                groups["g1"] = GroupRead(8, 256, None)
+            self.look(groups, scaling=self.SPEC)
+            assert self.scaling is not None
+            if told[-1:] != [self.scaling.reason]:
+                told.append(self.scaling.reason)
+        return told
+
+    def short(self) -> list[tuple[tuple[str, ...], float]]:
+        """What the metric behind the alert says."""
+        assert self.scaling is not None
+        store = Store()
+        store.upsert(MODEL_DEPLOYMENT, deployment_object(scaling=self.scaling.wire()))
+        return list(capacity_short(store))
+
+
+def test_more_groups_are_not_said_to_be_needed_once_fewer_would_do() -> None:
+    """Lost: a night's sleep, to an alert about a load that went an hour ago."""
+    course = Loaded()
+    assert course.hold(60, full=True)[-1] == "AtMaximum"
+    assert [labels[-1] for labels, _ in course.short()] == ["AtMaximum"]
+    assert course.hold(40, full=False)[-1] == "Observing"
+    assert course.short() == []
+    assert course.scaling is not None
+    assert "1 would do, not yet for long" in course.scaling.message
+
+
+def test_figures_are_not_said_to_be_missing_once_they_are_back() -> None:
+    course = Loaded()
+    course.hold(60, full=True)
+    course.hold(40, full=False)
+    assert course.hold(20, full=False, silent=True)[-1] == "TelemetryMissing"
+    assert course.hold(4, full=False)[-1] == "Observing"
+
+
+def test_a_restart_ends_nothing_that_nobody_has_measured() -> None:
+    """Lost: an alert that resolves and fires again with each upgrade."""
+    course = Loaded()
+    course.hold(60, full=True)
+    before = course.scaling
+    course.restart()
+    course.look({"g0": GroupRead(8, 256, None), "g1": GroupRead(8, 256, None)}, scaling=course.SPEC)
+    assert course.scaling is not None
+    assert before is not None
+    assert (course.scaling.reason, course.scaling.message) == (before.reason, before.message)
 
 
 def test_a_change_is_kept_with_what_it_was_made_of() -> None:

@@ -6,6 +6,22 @@ from moe_operator.api.times import format_time
 from moe_operator.autoscaler.auto import Numbers, Want
 from moe_operator.autoscaler.decide import ScalingDecision
 
+#: What a look finds that fewer would do, not yet for long, is no news after: under load that comes and goes with every
+#: look, and what led to the present number is told meanwhile.
+_PASSING = frozenset(
+    (
+        ScalingReason.WITHIN_OBJECTIVE,
+        ScalingReason.OBSERVING,
+        ScalingReason.DEMAND_GROWS,
+        ScalingReason.REQUESTS_WAITING,
+        ScalingReason.LOAD_FITS_IN_FEWER,
+        ScalingReason.LIMITS_CHANGED,
+        ScalingReason.SCHEDULED,
+        ScalingReason.WOKEN,
+    )
+)
+#: What holds until figures tell otherwise: over a restart of the operator, and no longer. Alerts and people act on it.
+_HOLDING = frozenset((ScalingReason.AT_MAXIMUM, ScalingReason.TELEMETRY_MISSING, ScalingReason.BUDGET_HOLDS))
 #: Figures are others than before when the load moved by this share, and by so many groups.
 _STEP, _LEAST_STEP = 0.01, 0.02
 
@@ -16,16 +32,12 @@ def scaling_status(
     """The decision, what led to it, and the changes before it. `clock`: telemetry's, to which `want` belongs; `now`:
     seconds since the epoch.
 
-    A decision with the same outcome for the same reason is no news, nor is one that is still being made: under load it
-    comes and goes with every look. Their figures are as fresh as others of the status.
+    A decision with the same outcome for the same reason is no news, nor is one that is still being made. Their figures
+    are as fresh as others of the status.
     """
     figures = None if decision.numbers is None else figures_of(decision.numbers, want, clock, now)
     same = old is not None and old.desired == decision.desired
-    # That a group serves is news.
-    making = decision.reason is ScalingReason.OBSERVING and (
-        old is None or old.reason != ScalingReason.NO_GROUP_SERVES.value
-    )
-    if old and same and old.advised == decision.advised and (making or old.reason == decision.reason.value):
+    if old and same and old.advised == decision.advised and _no_news(old.reason, decision):
         # After a start nothing is measured for a while: what was is still the best that is known.
         return old if figures is None else old.model_copy(update={"figures": figures})
     return ScalingStatus(
@@ -43,6 +55,12 @@ def scaling_status(
         width_change_time=old.width_change_time if old else None,
         chosen_width=old.chosen_width if old else None,
     )
+
+
+def _no_news(old: str, decision: ScalingDecision) -> bool:
+    if decision.reason is not ScalingReason.OBSERVING:
+        return old == decision.reason.value
+    return old in _PASSING or (decision.numbers is None and old in _HOLDING)
 
 
 def _history(
