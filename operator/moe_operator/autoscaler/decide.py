@@ -172,7 +172,7 @@ def _auto(inputs: ScalingInputs, want: Want) -> ScalingDecision:
         reason = ScalingReason.REQUESTS_WAITING if numbers.saturated else ScalingReason.DEMAND_GROWS
         text = _more(want.groups, numbers)
         if want.groups > ceiling:
-            text += f", but {_bound(inputs, ceiling)}"
+            text += f", but {ceiling_text(inputs, ceiling)}"
         if current == ceiling:
             return hold(ScalingReason.AT_MAXIMUM, text)
         if inputs.held is not None:
@@ -216,10 +216,11 @@ def _held(inputs: ScalingInputs) -> str:
     most = inputs.max_groups
     if most is None or inputs.floor.groups <= most:
         return inputs.floor.text
-    return f"{inputs.floor.text}, but {_bound(inputs, most)}"
+    return f"{inputs.floor.text}, but {ceiling_text(inputs, most)}"
 
 
-def _bound(inputs: ScalingInputs, most: int) -> str:
+def ceiling_text(inputs: ScalingInputs, most: int) -> str:
+    """What `maxGroups` comes to, where it is set."""
     if inputs.width is None:
         return f"maxGroups is {most}"
     return f"maxGroups leaves {most} of {inputs.width} GPUs"
