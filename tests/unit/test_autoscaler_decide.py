@@ -9,7 +9,7 @@ import pytest
 from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.spec import ScalingMode
 from moe_operator.autoscaler.auto import Numbers, Want
-from moe_operator.autoscaler.decide import Idle, ScalingInputs, base, decide, floor_text, limits
+from moe_operator.autoscaler.decide import Idle, ScalingInputs, Told, base, decide, floor_text, limits
 from moe_operator.autoscaler.floor import Floor
 from moe_operator.autoscaler.forecast import Forecaster
 from moe_operator.autoscaler.sizing import Sized
@@ -81,6 +81,19 @@ def test_advisory_follows_replicas_and_says_what_auto_would_do() -> None:
     assert (decision.desired, decision.advised, decision.reason) == (2, 3, ScalingReason.REPLICAS)
     assert "spec.replicas is 2; Auto would have 3 (DemandGrows: the load is that of 1.4" in decision.message
     assert decision.numbers == NUMBERS
+    assert decision.told == Told.read(decision.message)
+    assert decision.told == Told("spec.replicas is 2; Auto would have 3", "DemandGrows")
+
+
+@pytest.mark.parametrize("replicas", [0, 2, 9])
+@pytest.mark.parametrize("mode", [ScalingMode.ADVISORY, ScalingMode.EXTERNAL])
+def test_what_a_message_says_for_long_is_read_back(mode: ScalingMode, replicas: int) -> None:
+    """Lost: a write with every look, as each message would seem to be another."""
+    for highest in (4, None):
+        inputs = _inputs(mode=mode, replicas=replicas, max_groups=highest)
+        for want in (_want(1), _want(3), _want(9), Want(base(inputs), None), Want(2, None, blind=1)):
+            decision = decide(inputs, want)
+            assert decision.told == Told.read(decision.message)
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,19 @@ from factories.cluster_objects import deployment_object
 from factories.deployments import model_deployment
 from factories.groups import admitted, group, view
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.scaling import CHANGES_KEPT, ScalingFigures, ScalingStatus
 from moe_operator.api.status import ThroughputStatus
 from moe_operator.api.times import format_time
-from moe_operator.autoscaler.decide import UNLIMITED
+from moe_operator.autoscaler.auto import Want
+from moe_operator.autoscaler.decide import UNLIMITED, ScalingDecision, Told
 from moe_operator.autoscaler.reading import Buckets, Reading
 from moe_operator.controller.kube import MODEL_DEPLOYMENT
 from moe_operator.controller.load import GroupRead, Load, load_of
 from moe_operator.controller.remembering import INTERVAL
 from moe_operator.controller.scale import Scale
 from moe_operator.controller.scaling import Scaler
-from moe_operator.controller.scaling_status import figures_moved
+from moe_operator.controller.scaling_status import figures_moved, scaling_status
 from moe_operator.controller.store import Store
 from moe_operator.runtime.reporting import capacity_short
 from moe_operator.telemetry.observation import Snapshot
@@ -195,6 +197,72 @@ def test_a_restart_ends_nothing_that_nobody_has_measured() -> None:
     assert course.scaling is not None
     assert before is not None
     assert (course.scaling.reason, course.scaling.message) == (before.reason, before.message)
+
+
+@pytest.mark.parametrize("mode", ["External", "Advisory"])
+def test_what_is_said_of_replicas_and_limits_is_of_now(mode: str) -> None:
+    """Lost: the reason why `kubectl scale` does nothing, to limits and a number of last week."""
+    course = Course()
+    for replicas, least, expected in (
+        (5, 1, "5, outside the limits 1 to 2"),
+        (9, 2, "9, outside the limits 2 to 2"),
+    ):
+        course.run(120, scaling={"mode": mode, "minGroups": least, "maxGroups": 2}, replicas=replicas)
+        assert course.scaling is not None
+        assert course.scaling.message.partition(";")[0] == f"spec.replicas is {expected}"
+    assert course.scaling is not None
+    assert course.scaling.history == [], "two groups all the while"
+
+
+def test_what_auto_would_do_is_said_for_the_reason_of_now() -> None:
+    """Lost: the trust of whoever reads for a week that nothing is known yet of groups that serve."""
+    course, spec = Course(), {"mode": "Advisory", "minGroups": 1, "maxGroups": 8}
+
+    def said() -> str:
+        assert course.scaling is not None
+        return course.scaling.message.partition(":")[0]
+
+    course.look({}, scaling=spec, replicas=2)
+    assert said() == "spec.replicas is 2; Auto would have 2 (NoGroupServes"
+    course.look({"g0": GroupRead(8, 256, None)}, scaling=spec, replicas=2)
+    assert said() == "spec.replicas is 2; Auto would have 2 (Observing"
+    patient = {**spec, "scaleDown": {"window": "60m"}}
+    course.run(300, scaling=patient, replicas=2)
+    assert said() == "spec.replicas is 2; Auto would have 2 (Observing"
+    assert course.scaling is not None
+    assert "1 would do, not yet for long" in course.scaling.message
+    course.run(300, scaling={**patient, "minGroups": 2}, replicas=2)
+    assert said() == "spec.replicas is 2; Auto would have 2 (WithinObjective"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "news"),
+    [
+        (Told("a", "DemandGrows"), Told("a", "DemandGrows"), False),
+        (Told("a", "DemandGrows"), Told("a", "RequestsWaiting"), False),
+        (Told("a", "RequestsWaiting"), Told("a", "DemandGrows"), False),
+        (Told("a", "WithinObjective"), Told("a", "Observing"), False),
+        (Told("a", "AtMaximum"), Told("a", "Observing"), False),
+        (Told("a", "NoGroupServes"), Told("a", "Observing"), True),
+        (Told("a", "Observing"), Told("a", "WithinObjective"), True),
+        (Told("a", "AtMaximum"), Told("a", "WithinObjective"), True),
+        (Told("a", "DemandGrows"), Told("b", "DemandGrows"), True),
+        (Told("a", "DemandGrows"), Told("a"), True),
+        (Told("a"), Told("a", "DemandGrows"), True),
+        (Told("a"), Told("a"), False),
+        (Told("a, limits 1 to 20"), Told("a, limits 1 to 2"), True),
+    ],
+)
+def test_advice_is_told_anew_where_it_is_news(before: Told, now: Told, news: bool) -> None:
+    """Lost: etcd, to advice that nobody follows: waiting requests come and go with every look."""
+
+    def decision(told: Told, why: str) -> ScalingDecision:
+        return ScalingDecision(1, ScalingReason.REPLICAS, told.text(why), 3, 3, told=told)
+
+    told = scaling_status(None, decision(before, "the load is that of 2.1 (or so)"), Want(1, None), 0.0, NOW)
+    after = scaling_status(told, decision(now, "the load is that of 2.3"), Want(1, None), 0.0, NOW)
+    assert (after != told) == news
+    assert after.message == (now.text("the load is that of 2.3") if news else told.message)
 
 
 def test_a_change_is_kept_with_what_it_was_made_of() -> None:

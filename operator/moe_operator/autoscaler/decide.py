@@ -5,6 +5,7 @@ says how many groups there are, and what Auto would have is recommended: in a me
 Limits hold in every mode; what schedules and the annotation that wakes ask for is part of the lower one.
 """
 
+import re
 from dataclasses import dataclass, replace
 
 from moe_operator.api.reasons import ScalingReason
@@ -69,6 +70,29 @@ class ScalingInputs:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a message of modes External and Advisory says for long."""
+
+    stands: str
+    """Of `spec.replicas`, the limits, and how many groups Auto would have: without parentheses."""
+    advice: str | None = None
+    """Auto's reason, in mode Advisory."""
+
+    def text(self, why: str) -> str:
+        """The message. `why`: Auto's, which changes with every look."""
+        return self.stands if self.advice is None else f"{self.stands} ({self.advice}: {why})"
+
+    @staticmethod
+    def read(message: str) -> "Told":
+        """Of a message that `text` made: the status keeps nothing else of it."""
+        found = _TOLD.match(message)
+        return Told(message) if found is None else Told(found[1], found[2])
+
+
+_TOLD = re.compile(r"([^(]*) \((\w+): ")
+
+
+@dataclass(frozen=True)
 class ScalingDecision:
     """The number of groups wanted, and why."""
 
@@ -79,6 +103,8 @@ class ScalingDecision:
     """What Auto has, or would have."""
     advised: int | None = None
     """The same where the status is to say it: in mode Advisory."""
+    told: Told | None = None
+    """What of the message is news when it is another; None: nothing is."""
     numbers: Numbers | None = None
     """What Auto saw, where it measured anything."""
 
@@ -126,13 +152,12 @@ def decide(inputs: ScalingInputs, want: Want) -> ScalingDecision:
     auto = _auto(replace(inputs, current=desired), want)
     reason, message = _replicas(inputs, desired)
     decision = ScalingDecision(desired, reason, message, auto.recommended, numbers=auto.numbers)
-    if inputs.mode is ScalingMode.EXTERNAL:
-        return decision
-    return replace(
-        decision,
-        message=f"{message}; Auto would have {auto.desired} ({auto.reason}: {auto.message})",
-        advised=auto.recommended,
-    )
+    told = Told(message)
+    if inputs.mode is ScalingMode.ADVISORY:
+        told = Told(f"{message}; Auto would have {auto.desired}", auto.reason.value)
+        decision = replace(decision, message=told.text(auto.message), advised=auto.recommended)
+    # What is spent grows while groups run.
+    return decision if reason is ScalingReason.BUDGET_HOLDS else replace(decision, told=told)
 
 
 def _replicas(inputs: ScalingInputs, desired: int) -> tuple[ScalingReason, str]:
