@@ -85,6 +85,36 @@ def test_advisory_follows_replicas_and_says_what_auto_would_do() -> None:
     assert decision.told == Told("spec.replicas is 2; Auto would have 3", "DemandGrows")
 
 
+@pytest.mark.parametrize(
+    ("most", "least", "want", "said"),
+    [
+        (
+            None,
+            1,
+            3,
+            "Auto would have 3 with a maxGroups that allows it, and stays at 1 without one (DemandGrows",
+        ),
+        (
+            None,
+            1,
+            2,
+            "Auto would have 2 with a maxGroups that allows it, and stays at 1 without one (WithinObj",
+        ),
+        (None, 1, 1, "Auto would have 1 (LoadFitsInFewer"),
+        (None, 2, 2, "Auto would have 2 (WithinObjective"),
+        (4, 1, 3, "Auto would have 3 (DemandGrows"),
+    ],
+)
+def test_advice_that_needs_a_ceiling_says_so(most: int | None, least: int, want: int, said: str) -> None:
+    """Lost: groups under load, when the mode is changed to get what was advised."""
+    inputs = _inputs(mode=ScalingMode.ADVISORY, replicas=2, max_groups=most, min_groups=least)
+    decision = decide(inputs, _want(want))
+    assert decision.advised == want
+    assert f"spec.replicas is 2; {said}" in decision.message
+    auto = decide(replace(inputs, mode=ScalingMode.AUTO), _want(want))
+    assert most is not None or auto.desired == least, "what Auto does then"
+
+
 @pytest.mark.parametrize("replicas", [0, 2, 9])
 @pytest.mark.parametrize("mode", [ScalingMode.ADVISORY, ScalingMode.EXTERNAL])
 def test_what_a_message_says_for_long_is_read_back(mode: ScalingMode, replicas: int) -> None:

@@ -154,7 +154,7 @@ def decide(inputs: ScalingInputs, want: Want) -> ScalingDecision:
     decision = ScalingDecision(desired, reason, message, auto.recommended, numbers=auto.numbers)
     told = Told(message)
     if inputs.mode is ScalingMode.ADVISORY:
-        told = Told(f"{message}; Auto would have {auto.desired}", auto.reason.value)
+        told = Told(f"{message}; Auto would have {_advised(inputs, auto.desired)}", auto.reason.value)
         decision = replace(decision, message=told.text(auto.message), advised=auto.recommended)
     # What is spent grows while groups run.
     return decision if reason is ScalingReason.BUDGET_HOLDS else replace(decision, told=told)
@@ -249,6 +249,14 @@ def ceiling_text(inputs: ScalingInputs, most: int) -> str:
     if inputs.width is None:
         return f"maxGroups is {most}"
     return f"maxGroups leaves {most} of {inputs.width} GPUs"
+
+
+def _advised(inputs: ScalingInputs, groups: int) -> str:
+    """Auto goes no higher than its floor without `maxGroups`; Advisory says what it would do with one."""
+    _, most = limits(replace(inputs, mode=ScalingMode.AUTO))
+    if inputs.max_groups is not None or groups <= most:
+        return str(groups)
+    return f"{groups} with a maxGroups that allows it, and stays at {most} without one"
 
 
 def _idle(idle: Idle) -> str:
