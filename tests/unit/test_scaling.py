@@ -70,7 +70,7 @@ class Course:
         self.offset = CLOCK + 977 * self.passed
 
     def look(self, groups: dict[str, GroupRead], **spec: Any) -> Scale:
-        load = Load(self.offset + self.passed, groups, {}, 0, ThroughputStatus())
+        load = Load(self.offset + self.passed, groups, {}, ThroughputStatus())
         found = self.scaler.scale(deployment(self.scaling, **spec), load, NOW + self.passed)
         self.changes += found.status != self.scaling
         self.scaling = found.status
@@ -288,7 +288,7 @@ def test_changes_without_figures_have_words_and_only_the_last_are_kept() -> None
             deployment(scaling, scaling={"mode": "External"}),
             spec=deployment(None, scaling={"mode": "External"}, replicas=replicas).spec,
         )
-        found = Scaler().scale(made, Load(0, {}, {}, 0, ThroughputStatus()), NOW + replicas).status
+        found = Scaler().scale(made, Load(0, {}, {}, ThroughputStatus()), NOW + replicas).status
         assert found is not None
         scaling = found
     assert replicas < UNLIMITED

@@ -58,7 +58,6 @@ class ScalingInputs:
     current: int
     """The last decision; at first the floor."""
     serving: int
-    starting: int = 0
     floor: Floor = _NO_FLOOR
     """What keeps more than `min_groups` for now."""
     idle: Idle | None = None
