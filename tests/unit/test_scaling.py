@@ -90,6 +90,25 @@ class Course:
         return found
 
 
+@pytest.mark.parametrize(
+    ("scaling", "desired", "reason"),
+    [
+        ({"minGroups": 0}, 1, "NoGroupServes"),
+        ({"minGroups": 0, "scaleToZeroAfter": "30m"}, 1, "NoGroupServes"),
+        ({"minGroups": 2}, 2, "NoGroupServes"),
+        ({"minGroups": 0, "maxGroups": 0}, 0, "LimitsLeaveOne"),
+        ({"minGroups": 0, "mode": "External"}, 1, "Replicas"),
+    ],
+)
+def test_a_new_deployment_has_changed_no_limits(scaling: dict[str, Any], desired: int, reason: str) -> None:
+    """Lost: the time of whoever looks for what changed them."""
+    course = Course()
+    course.look({}, scaling={"mode": "Auto", "minGroups": 1, "maxGroups": 4, **scaling})
+    assert course.scaling is not None
+    assert (course.scaling.desired, course.scaling.reason) == (desired, reason)
+    assert course.scaling.history == []
+
+
 def test_what_was_served_before_the_operator_came_is_no_load() -> None:
     """Groups that had answered a million requests when it first looked, and were read a moment later."""
     course = Course(ScalingStatus(desired=2, reason="WithinObjective", message=""))

@@ -2,6 +2,7 @@
 decisions. Pure."""
 
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.spec import ScalingMode
 from moe_operator.autoscaler.decide import Idle, ScalingInputs
 from moe_operator.autoscaler.floor import Floor
 from moe_operator.autoscaler.width_units import chosen_width, most_groups
@@ -13,13 +14,16 @@ def inputs_of(
     """`serving`: groups that serve; `moving`: some of them are of another width than the chosen one."""
     spec, old = deployment.spec.scaling, deployment.status.scaling
     chosen = chosen_width(deployment.spec, old)
+    most = most_groups(spec.max_groups, chosen, moving=moving)
+    # One that is new comes up before it goes to zero, and Auto keeps a group to measure.
+    first = max(spec.min_groups, 1 if idle or spec.mode is ScalingMode.AUTO else 0)
+    first = first if most is None else min(first, most)
     return ScalingInputs(
         mode=spec.mode,
         replicas=deployment.spec.replicas,
         min_groups=spec.min_groups,
-        max_groups=most_groups(spec.max_groups, chosen, moving=moving),
-        # One that is new comes up before it goes to zero.
-        current=old.desired if old else max(spec.min_groups, 1 if idle else 0),
+        max_groups=most,
+        current=old.desired if old else first,
         serving=serving,
         floor=floor,
         idle=idle,
