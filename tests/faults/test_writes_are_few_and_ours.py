@@ -24,8 +24,8 @@ from moe_operator.controller.kube import (
 KEY = (NAMESPACE, "tiny")
 
 
-async def _serving(h: Harness, groups: int = 1) -> None:
-    h.apply(manifest(groups))
+async def _serving(h: Harness, groups: int = 1, **spec: Any) -> None:
+    h.apply(manifest(groups, **spec))
     await h.serve(groups)
     await h.settle()
 
@@ -52,15 +52,16 @@ def test_reconciling_again_what_is_settled_writes_nothing() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("mode", ["Auto", "Advisory", "External"])
 @pytest.mark.parametrize(("requests", "most"), [(0, 0), (4, 4)], ids=["idle", "busy"])
-def test_an_hour_in_which_nothing_happens_has_no_writes(requests: int, most: int) -> None:
+def test_an_hour_in_which_nothing_happens_has_no_writes(requests: int, most: int, mode: str) -> None:
     """Lost: etcd, to status updates about nothing; and drift in every GitOps tool.
 
     What is learned under load is written less and less often.
     """
 
     async def scenario(h: Harness) -> None:
-        await _serving(h, 2)
+        await _serving(h, 2, scaling={"mode": mode, "minGroups": 2, "maxGroups": 4})
         before, reconciles = h.writes, h.operator.counting.reconciles
         await h.rest(3600)
         assert h.writes <= before + most, h.written(before)

@@ -58,7 +58,6 @@ class _World:
             clock=self.now - BEGIN,
             serving={name: GroupRead(8, 64, None) for name in self.groups},
             draining={},
-            starting=0,
             throughput=ThroughputStatus(),
             activity={name: self._activity(name, busy) for name in self.groups},
         )

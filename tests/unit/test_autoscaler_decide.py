@@ -9,7 +9,7 @@ import pytest
 from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.spec import ScalingMode
 from moe_operator.autoscaler.auto import Numbers, Want
-from moe_operator.autoscaler.decide import Idle, ScalingInputs, base, decide, floor_text, limits
+from moe_operator.autoscaler.decide import Idle, ScalingInputs, Told, base, decide, floor_text, limits
 from moe_operator.autoscaler.floor import Floor
 from moe_operator.autoscaler.forecast import Forecaster
 from moe_operator.autoscaler.sizing import Sized
@@ -81,6 +81,49 @@ def test_advisory_follows_replicas_and_says_what_auto_would_do() -> None:
     assert (decision.desired, decision.advised, decision.reason) == (2, 3, ScalingReason.REPLICAS)
     assert "spec.replicas is 2; Auto would have 3 (DemandGrows: the load is that of 1.4" in decision.message
     assert decision.numbers == NUMBERS
+    assert decision.told == Told.read(decision.message)
+    assert decision.told == Told("spec.replicas is 2; Auto would have 3", "DemandGrows")
+
+
+@pytest.mark.parametrize(
+    ("most", "least", "want", "said"),
+    [
+        (
+            None,
+            1,
+            3,
+            "Auto would have 3 with a maxGroups that allows it, and stays at 1 without one (DemandGrows",
+        ),
+        (
+            None,
+            1,
+            2,
+            "Auto would have 2 with a maxGroups that allows it, and stays at 1 without one (WithinObj",
+        ),
+        (None, 1, 1, "Auto would have 1 (LoadFitsInFewer"),
+        (None, 2, 2, "Auto would have 2 (WithinObjective"),
+        (4, 1, 3, "Auto would have 3 (DemandGrows"),
+    ],
+)
+def test_advice_that_needs_a_ceiling_says_so(most: int | None, least: int, want: int, said: str) -> None:
+    """Lost: groups under load, when the mode is changed to get what was advised."""
+    inputs = _inputs(mode=ScalingMode.ADVISORY, replicas=2, max_groups=most, min_groups=least)
+    decision = decide(inputs, _want(want))
+    assert decision.advised == want
+    assert f"spec.replicas is 2; {said}" in decision.message
+    auto = decide(replace(inputs, mode=ScalingMode.AUTO), _want(want))
+    assert most is not None or auto.desired == least, "what Auto does then"
+
+
+@pytest.mark.parametrize("replicas", [0, 2, 9])
+@pytest.mark.parametrize("mode", [ScalingMode.ADVISORY, ScalingMode.EXTERNAL])
+def test_what_a_message_says_for_long_is_read_back(mode: ScalingMode, replicas: int) -> None:
+    """Lost: a write with every look, as each message would seem to be another."""
+    for highest in (4, None):
+        inputs = _inputs(mode=mode, replicas=replicas, max_groups=highest)
+        for want in (_want(1), _want(3), _want(9), Want(base(inputs), None), Want(2, None, blind=1)):
+            decision = decide(inputs, want)
+            assert decision.told == Told.read(decision.message)
 
 
 @pytest.mark.parametrize(

@@ -154,15 +154,87 @@ def test_what_holds_it_back_is_named() -> None:
     assert "HELD BACK" not in said(figures=over, waiting=None), "what is over holds nothing"
 
 
+_OFFICE = {"groups": 3, "message": "at least 3 until 19:00 UTC (schedule office)"}
+_NARROW = {"gpus": 2, "planned": 8, "before": 8, "percent": 30, "groups": 10, "groupsBefore": 3}
+
+
+@pytest.mark.parametrize(
+    ("spec", "told", "figures", "expected", "held"),
+    [
+        ({}, {}, {}, (1, 4), None),
+        (
+            {"width": "Auto"},
+            {"desired": 10, "chosenWidth": {**_NARROW, "since": format_time(NOW - 9000)}},
+            {"worthHaving": 10, "enough": 9},
+            (1, 16),
+            None,
+        ),
+        (
+            {"width": "Auto"},
+            {"desired": 16, "chosenWidth": {**_NARROW, "since": format_time(NOW - 9000)}},
+            {"worthHaving": 17, "enough": 16},
+            (1, 16),
+            "scaling.maxGroups leaves 16 of 2 GPUs, and 17 are worth having",
+        ),
+        (
+            {},
+            {"desired": 3, "floor": _OFFICE},
+            {"enough": 1},
+            (3, 4),
+            "1 would do, and 3 groups are the fewest: at least 3 until 19:00 UTC (schedule office)",
+        ),
+        ({"minGroups": 0, "scaleToZeroAfter": "30m"}, {"desired": 0, "reason": "Idle"}, None, (0, 4), None),
+        (
+            {"minGroups": 0, "scaleToZeroAfter": "30m"},
+            {"desired": 1, "reason": "WithinObjective"},
+            {"enough": 1},
+            (0, 4),
+            None,
+        ),
+        ({"minGroups": 0}, {"desired": 1}, {"enough": 1}, (1, 4), None),
+        ({"mode": "External"}, {"desired": 3, "floor": _OFFICE}, {}, (3, 4), None),
+    ],
+    ids=["plain", "width", "width, full", "schedule", "zero", "may go to zero", "never to zero", "External"],
+)
+def test_the_limits_are_those_that_the_operator_keeps_to(
+    spec: dict[str, Any],
+    told: dict[str, Any],
+    figures: dict[str, Any] | None,
+    expected: tuple[int, int],
+    held: str | None,
+) -> None:
+    """Lost: whoever raises a limit that held nothing back, and leaves the one that did."""
+    shown = None if figures is None else {**FIGURES, "worthHaving": 3, "enough": 3, **figures}
+    obj = deployment_object(
+        {"scaling": {"mode": "Auto", "minGroups": 1, "maxGroups": 4, **spec}},
+        scaling=scaling(**{"waiting": None, "figures": shown, **told}),
+    )
+    explained = explanation(parse(obj), NOW)
+    data = explanation_data(explained)
+    assert (data["fewestGroups"], data["mostGroups"]) == expected
+    assert f", {expected[0]} to {expected[1]} groups;" in explanation_text(explained)
+    reasons = [one["why"] for one in data["heldBack"]]
+    assert [why[: len(held)] for why in reasons] == [held] if held else reasons == []
+
+
+def test_what_else_asks_for_groups_is_said() -> None:
+    wake = "annotation moe-operator.dev/wake-until: '2027' is no time"
+    text = said(floor=_OFFICE, ignored=wake)
+    assert "asked for at least 3 until 19:00 UTC (schedule office)" in text
+    assert f"ignored {wake}" in text
+
+
 def test_what_is_not_known_is_said_so() -> None:
     """Lost: the difference between no load and nobody who looks."""
     bare = explanation(parse(deployment_object()), NOW)
     assert "wanted not known: the operator has not decided yet" in " ".join(explanation_text(bare).split())
     assert "nothing is measured yet" in said(figures=None)
     external = said(mode="External", figures=None, history=[], learned=None, waiting=None, reason="Replicas")
-    assert "mode External: spec.replicas says how many" in external
+    assert "NOW nothing is measured yet" in external, "it is measured in every mode"
     assert "CHANGES none yet" in external
     assert "LEARNED" not in external
+    assert "the limits leave 5 as the only number" in said(figures=None, reason="LimitsLeaveOne")
+    assert "there is no group to measure" in said(figures=None, reason="Idle", desired=0)
     fresh = {"idleStepMicroseconds": 900, "coldStartSeconds": 300}
     assert "300 s to count with, none was seen yet" in said(learned=fresh)
 

@@ -41,7 +41,7 @@ def _load(clock: float, share: float | None, groups: int = 1, width: int = 0) ->
             gap_seconds=clock * share * 2,
         )
     read = GroupRead(ranks=1, slots=SLOTS, reading=reading, width=width)
-    return Load(clock, {f"g{at}": read for at in range(groups)}, {}, 0, _deployment().status.throughput)
+    return Load(clock, {f"g{at}": read for at in range(groups)}, {}, _deployment().status.throughput)
 
 
 def _run(

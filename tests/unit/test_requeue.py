@@ -29,7 +29,7 @@ def found(seen_slots: tuple[int, ...] = (), after_slots: tuple[int, ...] = (), *
             views=[],
             plan=GroupPlan([CreateGroup(slot, reasons.GROUP_WANTED) for slot in slots]),
             scale=Scale(1, 1, None, None),
-            load=Load(0.0, {}, {}, 0, ThroughputStatus()),
+            load=Load(0.0, {}, {}, ThroughputStatus()),
         )
         for slots in (seen_slots, after_slots)
     )

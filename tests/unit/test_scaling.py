@@ -2,23 +2,29 @@
 was, the reasons of the last decisions, or etcd to figures that say the same."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from factories.cluster_objects import deployment_object
 from factories.deployments import model_deployment
 from factories.groups import admitted, group, view
 from moe_operator.api.deployment import ModelDeployment
+from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.scaling import CHANGES_KEPT, ScalingFigures, ScalingStatus
 from moe_operator.api.status import ThroughputStatus
 from moe_operator.api.times import format_time
-from moe_operator.autoscaler.decide import UNLIMITED
+from moe_operator.autoscaler.auto import Want
+from moe_operator.autoscaler.decide import UNLIMITED, ScalingDecision, Told
 from moe_operator.autoscaler.reading import Buckets, Reading
+from moe_operator.controller.kube import MODEL_DEPLOYMENT
 from moe_operator.controller.load import GroupRead, Load, load_of
 from moe_operator.controller.remembering import INTERVAL
 from moe_operator.controller.scale import Scale
 from moe_operator.controller.scaling import Scaler
-from moe_operator.controller.scaling_status import figures_moved
+from moe_operator.controller.scaling_status import figures_moved, scaling_status
+from moe_operator.controller.store import Store
+from moe_operator.runtime.reporting import capacity_short
 from moe_operator.telemetry.observation import Snapshot
 
 NOW, CLOCK = 1_800_000_000.0, 5000.0
@@ -64,7 +70,7 @@ class Course:
         self.offset = CLOCK + 977 * self.passed
 
     def look(self, groups: dict[str, GroupRead], **spec: Any) -> Scale:
-        load = Load(self.offset + self.passed, groups, {}, 0, ThroughputStatus())
+        load = Load(self.offset + self.passed, groups, {}, ThroughputStatus())
         found = self.scaler.scale(deployment(self.scaling, **spec), load, NOW + self.passed)
         self.changes += found.status != self.scaling
         self.scaling = found.status
@@ -82,6 +88,25 @@ class Course:
                 {f"g{n}": read(at, running=swing, ended=ended, step=step) for n in range(groups)}, **spec
             )
         return found
+
+
+@pytest.mark.parametrize(
+    ("scaling", "desired", "reason"),
+    [
+        ({"minGroups": 0}, 1, "NoGroupServes"),
+        ({"minGroups": 0, "scaleToZeroAfter": "30m"}, 1, "NoGroupServes"),
+        ({"minGroups": 2}, 2, "NoGroupServes"),
+        ({"minGroups": 0, "maxGroups": 0}, 0, "LimitsLeaveOne"),
+        ({"minGroups": 0, "mode": "External"}, 1, "Replicas"),
+    ],
+)
+def test_a_new_deployment_has_changed_no_limits(scaling: dict[str, Any], desired: int, reason: str) -> None:
+    """Lost: the time of whoever looks for what changed them."""
+    course = Course()
+    course.look({}, scaling={"mode": "Auto", "minGroups": 1, "maxGroups": 4, **scaling})
+    assert course.scaling is not None
+    assert (course.scaling.desired, course.scaling.reason) == (desired, reason)
+    assert course.scaling.history == []
 
 
 def test_what_was_served_before_the_operator_came_is_no_load() -> None:
@@ -124,6 +149,141 @@ def test_limits_that_leave_a_choice_again_are_not_said_to_leave_none() -> None:
     assert course.scaling.message == "the limits leave 2 as the only number"
 
 
+class Loaded(Course):
+    """Two groups at their ceiling, of which the load goes: fewer would do, but only after an hour."""
+
+    SPEC: ClassVar[dict[str, Any]] = {
+        "mode": "Auto",
+        "minGroups": 1,
+        "maxGroups": 2,
+        "scaleDown": {"window": "60m"},
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = 0.0
+
+    def hold(self, looks: int, *, full: bool, silent: bool = False) -> list[str]:
+        """The reasons that the status had, without repetitions."""
+        told: list[str] = []
+        running, each, step = (950, 1500, 0.09) if full else (8, 30, 0.021)
+        for _ in range(looks):
+            self.ended += each
+            at = self.offset + self.passed
+            groups = {f"g{n}": read(at, running=running, ended=self.ended, step=step) for n in range(2)}
+            if silent:
+                groups["g1"] = GroupRead(8, 256, None)
+            self.look(groups, scaling=self.SPEC)
+            assert self.scaling is not None
+            if told[-1:] != [self.scaling.reason]:
+                told.append(self.scaling.reason)
+        return told
+
+    def short(self) -> list[tuple[tuple[str, ...], float]]:
+        """What the metric behind the alert says."""
+        assert self.scaling is not None
+        store = Store()
+        store.upsert(MODEL_DEPLOYMENT, deployment_object(scaling=self.scaling.wire()))
+        return list(capacity_short(store))
+
+
+def test_more_groups_are_not_said_to_be_needed_once_fewer_would_do() -> None:
+    """Lost: a night's sleep, to an alert about a load that went an hour ago."""
+    course = Loaded()
+    assert course.hold(60, full=True)[-1] == "AtMaximum"
+    assert [labels[-1] for labels, _ in course.short()] == ["AtMaximum"]
+    assert course.hold(40, full=False)[-1] == "Observing"
+    assert course.short() == []
+    assert course.scaling is not None
+    assert "1 would do, not yet for long" in course.scaling.message
+
+
+def test_figures_are_not_said_to_be_missing_once_they_are_back() -> None:
+    course = Loaded()
+    course.hold(60, full=True)
+    course.hold(40, full=False)
+    assert course.hold(20, full=False, silent=True)[-1] == "TelemetryMissing"
+    assert course.hold(4, full=False)[-1] == "Observing"
+
+
+def test_a_restart_ends_nothing_that_nobody_has_measured() -> None:
+    """Lost: an alert that resolves and fires again with each upgrade."""
+    course = Loaded()
+    course.hold(60, full=True)
+    before = course.scaling
+    course.restart()
+    course.look({"g0": GroupRead(8, 256, None), "g1": GroupRead(8, 256, None)}, scaling=course.SPEC)
+    assert course.scaling is not None
+    assert before is not None
+    assert (course.scaling.reason, course.scaling.message) == (before.reason, before.message)
+
+
+@pytest.mark.parametrize("mode", ["External", "Advisory"])
+def test_what_is_said_of_replicas_and_limits_is_of_now(mode: str) -> None:
+    """Lost: the reason why `kubectl scale` does nothing, to limits and a number of last week."""
+    course = Course()
+    for replicas, least, expected in (
+        (5, 1, "5, outside the limits 1 to 2"),
+        (9, 2, "9, outside the limits 2 to 2"),
+    ):
+        course.run(120, scaling={"mode": mode, "minGroups": least, "maxGroups": 2}, replicas=replicas)
+        assert course.scaling is not None
+        assert course.scaling.message.partition(";")[0] == f"spec.replicas is {expected}"
+    assert course.scaling is not None
+    assert course.scaling.history == [], "two groups all the while"
+
+
+def test_what_auto_would_do_is_said_for_the_reason_of_now() -> None:
+    """Lost: the trust of whoever reads for a week that nothing is known yet of groups that serve."""
+    course, spec = Course(), {"mode": "Advisory", "minGroups": 1, "maxGroups": 8}
+
+    def said() -> str:
+        assert course.scaling is not None
+        return course.scaling.message.partition(":")[0]
+
+    course.look({}, scaling=spec, replicas=2)
+    assert said() == "spec.replicas is 2; Auto would have 2 (NoGroupServes"
+    course.look({"g0": GroupRead(8, 256, None)}, scaling=spec, replicas=2)
+    assert said() == "spec.replicas is 2; Auto would have 2 (Observing"
+    patient = {**spec, "scaleDown": {"window": "60m"}}
+    course.run(300, scaling=patient, replicas=2)
+    assert said() == "spec.replicas is 2; Auto would have 2 (Observing"
+    assert course.scaling is not None
+    assert "1 would do, not yet for long" in course.scaling.message
+    course.run(300, scaling={**patient, "minGroups": 2}, replicas=2)
+    assert said() == "spec.replicas is 2; Auto would have 2 (WithinObjective"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "news"),
+    [
+        (Told("a", "DemandGrows"), Told("a", "DemandGrows"), False),
+        (Told("a", "DemandGrows"), Told("a", "RequestsWaiting"), False),
+        (Told("a", "RequestsWaiting"), Told("a", "DemandGrows"), False),
+        (Told("a", "WithinObjective"), Told("a", "Observing"), False),
+        (Told("a", "AtMaximum"), Told("a", "Observing"), False),
+        (Told("a", "NoGroupServes"), Told("a", "Observing"), True),
+        (Told("a", "Observing"), Told("a", "WithinObjective"), True),
+        (Told("a", "AtMaximum"), Told("a", "WithinObjective"), True),
+        (Told("a", "DemandGrows"), Told("b", "DemandGrows"), True),
+        (Told("a", "DemandGrows"), Told("a"), True),
+        (Told("a"), Told("a", "DemandGrows"), True),
+        (Told("a"), Told("a"), False),
+        (Told("a, limits 1 to 20"), Told("a, limits 1 to 2"), True),
+    ],
+)
+def test_advice_is_told_anew_where_it_is_news(before: Told, now: Told, news: bool) -> None:
+    """Lost: etcd, to advice that nobody follows: waiting requests come and go with every look."""
+
+    def decision(told: Told, why: str) -> ScalingDecision:
+        return ScalingDecision(1, ScalingReason.REPLICAS, told.text(why), 3, 3, told=told)
+
+    told = scaling_status(None, decision(before, "the load is that of 2.1 (or so)"), Want(1, None), 0.0, NOW)
+    after = scaling_status(told, decision(now, "the load is that of 2.3"), Want(1, None), 0.0, NOW)
+    assert (after != told) == news
+    assert after.message == (now.text("the load is that of 2.3") if news else told.message)
+
+
 def test_a_change_is_kept_with_what_it_was_made_of() -> None:
     course = Course(ScalingStatus(desired=1, reason="WithinObjective", message=""))
     for _ in range(40):
@@ -147,7 +307,7 @@ def test_changes_without_figures_have_words_and_only_the_last_are_kept() -> None
             deployment(scaling, scaling={"mode": "External"}),
             spec=deployment(None, scaling={"mode": "External"}, replicas=replicas).spec,
         )
-        found = Scaler().scale(made, Load(0, {}, {}, 0, ThroughputStatus()), NOW + replicas).status
+        found = Scaler().scale(made, Load(0, {}, {}, ThroughputStatus()), NOW + replicas).status
         assert found is not None
         scaling = found
     assert replicas < UNLIMITED

@@ -737,7 +737,10 @@ _SCALING_WHEN: dict[ScalingReason, tuple[str, str]] = {
         "More groups are needed than `scaling.maxGroups` allows.",
         "Raise `scaling.maxGroups`.",
     ),
-    ScalingReason.LIMITS_CHANGED: ("The number was outside the limits and moved to the nearer one.", ""),
+    ScalingReason.LIMITS_CHANGED: (
+        "The number was outside the limits and moved to the nearer one.",
+        "None where that was meant. Set `scaling.maxGroups` before `mode: Auto`: without it Auto stays at the fewest.",
+    ),
     ScalingReason.TELEMETRY_MISSING: (
         "A group gives no current figures, so none goes.",
         "Read the operator's log: pods must answer GET /metrics to the operator.",

@@ -5,6 +5,7 @@ says how many groups there are, and what Auto would have is recommended: in a me
 Limits hold in every mode; what schedules and the annotation that wakes ask for is part of the lower one.
 """
 
+import re
 from dataclasses import dataclass, replace
 
 from moe_operator.api.reasons import ScalingReason
@@ -57,7 +58,6 @@ class ScalingInputs:
     current: int
     """The last decision; at first the floor."""
     serving: int
-    starting: int = 0
     floor: Floor = _NO_FLOOR
     """What keeps more than `min_groups` for now."""
     idle: Idle | None = None
@@ -66,6 +66,29 @@ class ScalingInputs:
     """Why there are to be no more groups than now, beyond the floor: the budget is spent. None: nothing holds them."""
     width: int | None = None
     """GPUs of a group, where that is not as planned: `max_groups` is not what the spec says then."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a message of modes External and Advisory says for long."""
+
+    stands: str
+    """Of `spec.replicas`, the limits, and how many groups Auto would have: without parentheses."""
+    advice: str | None = None
+    """Auto's reason, in mode Advisory."""
+
+    def text(self, why: str) -> str:
+        """The message. `why`: Auto's, which changes with every look."""
+        return self.stands if self.advice is None else f"{self.stands} ({self.advice}: {why})"
+
+    @staticmethod
+    def read(message: str) -> "Told":
+        """Of a message that `text` made: the status keeps nothing else of it."""
+        found = _TOLD.match(message)
+        return Told(message) if found is None else Told(found[1], found[2])
+
+
+_TOLD = re.compile(r"([^(]*) \((\w+): ")
 
 
 @dataclass(frozen=True)
@@ -79,6 +102,8 @@ class ScalingDecision:
     """What Auto has, or would have."""
     advised: int | None = None
     """The same where the status is to say it: in mode Advisory."""
+    told: Told | None = None
+    """What of the message is news when it is another; None: nothing is."""
     numbers: Numbers | None = None
     """What Auto saw, where it measured anything."""
 
@@ -126,13 +151,12 @@ def decide(inputs: ScalingInputs, want: Want) -> ScalingDecision:
     auto = _auto(replace(inputs, current=desired), want)
     reason, message = _replicas(inputs, desired)
     decision = ScalingDecision(desired, reason, message, auto.recommended, numbers=auto.numbers)
-    if inputs.mode is ScalingMode.EXTERNAL:
-        return decision
-    return replace(
-        decision,
-        message=f"{message}; Auto would have {auto.desired} ({auto.reason}: {auto.message})",
-        advised=auto.recommended,
-    )
+    told = Told(message)
+    if inputs.mode is ScalingMode.ADVISORY:
+        told = Told(f"{message}; Auto would have {_advised(inputs, auto.desired)}", auto.reason.value)
+        decision = replace(decision, message=told.text(auto.message), advised=auto.recommended)
+    # What is spent grows while groups run.
+    return decision if reason is ScalingReason.BUDGET_HOLDS else replace(decision, told=told)
 
 
 def _replicas(inputs: ScalingInputs, desired: int) -> tuple[ScalingReason, str]:
@@ -172,7 +196,7 @@ def _auto(inputs: ScalingInputs, want: Want) -> ScalingDecision:
         reason = ScalingReason.REQUESTS_WAITING if numbers.saturated else ScalingReason.DEMAND_GROWS
         text = _more(want.groups, numbers)
         if want.groups > ceiling:
-            text += f", but {_bound(inputs, ceiling)}"
+            text += f", but {ceiling_text(inputs, ceiling)}"
         if current == ceiling:
             return hold(ScalingReason.AT_MAXIMUM, text)
         if inputs.held is not None:
@@ -216,13 +240,22 @@ def _held(inputs: ScalingInputs) -> str:
     most = inputs.max_groups
     if most is None or inputs.floor.groups <= most:
         return inputs.floor.text
-    return f"{inputs.floor.text}, but {_bound(inputs, most)}"
+    return f"{inputs.floor.text}, but {ceiling_text(inputs, most)}"
 
 
-def _bound(inputs: ScalingInputs, most: int) -> str:
+def ceiling_text(inputs: ScalingInputs, most: int) -> str:
+    """What `maxGroups` comes to, where it is set."""
     if inputs.width is None:
         return f"maxGroups is {most}"
     return f"maxGroups leaves {most} of {inputs.width} GPUs"
+
+
+def _advised(inputs: ScalingInputs, groups: int) -> str:
+    """Auto goes no higher than its floor without `maxGroups`; Advisory says what it would do with one."""
+    _, most = limits(replace(inputs, mode=ScalingMode.AUTO))
+    if inputs.max_groups is not None or groups <= most:
+        return str(groups)
+    return f"{groups} with a maxGroups that allows it, and stays at {most} without one"
 
 
 def _idle(idle: Idle) -> str:

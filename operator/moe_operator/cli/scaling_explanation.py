@@ -1,5 +1,6 @@
 """Why a deployment has as many groups as it has: what its status tells of scaling, put together. Pure."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,9 @@ from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.scaling import ScalingStatus
 from moe_operator.api.spec import ScalingMode
 from moe_operator.api.times import format_time, parse_time
-from moe_operator.autoscaler.decide import ScalingInputs, limits
+from moe_operator.autoscaler.decide import Idle, ScalingInputs, ceiling_text, floor_text, limits
+from moe_operator.autoscaler.deployment_inputs import inputs_of
+from moe_operator.autoscaler.floor import Floor
 from moe_operator.cli.units import count, span
 from moe_operator.planner.wants import TIME_PER_OUTPUT_TOKEN, TIME_TO_FIRST_TOKEN
 
@@ -50,37 +53,42 @@ class Explanation:
 
 def explanation(deployment: ModelDeployment, now: float) -> Explanation:
     """`now`: seconds since the epoch."""
-    spec, status = deployment.spec, deployment.status
-    floor, ceiling = limits(
-        ScalingInputs(
-            mode=spec.scaling.mode,
-            replicas=spec.replicas,
-            min_groups=spec.scaling.min_groups,
-            max_groups=spec.scaling.max_groups,
-            current=status.groups.desired,
-            serving=status.groups.ready,
-        )
-    )
-    holds = tuple(_holds(deployment, status.scaling, floor, ceiling, now)) if status.scaling else ()
+    status = deployment.status
+    inputs = inputs_of(deployment, _floor(status.scaling), _idle(deployment), serving=status.groups.ready)
+    floor, ceiling = limits(inputs)
+    holds = tuple(_holds(inputs, status.scaling, floor, ceiling, now)) if status.scaling else ()
     return Explanation(deployment, floor, ceiling, holds, now)
 
 
+def _floor(scaling: ScalingStatus | None) -> Floor:
+    """What keeps more groups than `minGroups`, as the operator saw it."""
+    told = scaling.floor if scaling is not None else None
+    return Floor() if told is None else Floor(groups=told.groups, text=told.message)
+
+
+def _idle(deployment: ModelDeployment) -> Idle | None:
+    """As if nobody had asked for long: the fewest groups are none then."""
+    written = deployment.spec.scaling.scale_to_zero_after
+    return None if written is None else Idle(parse_duration(written), written, quiet=math.inf)
+
+
 def _holds(
-    deployment: ModelDeployment, scaling: ScalingStatus, floor: int, ceiling: int, now: float
+    inputs: ScalingInputs, scaling: ScalingStatus, floor: int, ceiling: int, now: float
 ) -> Iterator[Hold]:
     figures = scaling.figures
-    if figures is not None and deployment.spec.scaling.mode is not ScalingMode.EXTERNAL:
+    if figures is not None and inputs.mode is not ScalingMode.EXTERNAL:
         if figures.worth_having > ceiling:
-            asked = deployment.spec.scaling.max_groups
             where = (
-                f"scaling.maxGroups is {asked}"
-                if asked is not None
-                else (f"scaling.maxGroups is not set, so Auto stays at {ceiling}")
+                f"scaling.{ceiling_text(inputs, ceiling)}"
+                if inputs.max_groups is not None
+                else f"scaling.maxGroups is not set, so Auto stays at {ceiling}"
             )
             late = f"{figures.late_percent_then} % of requests late, not {figures.late_percent} %"
             yield Hold("ceiling", f"{where}, and {figures.worth_having} are worth having: {late}")
         if figures.enough < floor <= scaling.desired:
-            yield Hold("floor", f"{figures.enough} would do, and {count(floor, 'group')} are the fewest")
+            asks = floor_text(inputs)
+            by = f": {asks}" if asks is not None else ""
+            yield Hold("floor", f"{figures.enough} would do, and {count(floor, 'group')} are the fewest{by}")
         if figures.silent:
             yield Hold(
                 "telemetry",

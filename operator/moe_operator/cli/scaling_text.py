@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from moe_operator.api import reasons
+from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.scaling import LearnedStatus, ScalingChange, ScalingFigures
-from moe_operator.api.spec import ScalingMode
 from moe_operator.api.times import parse_time
 from moe_operator.autoscaler.budget import ALLOWED
 from moe_operator.autoscaler.decide import SCARCE
@@ -64,16 +64,22 @@ def _header(found: Explanation, when: When) -> Iterator[str]:
     reason = reasons.describe(scaling.reason)
     if reason is not None and reason.remedy:
         yield field("to do", reason.remedy.replace("`", ""))
+    if scaling.floor is not None:
+        yield field("asked for", scaling.floor.message)
+    if scaling.ignored is not None:
+        yield field("ignored", scaling.ignored)
     yield field(
         "there", f"{groups.ready} serve, {groups.current - groups.ready} more start, {groups.draining} drain"
     )
 
 
 def _unmeasured(found: Explanation) -> str:
-    if found.deployment.spec.scaling.mode is ScalingMode.EXTERNAL:
-        return "mode External: spec.replicas says how many groups there are, and nothing is measured for it"
-    if found.floor == found.ceiling:
-        return f"the limits leave {found.floor} as the only number: nothing is measured for it"
+    scaling = found.scaling
+    reason = scaling.reason if scaling is not None else None
+    if reason == ScalingReason.IDLE:
+        return "there is no group to measure"
+    if found.floor == found.ceiling or reason == ScalingReason.LIMITS_LEAVE_ONE:
+        return f"the limits leave {found.ceiling} as the only number: nothing is measured for it"
     return "nothing is measured yet"
 
 

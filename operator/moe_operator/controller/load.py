@@ -13,7 +13,6 @@ from moe_operator.telemetry.observation import Snapshot
 
 #: A pod's figures are current while no more scrapes than this failed in a row.
 TOLERATED_FAILURES = 1
-_STARTING = (GroupState.STARTING, GroupState.ADMITTABLE, GroupState.SUSPECT)
 #: Groups that may have requests: one that is admittable may have served before it was in doubt.
 _REACHED = (GroupState.SERVING, GroupState.SUSPECT, GroupState.ADMITTABLE, GroupState.DRAINING)
 
@@ -40,7 +39,6 @@ class Load:
     """Telemetry's, to which readings belong, in seconds."""
     serving: Mapping[str, GroupRead]
     draining: Mapping[str, GroupRead]
-    starting: int
     throughput: ThroughputStatus
     activity: Mapping[str, Activity | None] = field(default_factory=dict)
     """Of the groups that are or were in the traffic, by uid; None for one that cannot be read."""
@@ -68,7 +66,6 @@ def load_of(
         clock=snapshot.taken_at,
         serving=read(GroupState.SERVING),
         draining=read(GroupState.DRAINING),
-        starting=sum(view.state in _STARTING for view in views),
         throughput=ThroughputStatus(
             prompt_tokens_per_second=round(prompt), output_tokens_per_second=round(output)
         ),

@@ -24,10 +24,11 @@ from moe_operator.autoscaler.decide import (
     limits,
     rests,
 )
+from moe_operator.autoscaler.deployment_inputs import inputs_of
 from moe_operator.autoscaler.idleness import Idleness
 from moe_operator.autoscaler.memory import UnusableError
 from moe_operator.autoscaler.width import Grounds
-from moe_operator.autoscaler.width_units import WidthUnits, chosen_width, most_groups
+from moe_operator.autoscaler.width_units import WidthUnits, chosen_width
 from moe_operator.controller.load import Load
 from moe_operator.controller.remembering import HAND_OVER, INTERVAL, news, recalled
 from moe_operator.controller.scale import Scale
@@ -278,8 +279,7 @@ def _inputs(
     deployment: ModelDeployment, load: Load, kept: _Deployment, now: float, *, moving: bool
 ) -> tuple[ScalingInputs, str | None]:
     """What the decision is based on, and what of it cannot be followed. `moving`: groups of another width serve."""
-    spec, old = deployment.spec.scaling, deployment.status.scaling
-    chosen = chosen_width(deployment.spec, old)
+    spec = deployment.spec.scaling
     wake_until, ignored = _wake_until(deployment.wake_until)
     floor = floor_of(spec.schedules, wake_until, now, kept.autoscaler.lead)
     kept.idleness.look(load.clock, load.activity)
@@ -295,20 +295,7 @@ def _inputs(
             kept.idleness.quiet(load.clock),
             recent=bool(load.activity) and seen is not None and load.clock - seen < after,
         )
-    inputs = ScalingInputs(
-        mode=spec.mode,
-        replicas=deployment.spec.replicas,
-        min_groups=spec.min_groups,
-        max_groups=most_groups(spec.max_groups, chosen, moving=moving),
-        # One that is new comes up before it goes to zero.
-        current=old.desired if old else max(spec.min_groups, 1 if idle else 0),
-        serving=len(load.serving),
-        starting=load.starting,
-        floor=floor,
-        idle=idle,
-        width=chosen.gpus if chosen is not None and chosen.gpus != chosen.planned else None,
-    )
-    return inputs, ignored
+    return inputs_of(deployment, floor, idle, serving=len(load.serving), moving=moving), ignored
 
 
 def was_at_zero(deployment: ModelDeployment) -> bool:

@@ -4,8 +4,26 @@ from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.scaling import CHANGES_KEPT, ScalingChange, ScalingFigures, ScalingStatus
 from moe_operator.api.times import format_time
 from moe_operator.autoscaler.auto import Numbers, Want
-from moe_operator.autoscaler.decide import ScalingDecision
+from moe_operator.autoscaler.decide import ScalingDecision, Told
 
+#: What a look finds that fewer would do, not yet for long, is no news after: under load that comes and goes with every
+#: look, and what led to the present number is told meanwhile.
+_PASSING = frozenset(
+    (
+        ScalingReason.WITHIN_OBJECTIVE,
+        ScalingReason.OBSERVING,
+        ScalingReason.DEMAND_GROWS,
+        ScalingReason.REQUESTS_WAITING,
+        ScalingReason.LOAD_FITS_IN_FEWER,
+        ScalingReason.LIMITS_CHANGED,
+        ScalingReason.SCHEDULED,
+        ScalingReason.WOKEN,
+    )
+)
+#: Under load one comes and goes with every look beside the other, where neither is followed.
+_MORE = frozenset((ScalingReason.DEMAND_GROWS, ScalingReason.REQUESTS_WAITING))
+#: What holds until figures tell otherwise: over a restart of the operator, and no longer. Alerts and people act on it.
+_HOLDING = frozenset((ScalingReason.AT_MAXIMUM, ScalingReason.TELEMETRY_MISSING, ScalingReason.BUDGET_HOLDS))
 #: Figures are others than before when the load moved by this share, and by so many groups.
 _STEP, _LEAST_STEP = 0.01, 0.02
 
@@ -16,16 +34,12 @@ def scaling_status(
     """The decision, what led to it, and the changes before it. `clock`: telemetry's, to which `want` belongs; `now`:
     seconds since the epoch.
 
-    A decision with the same outcome for the same reason is no news, nor is one that is still being made: under load it
-    comes and goes with every look. Their figures are as fresh as others of the status.
+    A decision with the same outcome for the same reason is no news, nor is one that is still being made. Their figures
+    are as fresh as others of the status.
     """
     figures = None if decision.numbers is None else figures_of(decision.numbers, want, clock, now)
     same = old is not None and old.desired == decision.desired
-    # That a group serves is news.
-    making = decision.reason is ScalingReason.OBSERVING and (
-        old is None or old.reason != ScalingReason.NO_GROUP_SERVES.value
-    )
-    if old and same and old.advised == decision.advised and (making or old.reason == decision.reason.value):
+    if old and same and old.advised == decision.advised and _no_news(old, decision):
         # After a start nothing is measured for a while: what was is still the best that is known.
         return old if figures is None else old.model_copy(update={"figures": figures})
     return ScalingStatus(
@@ -43,6 +57,28 @@ def scaling_status(
         width_change_time=old.width_change_time if old else None,
         chosen_width=old.chosen_width if old else None,
     )
+
+
+def _no_news(old: ScalingStatus, decision: ScalingDecision) -> bool:
+    reason, told = decision.reason.value, decision.told
+    if told is None:
+        return _goes_on(old, old.reason, reason, decision)
+    before = Told.read(old.message)
+    if (old.reason, before.stands) != (reason, told.stands):
+        return False
+    if told.advice is None or before.advice is None:
+        return told.advice is before.advice
+    return _goes_on(old, before.advice, told.advice, decision)
+
+
+def _goes_on(old: ScalingStatus, before: str, now: str, decision: ScalingDecision) -> bool:
+    """Whether one of Auto's reasons is no news after another, where the number is the same."""
+    if now != ScalingReason.OBSERVING:
+        return before == now or {before, now} <= _MORE
+    if decision.numbers is None:
+        return before in _PASSING or before in _HOLDING
+    # That there were no figures yet is over.
+    return before in _PASSING and (before != now or old.figures is not None)
 
 
 def _history(
