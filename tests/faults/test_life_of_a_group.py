@@ -4,9 +4,9 @@ from itertools import pairwise
 from typing import Any
 
 from fakecluster.engines import EngineSettings
-from fakecluster.harness import NAMESPACE, Harness, Witness, manifest, play
+from fakecluster.harness import NAME, NAMESPACE, Harness, Witness, manifest, play
 from moe_operator.api import names, reasons
-from moe_operator.controller.kube import LEADER_WORKER_SET, POD, Obj
+from moe_operator.controller.kube import LEADER_WORKER_SET, MODEL_DEPLOYMENT, POD, Obj
 
 
 async def _serving(h: Harness, groups: int = 1, **spec: Any) -> None:
@@ -424,3 +424,23 @@ def test_a_deployment_made_again_at_once_gets_its_names_back() -> None:
         await h.serve(within=400)
 
     play(scenario)
+
+
+def test_a_deployment_made_again_at_once_is_a_new_one() -> None:
+    """Lost: GPUs, to demand that was the former one's: in a gap of the watch nobody sees that it was gone."""
+
+    async def scenario(h: Harness) -> None:
+        spec = {"scaling": {"mode": "Auto", "minGroups": 1, "maxGroups": 3}}
+        h.apply(manifest(deletion={"groups": "Immediate"}, **spec))
+        await h.serve(3, within=1200)
+        scaler = h.operator.reconciler._scaler
+        before = scaler._kept[NAMESPACE, NAME]
+        h.operator.feed.break_watch(MODEL_DEPLOYMENT)
+        h.delete()
+        h.apply(manifest(**spec))
+        h.operator.feed.mend_watch()
+        await h.until(lambda: "scaling" in h.status(), 15, "the first decision")
+        assert h.status()["scaling"]["desired"] == 1, h.status()["scaling"]
+        assert scaler._kept[NAMESPACE, NAME] is not before
+
+    play(scenario, settings=EngineSettings(requests=85))

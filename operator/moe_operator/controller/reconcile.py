@@ -103,6 +103,8 @@ class Reconciler:
         self._clock = clock
         self._losses = losses
         self._tokens = tokens or AgentTokens()
+        self._uids: dict[Key, str] = {}
+        """Of the deployments that passes were about."""
         self._census = census = Census(client, store, config, clock)
         domains = ComputeDomains(client, store)
         placing = Placing(store, census, config.catalog, domains, config.unhealthy_conditions)
@@ -203,6 +205,10 @@ class Reconciler:
             # Owner references let the garbage collector take the children.
             self._forget(key)
             return Result()
+        if self._uids.setdefault(key, meta["uid"]) != meta["uid"]:
+            # Made again under its name before a pass saw it gone: nothing of the former is true of it.
+            self._forget(key)
+            self._uids[key] = meta["uid"]
         if ending:
             self._scaler.forget(key)
         trouble = None
@@ -222,6 +228,7 @@ class Reconciler:
             return Result(LEAST)
 
     def _forget(self, key: Key) -> None:
+        self._uids.pop(key, None)
         self._status.forget(key)
         self._hbm.forget(key)
         self.delivered.forget(key)
