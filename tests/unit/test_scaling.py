@@ -12,7 +12,7 @@ from factories.groups import admitted, group, view
 from moe_operator.api.deployment import ModelDeployment
 from moe_operator.api.reasons import ScalingReason
 from moe_operator.api.scaling import CHANGES_KEPT, ScalingFigures, ScalingStatus
-from moe_operator.api.status import ThroughputStatus
+from moe_operator.api.status import ColdStartStatus, ThroughputStatus
 from moe_operator.api.times import format_time
 from moe_operator.autoscaler.auto import Want
 from moe_operator.autoscaler.decide import UNLIMITED, ScalingDecision, Told
@@ -59,6 +59,7 @@ class Course:
 
     def __init__(self, scaling: ScalingStatus | None = None) -> None:
         self.scaling = scaling
+        self.cold_start: ColdStartStatus | None = None
         self.passed = 0.0
         self.anew: list[str] = []
         self.changes = 0
@@ -71,7 +72,9 @@ class Course:
 
     def look(self, groups: dict[str, GroupRead], **spec: Any) -> Scale:
         load = Load(self.offset + self.passed, groups, {}, ThroughputStatus())
-        found = self.scaler.scale(deployment(self.scaling, **spec), load, NOW + self.passed)
+        made = deployment(self.scaling, **spec)
+        made = replace(made, status=made.status.model_copy(update={"cold_start": self.cold_start}))
+        found = self.scaler.scale(made, load, NOW + self.passed)
         self.changes += found.status != self.scaling
         self.scaling = found.status
         self.passed += 15
@@ -398,3 +401,22 @@ def test_autoscalers_begin_with_the_step_that_was_planned() -> None:
     assert course.scaler._kept[deployment().key] is kept, "what was learned of groups like these stays"
     course.look({"g2": read(CLOCK, idle_step_time=0.06)})
     assert course.scaler._kept[deployment().key] is not kept, "another engine"
+
+
+def started(group: str, seconds: int) -> ColdStartStatus:
+    return ColdStartStatus(
+        group=group, created_time=format_time(NOW), total=seconds, schedule=1, image=1, engine=seconds - 2
+    )
+
+
+def test_a_cold_start_is_learned_once_whatever_else_is_learned_anew() -> None:
+    """Lost: what other starts said of how early a group has to be ordered, to one that counts for several."""
+    course = Course()
+    course.cold_start = started("g0", 900)
+    course.run(60)
+    for percentile in ("90", "95", "99"):
+        course.run(60, objective={"timePerOutputToken": f"{percentile}ms"})
+    assert course.scaler._kept[deployment().key].starts.seen == (900.0,)
+    course.cold_start = started("g1", 700)
+    course.run(60, objective={"timePerOutputToken": "99ms"})
+    assert course.scaler._kept[deployment().key].starts.seen == (900.0, 700.0)

@@ -235,6 +235,7 @@ class Scaler:
             )
             if before is not None:
                 kept.idleness, kept.held = before.idleness, before.held
+                kept.started = kept.started or before.started
             self._kept[deployment.key] = kept
         newest = deployment.status.cold_start
         if newest is not None and (start := f"{newest.group} {newest.created_time}") != kept.started:
