@@ -420,3 +420,25 @@ def test_a_cold_start_is_learned_once_whatever_else_is_learned_anew() -> None:
     course.cold_start = started("g1", 700)
     course.run(60, objective={"timePerOutputToken": "99ms"})
     assert course.scaler._kept[deployment().key].starts.seen == (900.0, 700.0)
+
+
+def test_a_successor_without_a_group_orders_as_early_as_was_learned() -> None:
+    """Lost: the first hour of a schedule, to groups that take half an hour and are ordered six minutes ahead."""
+    morning = {"name": "morning", "from": "08:55", "to": "12:00", "minGroups": 3}
+    scaling = {"mode": "Auto", "minGroups": 1, "maxGroups": 8, "schedules": [morning]}
+    course = Course()
+    lengths = (1800,) * 19 + (100,)
+    for number, seconds in enumerate(lengths):
+        course.cold_start = started(f"g{number}", seconds)
+        course.run(15)
+    course.run(1800)
+    assert course.scaling is not None
+    assert course.scaling.learned is not None
+    assert course.scaling.learned.cold_starts == 20
+    course.restart()
+    now = format_time(NOW + course.passed)
+    assert now == "2027-01-15T08:35:00Z", "twenty minutes before"
+    assert course.look({}, scaling=scaling).floor == 3
+    course.run(60)
+    assert course.anew == []
+    assert course.scaler._kept[deployment().key].starts.seen == lengths, "each of them once"

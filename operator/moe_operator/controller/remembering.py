@@ -29,6 +29,11 @@ def recalled(
     return autoscaler, starts, grounds_of(memory.asked.aged(max(0.0, age)), clock)
 
 
+def recalled_starts(learned: LearnedStatus) -> ColdStart:
+    """The cold starts of those groups: all that is to be had of it while no group serves. Raises UnusableError."""
+    return ColdStart(read(learned.state, learned.version).starts)
+
+
 def news(
     old: LearnedStatus | None,
     autoscaler: Autoscaler,

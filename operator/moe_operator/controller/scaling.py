@@ -30,7 +30,7 @@ from moe_operator.autoscaler.memory import UnusableError
 from moe_operator.autoscaler.width import Grounds
 from moe_operator.autoscaler.width_units import WidthUnits, chosen_width
 from moe_operator.controller.load import Load
-from moe_operator.controller.remembering import HAND_OVER, INTERVAL, news, recalled
+from moe_operator.controller.remembering import HAND_OVER, INTERVAL, news, recalled, recalled_starts
 from moe_operator.controller.scale import Scale
 from moe_operator.controller.scaling_status import scaling_status
 from moe_operator.controller.store import Key
@@ -228,14 +228,16 @@ class Scaler:
         profile = _profile(deployment, load, kept.autoscaler.profile if kept else None)
         if kept is None or (profile is not None and not kept.autoscaler.profile.like(profile)):
             # Another layout or objective: what was learned is of another group.
-            starts = kept.starts if kept else ColdStart()
             before = kept
+            starts, newest_start = (before.starts, before.started) if before else _recalled_starts(deployment)
             kept = self._recalled(deployment, profile, load.clock, now) or _Deployment(
-                Autoscaler(profile or Profile(ranks=1, slots=0), starts.expected), load.clock, starts
+                Autoscaler(profile or Profile(ranks=1, slots=0), starts.expected),
+                load.clock,
+                starts,
+                started=newest_start,
             )
             if before is not None:
                 kept.idleness, kept.held = before.idleness, before.held
-                kept.started = kept.started or before.started
             self._kept[deployment.key] = kept
         newest = deployment.status.cold_start
         if newest is not None and (start := f"{newest.group} {newest.created_time}") != kept.started:
@@ -267,6 +269,18 @@ class Scaler:
             self.learning_anew(error.reason.value)
             return None
         return _Deployment(autoscaler, clock, starts, grounds, learned.last_start)
+
+
+def _recalled_starts(deployment: ModelDeployment) -> tuple[ColdStart, str | None]:
+    """The starts that the status remembers, and the newest of them: how early schedules serve hangs on them, also
+    where no group serves that would say whether the rest of it is of groups like these."""
+    learned = deployment.status.scaling.learned if deployment.status.scaling else None
+    if learned is None:
+        return ColdStart(), None
+    try:
+        return recalled_starts(learned), learned.last_start
+    except UnusableError:
+        return ColdStart(), None  # why is told once there are groups that it could be of
 
 
 def _news(
