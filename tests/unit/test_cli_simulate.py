@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from factories.plans import plan_manifest, report
-from moe_operator.cli import charts, kubectl_moe
+from moe_operator.cli import charts, kubectl_moe, simulation
 from moe_operator.cli.charts import Chart, Line
 from moe_operator.simulator.candidates import candidates
 from moe_operator.simulator.engine_model import EngineModel, engines
@@ -121,6 +121,26 @@ def test_a_bad_trace_names_line_and_column(
     bad.write_text(HEADER + "0,10,5\n1,-4,5\n")
     message = _refused(capsys, "-f", file, "--trace", str(bad))
     assert "line 3, column prompt_tokens: found '-4': a number of tokens cannot be negative" in message
+
+
+@pytest.mark.parametrize("unit", [1_000_000, 1_000_000_000], ids=["us", "ns"])
+def test_times_in_another_unit_are_asked_about(
+    file: str, tmp_path: Path, unit: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost: the machine's memory, or an afternoon, to a log whose times are not seconds. An hour by a clock."""
+    other, since = tmp_path / "other.csv", 1_700_000_000
+    other.write_text(HEADER + f"{since * unit},100,100\n{(since + 3600) * unit},100,100\n")
+    message = _refused(capsys, "-f", file, "--trace", str(other))
+    assert f"covers {3600 * unit / 86400:,.0f} days, and 60 are simulated at most" in message
+    assert "is t_seconds in seconds" in message
+
+
+def test_a_scale_that_makes_too_many_requests_is_refused(
+    file: str, trace: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulation, "_MOST_REQUESTS", 4000)
+    message = _refused(capsys, "-f", file, "--trace", trace, "--scale", "2")
+    assert "--scale 2: makes 4,800 requests of the trace's 2,400, and 4,000 are simulated at most" in message
 
 
 def test_a_trace_that_is_not_there_is_said_so(file: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,10 @@ _USUAL = (OPERATOR, "static", "llm-d-slo-aware")
 INTERVAL = 15.0
 #: Seconds in which nothing is scaled in, as the trace begins with idle groups.
 SETTLE = 600.0
+#: What is simulated at most: days more of the same teach no policy anything, and a time in another unit, which is what
+#: a longer trace usually is, would take all of the memory.
+_MOST_SECONDS = 60 * 86400.0
+_MOST_REQUESTS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ def simulation(
 ) -> Simulation:
     """Serve the trace by each policy. `tell` hears of progress. Raises UsageError, TraceError and OSError."""
     trace = read_trace(Path(path))
+    _refuse_endless(trace, path, scale)
     if scale != 1:
         trace = scaled(trace, scale, seed)
     if not len(trace):
@@ -196,6 +201,20 @@ def simulation(
         served=tuple(served),
         warnings=tuple(warnings),
     )
+
+
+def _refuse_endless(trace: Trace, path: str, scale: float) -> None:
+    if trace.duration > _MOST_SECONDS:
+        raise UsageError(
+            f"--trace {path}: covers {trace.duration / 86400:,.0f} days, and {_MOST_SECONDS / 86400:.0f} are simulated "
+            "at most: is t_seconds in seconds, and not in milli-, micro- or nanoseconds? Divide it, or give a part "
+            "of the trace"
+        )
+    if len(trace) * scale > _MOST_REQUESTS:
+        raise UsageError(
+            f"--scale {scale:g}: makes {len(trace) * scale:,.0f} requests of the trace's {len(trace):,}, and "
+            f"{_MOST_REQUESTS:,} are simulated at most: give a smaller --scale, or a part of the trace"
+        )
 
 
 def _engine(report: PlanReport) -> PlannedEngine:
