@@ -211,6 +211,21 @@ def test_without_a_ceiling_it_warns_that_nothing_scales(
     assert "warning: spec.scaling.maxGroups is not set, so that there are always 2" in capsys.readouterr().out
 
 
+def test_what_the_spec_says_and_is_not_simulated_is_said() -> None:
+    """Lost: the trust in GPU-hours that are those of another spec."""
+
+    def warned(**scaling: Any) -> list[str]:
+        limits = {"minGroups": 1, "maxGroups": 2, **scaling}
+        made = report(plan_manifest(R1, "H200", scaling=limits))
+        return [warning.split()[0] for warning in simulation._limits(made, None, None)[2]]
+
+    day = {"name": "day", "from": "08:00", "to": "18:00", "minGroups": 2}
+    assert warned(width="Recommend") == []
+    assert warned(schedules=[day]) == ["spec.scaling.schedules"]
+    assert warned(minGroups=0, scaleToZeroAfter="30m") == ["spec.scaling.scaleToZeroAfter"]
+    assert warned(width="Auto") == ["spec.scaling.width"]
+
+
 def test_a_spec_without_a_plan_is_no_simulation(
     tmp_path: Path, file: str, trace: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,14 +1,14 @@
 """What `kubectl moe simulate` found: a trace served by each policy, and by what engine. Imports the simulator."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from moe_operator.api.base import parse_duration
-from moe_operator.api.spec import ScalingMode
+from moe_operator.api.spec import ScalingMode, ScalingSpec, WidthPolicy
 from moe_operator.cli.errors import UsageError
 from moe_operator.cli.plan_report import PlanReport
 from moe_operator.cli.units import span
@@ -249,7 +249,25 @@ def _limits(report: PlanReport, least: int | None, most: int | None) -> tuple[in
         raise UsageError(f"at least {floor} groups and at most {ceiling} do not go together")
     if scaling.mode is not ScalingMode.AUTO:
         warnings.append(f"spec.scaling.mode is {scaling.mode}: what is simulated is mode Auto")
+    warnings.extend(_left_out(scaling, floor))
     return floor, ceiling, warnings
+
+
+def _left_out(scaling: ScalingSpec, floor: int) -> Iterator[str]:
+    """What of the spec would have other groups than those that are simulated."""
+    if scaling.schedules:
+        names = ", ".join(schedule.name for schedule in scaling.schedules)
+        yield (
+            f"spec.scaling.schedules ({names}) are left out, as a trace has no time of the day: --min-groups N shows "
+            "the hours of one"
+        )
+    if scaling.scale_to_zero_after is not None:
+        yield (
+            f"spec.scaling.scaleToZeroAfter is left out: there are never fewer than {floor} here, also in "
+            f"{scaling.scale_to_zero_after} without a request"
+        )
+    if scaling.width is WidthPolicy.AUTO:
+        yield "spec.scaling.width is Auto, and left out: groups are as wide as the plan's at all times"
 
 
 def layout(engine: EngineModel) -> str:
