@@ -83,6 +83,13 @@ class Plant:
         assert want is not None
         return want
 
+    def unseen(self, seconds: float, rate: Callable[[float], float]) -> None:
+        """The same number of groups goes on serving, and nobody looks."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += TICK
+            self._step(rate(self.now))
+
     def _step(self, rate: float) -> None:
         for due in [due for due in self._starting if due <= self.now]:
             self._starting.remove(due)

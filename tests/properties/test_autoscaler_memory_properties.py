@@ -119,6 +119,34 @@ def test_restored_it_wants_what_it_would_have_wanted(seed: int, at: float, gap: 
     assert sum(strange) >= most.stranger * sum(apart), "and it is what was learned that makes them alike"
 
 
+# --- Pauses -------------------------------------------------------------------------------------
+
+
+@_FEW
+@given(
+    st.lists(
+        # What is asked for, in groups; and for how long it is looked at, and then not.
+        st.tuples(
+            st.floats(0.2, 6), st.floats(300, 3600), st.sampled_from([0.0, 1200.0, 4 * 3600.0, 86400.0])
+        ),
+        min_size=2,
+        max_size=4,
+    )
+)
+def test_whatever_was_seen_a_successor_can_go_on_from_it(course: list[tuple[float, float, float]]) -> None:
+    """Lost: all that was learned, at each start of an operator for a day after nobody could look for some hours."""
+    made = plant(groups=4)
+    for groups, seen, unseen in course:
+        made.run(seen, lambda _, groups=groups: groups * made.capacity)  # type: ignore[misc]
+        made.unseen(unseen, lambda _, groups=groups: groups * made.capacity)  # type: ignore[misc]
+    made.run(900, lambda _: 3 * made.capacity)
+    memory = snapshot(made.autoscaler, STARTS, made.now)
+    assert memory is not None
+    back = read(written(memory), version())
+    demand, seconds = back.usual
+    assert demand / seconds == pytest.approx(made.autoscaler._forecasts._usual.value, rel=0.001)
+
+
 # --- A wrong prior -------------------------------------------------------------------------------
 
 

@@ -31,6 +31,9 @@ from moe_operator.autoscaler.width_memory import NOTHING, Asked, apart, asked
 
 #: Seconds for which full groups are felt, at most.
 MOST_AFTER = 3600.0
+#: Seconds of growth, and of the usual demand, that are remembered at most. Each counts once, so looks without a pause
+#: come to 1.44 half-lives; what was made of pauses is no more evidence than that.
+_MOST_SEEN = 1.5 * growth.HALF_LIFE
 #: Seconds that clocks of two nodes may differ by.
 _SKEW = 600.0
 #: Seconds for which nobody may have looked, and the window before groups go goes on.
@@ -201,14 +204,25 @@ def snapshot(
         late_tokens=tuple(autoscaler._lateness._tokens.present(now)),
         judged=tuple(autoscaler._lateness._judged.present(now)),
         growth=tuple(
-            (tuple(end._seen.present(now)), tuple(most._seen.present(now))) for end, most in forecasts._growth
+            (_bounded(end._seen.present(now)), _bounded(most._seen.present(now)))
+            for end, most in forecasts._growth
         ),
-        usual=(forecasts._usual.demand, forecasts._usual.seconds),
+        usual=_usual(forecasts._usual),
         downs=_downs(autoscaler, now),
         fell=now - autoscaler._fell if now - autoscaler._fell < _PACE else None,
         groups=autoscaler._current,
         asked=NOTHING if grounds is None else asked(grounds, now),
     )
+
+
+def _bounded(seconds: Sequence[float]) -> Bins:
+    return _times(tuple(seconds), _MOST_SEEN / max(sum(seconds), _MOST_SEEN))
+
+
+def _usual(usual: Usual) -> tuple[float, float]:
+    """The same mean, of no more seconds than are remembered."""
+    share = _MOST_SEEN / max(usual.seconds, _MOST_SEEN)
+    return usual.demand * share, usual.seconds * share
 
 
 def _downs(autoscaler: Autoscaler, now: float) -> tuple[tuple[float, int], ...]:
