@@ -41,16 +41,14 @@ CHECKPOINT = 1800.0
 _FIGURES, _STEP = 600.0, 0.1
 #: Seconds that engines have to tell after a start of the operator.
 _SILENCE = 60.0
-#: Seconds that groups may have been in a state that no status has: it is written when figures may be, every 30 s.
-_UNWRITTEN = 60.0
 #: Least seconds until the next look that is due by time alone.
 _LEAST = 1.0
 
 
 @dataclass(frozen=True)
 class Account:
-    """What a deployment took and cost, for metrics. Counters are left out until they have caught up with what the
-    operator before may have told: in one that falls Prometheus counts everything again."""
+    """What a deployment took and cost, for metrics. Counters are left out until they have caught up with what was
+    written: in one that falls Prometheus counts everything again."""
 
     key: Key
     currency: str
@@ -79,8 +77,6 @@ class _Kept:
     """Since when this operator waits for engines to tell what was done while none was there; None: it does not."""
     behind_until: float | None = None
     """Engines of the ledger that was read have not told yet, and are waited for so long at most; None: all have."""
-    may_have_told: Mapping[GpuState, float] = field(default_factory=dict)
-    """GPU-seconds that the operator before may have told of a state."""
     energy_from: float = 0.0
     """When energy has caught up with what was added up of power, and lost with the operator before."""
     offered: tuple[str, Ledger] | None = None
@@ -179,12 +175,10 @@ class CostKeeper:
         memory = self._memory()
         for key, kept in self._kept.items():
             found = kept.ledger.accounts_at(now).rounded()
-            states: list[GpuState] = []
             if kept.recalled_at is None:
                 # What has been told stands: a pod may turn out to have ended, or to have been idle, a little earlier.
                 kept.told = {s: max(kept.told.get(s, 0.0), v) for s, v in found.gpu_seconds.items()}
                 kept.told_money = {s: max(kept.told_money.get(s, 0.0), v) for s, v in found.money.items()}
-                states = [s for s, v in kept.told.items() if v >= kept.may_have_told.get(s, 0.0)]
             joules = found.joules + sum(
                 taken(hold, meter(memory.get(hold.uid)))[0] for hold in kept.ledger.holds
             )
@@ -200,8 +194,8 @@ class CostKeeper:
             yield Account(
                 key=key,
                 currency=kept.ledger.currency,
-                gpu_seconds={state: kept.told[state] for state in states},
-                money={state: kept.told_money[state] for state in states},
+                gpu_seconds=dict(kept.told),
+                money=dict(kept.told_money),
                 # What had a price, if in another currency, did not come to lack one.
                 unpriced=None
                 if kept.recalled_at is not None
@@ -230,9 +224,6 @@ class CostKeeper:
             )
             return None
         kept = self._kept[deployment.key] = _Kept(deployment.uid, ledger, ledger, now, now + CHECKPOINT)
-        held = sum(hold.gpus for hold in ledger.holds if not hold.ended)
-        unwritten = held * min(_UNWRITTEN, max(0.0, now - ledger.at))
-        kept.may_have_told = {state: v + unwritten for state, v in ledger.accounts.gpu_seconds.items()}
         if any(hold.meter is not None and hold.meter.since for hold in ledger.holds):
             # Lost is what came since the last write; at the same power as much comes in as long.
             kept.energy_from = now + min(CHECKPOINT, max(0.0, now - ledger.at))
