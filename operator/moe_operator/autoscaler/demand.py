@@ -22,9 +22,6 @@ from moe_operator.autoscaler.group_window import GroupLoad
 ARRIVALS = 60.0
 #: Seconds over which work is learned.
 WORK = 600.0
-#: Seconds between two looks that belong together. Beyond, what came in between is a mean of a time that nobody saw: no
-#: figure of now, and none that goes with the load of now.
-UNSEEN = 60.0
 #: The most that a group's share counts for.
 _FULL = 1.3
 #: Requests that come for each that ends, at most: more is a beginning, or a figure gone wrong.
@@ -91,15 +88,12 @@ class DemandMeter:
     def look(
         self, now: float, serving: Sequence[GroupLoad | None], draining: Sequence[GroupLoad]
     ) -> Demand | None:
-        """Demand as of now; None where no serving group says anything, and at the first look after a pause."""
+        """Demand as of now; None where no serving group says anything."""
         seen = [load for load in serving if load is not None]
         if not seen:
             return None
         passed = 15.0 if self._at is None else max(1e-3, now - self._at)
         self._at = now
-        if passed > UNSEEN:
-            self._arrivals.clear()
-            return None
         everyone = [*seen, *draining]
         blind = len(serving) - len(seen)
         on_seen = sum(_full_groups(load) for load in seen)
