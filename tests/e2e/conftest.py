@@ -79,12 +79,13 @@ def delete(name: str) -> None:
 @pytest.fixture(scope="session")
 def steady(operator: None) -> Iterator[None]:
     """One group of one rank that takes one request at a time, scaled by the operator itself. A group goes soon after
-    it was needed last, and latencies are wide enough that slots decide on any machine."""
+    it was needed last, yet not before one that was wanted has started; latencies are wide enough that slots decide on
+    any machine."""
     wanted = manifest(
         STEADY,
         hardware={"accelerator": "cpu", "gpusPerGroup": 1},
         objective={"timeToFirstToken": "10s", "timePerOutputToken": "1s"},
-        scaling={"minGroups": 1, "maxGroups": 2, "scaleDown": {"window": "15s"}},
+        scaling={"minGroups": 1, "maxGroups": 2, "scaleDown": {"window": "90s"}},
         recovery={"idleCanary": f"{IDLE_CANARY:.0f}s"},
         engine={"args": {**EAGER, "max-num-seqs": "1", "enable-log-requests": ""}},
     )
