@@ -25,9 +25,9 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("steady")]
 URL = f"http://{STEADY}.{NAMESPACE}.svc.cluster.local:{names.HTTP_PORT}/v1"
 MIX = Mix(rate=0.0, clients=4)
 #: Lengths of the trace are divided by these, for a tiny model that answers one request at a time, each in a third of
-#: a second: in the trace's minute, which begins with one request a second and ends with five, a group comes to its
-#: limits.
-PROMPT, OUTPUT = 16, 3.5
+#: a second or half of one: in the trace's minute, which begins with one request a second and ends with five, a group
+#: comes to its limits, also on a machine that does nothing else.
+PROMPT, OUTPUT = 16, 2.2
 #: Seconds that a request may wait: what is shown is not how fast this machine is beside other tests.
 PATIENCE = 300.0
 #: Of the trace's requests each so many-th while the second group starts, and once the load has fallen.
