@@ -18,6 +18,9 @@ from moe_operator.telemetry.collector import Collector, Target
 from moe_operator.telemetry.engine_http import RANK_HEADER, HttpEngineClient
 from moe_operator.telemetry.ignored import Counts, Ignored
 
+#: Nothing runs and nothing waits.
+_IDLE = PAGE.replace(b"} 3.0", b"} 0").replace(b"} 2.0", b"} 0").replace(b"} 4.0", b"} 0")
+
 
 def answered(logprob: float | None, **choice: object) -> dict[str, object]:
     """One token, as vLLM answers; without log-probability where none was asked for."""
@@ -250,7 +253,7 @@ class TestCollector:
 
     async def test_a_settled_idle_pod_is_no_news(self, engine) -> None:
         server, port, session = engine
-        server.page = PAGE.replace(b"} 3.0", b"} 0").replace(b"} 2.0", b"} 0").replace(b"} 4.0", b"} 0")
+        server.page = _IDLE
         news: list[tuple[str, str]] = []
         targets = [Target(("ns", "d"), "uid", "127.0.0.1", port)]
         collector = Collector(session, lambda: targets, news.append, iter(range(1000)).__next__)
@@ -263,7 +266,7 @@ class TestCollector:
     async def test_a_drain_that_begins_or_ends_is_news(self, engine) -> None:
         """Lost: agents that were not told of a drain's end, until something else happens to their group."""
         server, port, session = engine
-        server.page = PAGE.replace(b"} 3.0", b"} 0").replace(b"} 2.0", b"} 0").replace(b"} 4.0", b"} 0")
+        server.page = _IDLE
         news: list[tuple[str, str]] = []
         targets = [Target(("ns", "d"), "uid", "127.0.0.1", port)]
         collector = Collector(session, lambda: targets, news.append, iter(range(1000)).__next__)
