@@ -161,7 +161,8 @@ class GroupFacts:
         return min(found, key=lambda one: not one[1].soon, default=None)
 
 
-def _condition(obj: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
+def condition_of(obj: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
+    """What a pod or a node says of itself; None where it does not."""
     for condition in (obj.get("status") or {}).get("conditions") or []:
         if condition.get("type") == type_:
             return condition  # type: ignore[no-any-return]
@@ -202,7 +203,7 @@ def node_conditions(
         return None
     states: dict[str, NodeCondition] = {}
     for node in nodes:
-        ready = _condition(node, "Ready")
+        ready = condition_of(node, "Ready")
         ok = ready is not None and ready.get("status") == "True"
         since = parse_time(ready.get("lastTransitionTime")) if ready else None
         state = NodeState.READY if ok else NodeState.NOT_READY
@@ -237,7 +238,7 @@ def _held(status: Mapping[str, Any]) -> tuple[Held, ...]:
 
 def unhealthy_condition(node: Mapping[str, Any], types: Collection[str]) -> Mapping[str, Any] | None:
     """The first of these conditions that is True of a node."""
-    every = (_condition(node, type_) for type_ in sorted(types))
+    every = (condition_of(node, type_) for type_ in sorted(types))
     return next((one for one in every if one is not None and one.get("status") == "True"), None)
 
 
@@ -294,9 +295,9 @@ def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, NodeCondition] | None)
     where = NodeCondition(NodeState.UNKNOWN)
     if node and nodes is not None:
         where = nodes.get(node, NodeCondition(NodeState.GONE))
-    ready = _condition(pod, "Ready")
+    ready = condition_of(pod, "Ready")
     is_ready = ready is not None and ready.get("status") == "True"
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled = condition_of(pod, "PodScheduled")
     gates = tuple(gate["name"] for gate in (pod.get("spec") or {}).get("schedulingGates") or () if not node)
     unschedulable = None
     # Just let in, a pod still says that it is gated until the scheduler has looked at it.
@@ -325,7 +326,7 @@ def pod_facts(pod: Mapping[str, Any], nodes: Mapping[str, NodeCondition] | None)
         resource_version=meta.get("resourceVersion") or "",
         created_at=parse_time(meta.get("creationTimestamp")),
         scheduled_at=_true_since(scheduled),
-        initialized_at=_true_since(_condition(pod, "Initialized"))
+        initialized_at=_true_since(condition_of(pod, "Initialized"))
         if (pod.get("spec") or {}).get("initContainers")
         else None,
         ready_at=_true_since(ready),

@@ -5,6 +5,7 @@ from typing import Any
 
 from moe_operator.api import names
 from moe_operator.controller.kube import LEADER_WORKER_SET, POD
+from moe_operator.controller.observed import condition_of
 from moe_operator.controller.store import Key, Store, owner_key
 from moe_operator.telemetry.collector import Target
 
@@ -35,7 +36,7 @@ def targets(store: Store) -> Iterator[Target]:
             request_slots=_slots(arguments, group),
             agent=any(a.startswith(_MIDDLEWARE) for a in arguments),
             urgent=_urgent(meta, group),
-            serves=_served(meta) or _ready(status),
+            serves=_served(meta) or _ready(pod),
         )
 
 
@@ -81,6 +82,6 @@ def _served(pod: Mapping[str, Any]) -> bool:
     return names.ANNOTATION_INCARNATION in (pod.get("annotations") or {})
 
 
-def _ready(status: Mapping[str, Any]) -> bool:
+def _ready(pod: Mapping[str, Any]) -> bool:
     """Whether the kubelet got an answer of its engine."""
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or [])
+    return (condition_of(pod, "Ready") or {}).get("status") == "True"
