@@ -155,6 +155,31 @@ def test_a_cell_is_run_once_and_remembered(tmp_path: Path) -> None:
     assert run(replace(cell, choice=9), kept) != first
 
 
+def test_what_one_machine_ran_counts_on_another_wherever_the_traces_lie(tmp_path: Path) -> None:
+    """Lost: hours of two cores, for each that wants to see one figure of the report again."""
+    csv = "t_seconds,prompt_tokens,output_tokens\n" + "".join(f"{at},300,900\n" for at in range(0, 900, 4))
+    cells = {}
+    for place in ("here", "there"):
+        path = tmp_path / place / "slow.csv"
+        path.parent.mkdir()
+        path.write_text(csv)
+        scenario = Scenario("slow", QWEN, str(path), peak=2.0, digest="of the file")
+        cells[place] = Cell(scenario, "kpa-concurrency", 60.0, 1, 8)
+    ours = Store(str(tmp_path / "ours"))
+    first = run(cells["here"], ours)
+    record = tmp_path / "record.gz"
+    ours.put(("cell", replace(cells["here"], seed=9), "of another policy's code", "0123"), {"a": 1})
+    assert store.write_record(ours, record) == 2, "the cell and a group's capacity; nothing of other code"
+    theirs = Store(str(tmp_path / "theirs"), str(record))
+    assert run(cells["there"], theirs) == first, "its seconds too, so nothing was run"
+    run(replace(cells["there"], seed=2), theirs)
+    assert store.write_record(theirs, tmp_path / "more.gz") == 3
+    again = Store(str(tmp_path / "empty"), str(tmp_path / "more.gz"))
+    assert store.write_record(again, tmp_path / "same.gz") == 3
+    assert (tmp_path / "same.gz").read_bytes() == (tmp_path / "more.gz").read_bytes()
+    assert Store(str(tmp_path / "none"), str(tmp_path / "not there.gz")).get(("a",)) is None
+
+
 def test_the_bound_is_cheaper_than_a_static_fleet(tmp_path: Path) -> None:
     kept = Store(str(tmp_path))
     knows, static = (run(Cell(SMALL, policy, 60.0, 1), kept) for policy in (BOUND, STATIC))

@@ -40,6 +40,13 @@ def test_reads_plain_and_compressed_alike_and_counts_from_the_first_arrival(tmp_
         assert trace.duration == 3599.75
 
 
+def test_commas_in_quotes_of_an_ignored_column_are_no_columns(tmp_path: Path) -> None:
+    """Lost: a whole log, refused with a wrong column for a model's or a user's name."""
+    text = 't_seconds,"who, where",prompt_tokens,output_tokens\n0,"a, b",10,3\n2,"c ""d"", e",7,1\n'
+    trace = read_trace(_file(tmp_path, text))
+    assert (trace.prompt.tolist(), trace.output.tolist()) == ([10, 7], [3, 1])
+
+
 def test_columns_are_found_by_name_and_others_are_ignored(tmp_path: Path) -> None:
     text = "session, output_tokens,cached_prefix_tokens_inf,t_seconds,prompt_tokens\na,3,4,0,10\nb,1,0,1,0\n"
     trace = read_trace(_file(tmp_path, text))

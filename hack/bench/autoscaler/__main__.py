@@ -5,7 +5,9 @@ FOLDER holds CSV files (`t_seconds,prompt_tokens,output_tokens[,cached_prefix_to
 
 Policies are tuned on made-up traces, frozen, and scored on the folder's; beside that the setting is looked for that
 would have been best on the scored ones. Results are kept in a folder outside of the repository, so that an interrupted
-run goes on where it was, and a changed policy alone is run again.
+run goes on where it was, and a changed policy alone is run again. Those of a report are in its record
+(docs/benchmarks/autoscaler/runs.jsonl.gz), which counts on any machine; `--anew` runs all of them again, and `--record`
+only adds to it what is kept so far.
 """
 
 import argparse
@@ -14,7 +16,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +28,7 @@ from bench.autoscaler.outcome import BY_TRACE, HINDSIGHT, PUBLISHED, TUNED, Outc
 from bench.autoscaler.pictures import cost_and_misses, over_time
 from bench.autoscaler.report import report
 from bench.autoscaler.scenarios import Scenario
-from bench.autoscaler.store import Store, default_folder
+from bench.autoscaler.store import Store, default_folder, default_record, write_record
 from bench.autoscaler.tuning import COLD_STARTS, Bench, Place, Tuned, tune
 from bench.autoscaler.workers import pool
 from moe_operator.simulator.candidates import OPERATOR, candidates
@@ -56,6 +58,13 @@ class Plan:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit 0; 2 for a folder or trace that cannot be used."""
     arguments = _parser().parse_args(argv)
+    record = default_record()
+    store = Store(
+        str(arguments.cache or default_folder()), None if arguments.anew or arguments.short else str(record)
+    )
+    if arguments.record:
+        print(f"{write_record(store, record)} results of this code in {record}")
+        return 0
     try:
         plan = _plan(arguments)
     except (OSError, TraceError) as error:
@@ -66,12 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     def tell(text: str) -> None:
         print(f"[{time.monotonic() - begin:7.0f} s] {text}", file=sys.stderr, flush=True)
 
-    store = Store(str(arguments.cache or default_folder()))
     with pool(arguments.jobs) as workers:
         if arguments.look:
             return _look(plan, Bench(workers, store, tell), arguments)
         outcome = _measured(plan, Bench(workers, store, tell), arguments, begin)
     _write(outcome, store, arguments.output)
+    if arguments.output is not None and not arguments.short:
+        write_record(store, record)
     return 0
 
 
@@ -92,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seeds", type=int, help="how many; default 5, 2 with --short")
     parser.add_argument("--cache", type=Path, help=f"default: {default_folder()}")
+    parser.add_argument(
+        "--without-hindsight",
+        action="store_true",
+        help="do not look for what would have been best on the scored traces: half of the time",
+    )
+    parser.add_argument("--anew", action="store_true", help="take no result from the record")
+    parser.add_argument("--record", action="store_true", help="only write what is kept to the record")
     parser.add_argument(
         "--output", type=Path, help="folder of the report; without it only the summary is printed"
     )
@@ -114,7 +131,9 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     scored = scenarios.scored(arguments.folder)
     if not scored:
         raise TraceError(f"{arguments.folder} holds no .csv or .csv.gz file: put traces there")
-    return Plan(scenarios.training(), scored, COLD_STARTS, tuple(range(1, 1 + (arguments.seeds or 5))))
+    hindsight = () if arguments.without_hindsight else (1,)
+    seeds = tuple(range(1, 1 + (arguments.seeds or 5)))
+    return Plan(scenarios.training(), scored, COLD_STARTS, seeds, hindsight_seeds=hindsight)
 
 
 def _look(plan: Plan, bench: Bench, arguments: argparse.Namespace) -> int:
@@ -158,15 +177,33 @@ def _measured(plan: Plan, bench: Bench, arguments: argparse.Namespace, begin: fl
         bench.tell(f"tuned: {found}")
         return found
 
+    def scored(entries: Callable[[Scenario], list[tuple[str, int | None]]], seeds: tuple[int, ...]) -> None:
+        cells = [
+            Cell(scenario, name, cold_start, seed, choice)
+            for scenario in plan.scored
+            for cold_start in plan.cold_starts
+            for name, choice in entries(scenario)
+            for seed in seeds
+        ]
+        wanted = [cell for cell in dict.fromkeys(cells) if cell not in figures]
+        bench.tell(f"scoring: {len(wanted)} runs")
+        figures.update(bench.run_all(wanted))
+
+    figures: dict[Cell, Figures] = {}
     again = [name for name in names if known[name].tunable is not None] if plan.hindsight_seeds else []
-    alone = list(dict.fromkeys(scenario for scenario, _ in counted))
     with ThreadPoolExecutor(4) as workers:
         # First what is frozen before anything is scored.
         found = workers.map(lambda name: tuning(name, training, plan.training_seeds), names)
         tuned = dict(zip(names, found, strict=True))
+        frozen = [(name, tuned[name].choice) for name in names] + [(STATIC, None), (BOUND, None)]
+        scored(lambda scenario: frozen, plan.seeds)
+        scored(
+            lambda scenario: [] if scenario.stress else [(name, None) for name in names],
+            plan.seeds[:AS_PUBLISHED],
+        )
         found = workers.map(lambda name: tuning(name, counted, plan.hindsight_seeds), again)
         hindsight = dict(zip(again, found, strict=True))
-        pairs = [(name, scenario) for name in again for scenario in alone]
+        pairs = [(name, scenario) for name in again for scenario in dict.fromkeys(s for s, _ in counted)]
         found = workers.map(
             lambda pair: tuning(pair[0], [(pair[1], c) for c in plan.cold_starts], plan.hindsight_seeds),
             pairs,
@@ -174,29 +211,15 @@ def _measured(plan: Plan, bench: Bench, arguments: argparse.Namespace, begin: fl
         by_trace: dict[str, dict[Scenario, Tuned]] = {name: {} for name in again}
         for (name, scenario), one in zip(pairs, found, strict=True):
             by_trace[name][scenario] = one
-    frozen = [(name, tuned[name].choice) for name in names] + [(STATIC, None), (BOUND, None)]
-    cells = []
-    for scenario in plan.scored:
-        published: list[tuple[str, int | None]] = []
-        bars: list[tuple[str, int | None]] = []
-        if not scenario.stress:
-            published += [(name, None) for name in names]
-            bars += [(name, one.choice) for name, one in hindsight.items()]
-            bars += [(name, each[scenario].choice) for name, each in by_trace.items()]
-        for several, seeds in (
-            (frozen, plan.seeds),
-            (published, plan.seeds[:AS_PUBLISHED]),
-            (bars, plan.hindsight_seeds),
-        ):
-            cells += [
-                Cell(scenario, name, cold_start, seed, choice)
-                for cold_start in plan.cold_starts
-                for name, choice in several
-                for seed in seeds
-            ]
-    cells = list(dict.fromkeys(cells))
-    bench.tell(f"scoring: {len(cells)} runs")
-    figures: dict[Cell, Figures] = bench.run_all(cells)
+        scored(
+            lambda scenario: (
+                []
+                if scenario.stress
+                else [(name, one.choice) for name, one in hindsight.items()]
+                + [(name, each[scenario].choice) for name, each in by_trace.items()]
+            ),
+            plan.hindsight_seeds,
+        )
     seconds = time.monotonic() - begin
     return Outcome(
         subject=subject,

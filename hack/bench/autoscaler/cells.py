@@ -1,7 +1,7 @@
 """One run of one policy: the figures that a report is made of."""
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ from bench.autoscaler.scenarios import (
     engine,
     prepared,
 )
-from bench.autoscaler.store import Store, code_of
+from bench.autoscaler.store import CELL, Store, code_of
 from moe_operator.simulator import kernel
 from moe_operator.simulator.candidates import candidates
 from moe_operator.simulator.fleet import Life
 from moe_operator.simulator.hindsight import bound, starting_groups
 from moe_operator.simulator.policies.static import StaticSettings
+from moe_operator.simulator.policy import Policy
 from moe_operator.simulator.result import Objective, Result
 from moe_operator.simulator.run import simulate
 
@@ -42,6 +43,11 @@ class Cell:
     cold_start: float
     seed: int
     choice: int | None = None
+
+    @property
+    def known_as(self) -> "Cell":
+        """The same wherever a trace's file lies."""
+        return replace(self, scenario=self.scenario.known_as)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Figures:
 def run(cell: Cell, store: Store) -> Figures:
     """The cell's figures, from the store if they are there."""
     # The settings themselves, as a variant's number says nothing of what it stands for.
-    key = ("cell", cell, _settings(cell), code_of(cell.policy))
+    key = (CELL, cell.known_as, _settings(cell), code_of(cell.policy))
     found = store.get(key)
     if found is None:
         found = store.put(key, asdict(_run(cell, store)))
@@ -97,7 +103,7 @@ def _settings(cell: Cell) -> Any:
 def result_of(cell: Cell, store: Store) -> tuple[Result, Prepared]:
     """All of a run that is neither the bound nor the static fleet, for a picture."""
     found = prepared(cell.scenario, cell.seed, store)
-    return _serve(cell, found, _settings(cell)), found
+    return serve(cell, found, _policy(cell, found, _settings(cell))), found
 
 
 def _run(cell: Cell, store: Store) -> Figures:
@@ -122,15 +128,20 @@ def _run(cell: Cell, store: Store) -> Figures:
         result, groups = _static(cell, found)
         extra = {"groups": groups}
     else:
-        result = _serve(cell, found, _settings(cell))
+        result = serve(cell, found, _policy(cell, found, _settings(cell)))
     return _figures(result, found, time.process_time() - begin, extra)
 
 
-def _serve(cell: Cell, found: Prepared, settings: Any, start: int | None = None) -> Result:
+def _policy(cell: Cell, found: Prepared, settings: Any) -> Policy:
+    return candidates()[cell.policy].make(settings, found.engine, OBJECTIVE)
+
+
+def serve(cell: Cell, found: Prepared, policy: Policy, start: int | None = None) -> Result:
+    """What a policy makes of a cell's trace, with `start` groups at the beginning; None: as many as are needed then."""
     return simulate(
         found.trace,
         found.engine,
-        candidates()[cell.policy].make(settings, found.engine, OBJECTIVE),
+        policy,
         cold_start=cell.cold_start,
         seed=cell.seed,
         start_groups=start if start is not None else starting_groups(found.need, INTERVAL, 1, CEILING),
@@ -143,40 +154,49 @@ def _serve(cell: Cell, found: Prepared, settings: Any, start: int | None = None)
 
 def _static(cell: Cell, found: Prepared) -> tuple[Result, int]:
     """The least fleet that holds the objective over the whole trace; the greatest if none does."""
+
+    def of(groups: int) -> Result:
+        return serve(cell, found, _policy(cell, found, StaticSettings(float(groups))), groups)
+
     low, high, best = 0, CEILING, None
     while high - low > 1:
         middle = (low + high) // 2
-        result = _serve(cell, found, StaticSettings(float(middle)), middle)
+        result = of(middle)
         if result.attainment() >= SHARE:
             high, best = middle, result
         else:
             low = middle
-    return best or _serve(cell, found, StaticSettings(float(CEILING)), CEILING), high
+    return best or of(CEILING), high
 
 
 def _figures(result: Result, found: Prepared, seconds: float, extra: dict[str, float]) -> Figures:
     missing = sum(result.count(outcome) for outcome in (kernel.CUT, kernel.REJECTED, kernel.IN_FLIGHT))
     return Figures(
-        attainment=result.attainment(),
-        token_attainment=result.token_attainment(),
-        strict=result.attainment(STRICT),
-        strict_tokens=result.token_attainment(STRICT),
-        gpu_hours=result.gpu_hours,
-        starting=result.gpu_hours_of(Life.STARTING),
-        draining=result.gpu_hours_of(Life.DRAINING),
-        cancelled=result.wasted_gpu_hours,
-        need_hours=float(found.need.sum()) * INTERVAL / 3600 * found.engine.gpus,
+        attainment=_short(result.attainment()),
+        token_attainment=_short(result.token_attainment()),
+        strict=_short(result.attainment(STRICT)),
+        strict_tokens=_short(result.token_attainment(STRICT)),
+        gpu_hours=_short(result.gpu_hours),
+        starting=_short(result.gpu_hours_of(Life.STARTING)),
+        draining=_short(result.gpu_hours_of(Life.DRAINING)),
+        cancelled=_short(result.wasted_gpu_hours),
+        need_hours=_short(float(found.need.sum()) * INTERVAL / 3600 * found.engine.gpus),
         actions=len(result.actions),
         reversals=result.reversals(),
         ttft_p99=_p99(result.ttft),
         tpot_p99=_p99(result.tpot),
         missing=missing,
         requests=len(result.trace),
-        seconds=seconds,
-        extra=extra,
+        seconds=round(seconds, 2),
+        extra={name: _short(value) for name, value in extra.items()},
     )
 
 
 def _p99(values: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:
     seen = values[np.isfinite(values)]
-    return float(np.quantile(seen, 0.99)) if len(seen) else None
+    return _short(float(np.quantile(seen, 0.99))) if len(seen) else None
+
+
+def _short(value: float) -> float:
+    """As exact as anybody needs it: thousands are kept."""
+    return round(value, 6)

@@ -24,15 +24,13 @@ from typing import Any
 import numpy as np
 
 from bench.autoscaler import scenarios
-from bench.autoscaler.cells import BOUND, SETTLE, SHARE, Cell, run
-from bench.autoscaler.scenarios import CEILING, INTERVAL, OBJECTIVE, prepared
-from bench.autoscaler.store import Store, default_folder
+from bench.autoscaler.cells import BOUND, SHARE, Cell, run, serve
+from bench.autoscaler.scenarios import INTERVAL, prepared
+from bench.autoscaler.store import Store, default_folder, default_record
 from bench.autoscaler.tuning import COLD_STARTS
 from bench.autoscaler.workers import pool
-from moe_operator.simulator.hindsight import starting_groups
 from moe_operator.simulator.policies.baseline import Tunable, one
 from moe_operator.simulator.policy import FleetState, View
-from moe_operator.simulator.run import simulate
 
 GAUGE = "perfect-gauge"
 #: Factors that are tried: FIRST, one STEP more, and so on, below FIRST + STEPS x STEP.
@@ -95,25 +93,14 @@ class Gauge:
 
 def measured(place: Cell, setting: Setting, store: Store) -> Found:
     """One setting in one place, from the store if it is there."""
-    key = (place, setting.factor, setting.window, _AVERAGED)
+    key = (GAUGE, place.known_as, setting.factor, setting.window, _AVERAGED)
     kept = store.get(key)
     return Found(**(kept if kept is not None else store.put(key, vars(_simulated(place, setting, store)))))
 
 
 def _simulated(place: Cell, setting: Setting, store: Store) -> Found:
     found = prepared(place.scenario, place.seed, store)
-    result = simulate(
-        found.trace,
-        found.engine,
-        Gauge(found.need, setting),
-        cold_start=place.cold_start,
-        seed=place.seed,
-        start_groups=starting_groups(found.need, INTERVAL, 1, CEILING),
-        floor=1,
-        ceiling=CEILING,
-        objective=OBJECTIVE,
-        settle=SETTLE,
-    )
+    result = serve(place, found, Gauge(found.need, setting))
     over = result.gpu_hours / run(replace(place, policy=BOUND), store).gpu_hours
     return Found(result.attainment(), over)
 
@@ -172,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args(argv)
-    store = Store(str(default_folder()))
+    store = Store(str(default_folder()), str(default_record()))
     places = [
         Cell(scenario, GAUGE, cold_start, arguments.seed)
         for scenario in scenarios.scored(arguments.folder)

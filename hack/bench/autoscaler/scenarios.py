@@ -48,6 +48,11 @@ class Scenario:
     digest: str = ""
     """Of a file: another one of its name has results of its own."""
 
+    @property
+    def known_as(self) -> "Scenario":
+        """The same wherever its file lies."""
+        return replace(self, source="") if self.digest else self
+
 
 def engine(name: str) -> EngineModel:
     """By name; `deepseek-r1-8xh200-kv` is the same with a KV cache that binds before steps are too long."""
@@ -83,7 +88,7 @@ def prepared(scenario: Scenario, seed: int, store: Store) -> Prepared:
 
 def _capacity(scenario: Scenario, store: Store) -> Capacity:
     """What a group sustains of the mix."""
-    key = ("capacity", scenario)
+    key = ("capacity", scenario.known_as)
     found = store.get(key)
     if found is None:
         capacity = sustained(_raw(scenario, 1.0, 0), engine(scenario.engine), OBJECTIVE)

@@ -101,7 +101,7 @@ def read_trace(path: str | Path) -> Trace:
     if not rows:
         raise TraceError(f"{path}: holds no request: a header and at least one line of numbers are needed")
     try:
-        table = np.loadtxt(rows, delimiter=",", usecols=where, ndmin=2, comments=None)
+        table = np.loadtxt(rows, delimiter=",", usecols=where, ndmin=2, comments=None, quotechar='"')
     except ValueError:
         raise _first_fault(path, lines, columns, wanted) from None
     time, lengths = table[:, 0], table[:, 1:]
@@ -137,7 +137,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _columns(path: Path, header: str) -> list[str]:
-    found = [name.strip() for name in header.split(",")]
+    found = [name.strip() for name in next(csv.reader([header]), [])]
     if missing := [name for name in COLUMNS if name not in found]:
         raise TraceError(
             f"{path}, line 1: no column {', '.join(missing)} in the header {header.strip()[:200]!r}: "
