@@ -108,6 +108,61 @@ def test_a_wrong_prior_is_mended_within_half_an_hour(wrong: float) -> None:
     assert want.numbers.level == pytest.approx(true, rel=0.2)
 
 
+# --- Pauses --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pause", [1200.0, 4 * 3600.0], ids=["20 min", "4 h"])
+@pytest.mark.parametrize("after", [3.0, 3.6], ids=["the same demand", "more"])
+def test_a_time_that_nobody_saw_is_no_evidence(pause: float, after: float) -> None:
+    """Lost: GPUs for a day, to growth within hours in which telemetry was away, or limits left one number, that is
+    taken for growth within one cold start."""
+    looked, unseen = plant(groups=4), plant(groups=4)
+    began = 3 * 3600.0
+
+    def rate(now: float) -> float:
+        risen = min(1.0, max(0.0, now - began) / pause)
+        return looked.capacity * (3 + (after - 3) * risen + 0.05 * math.sin(now / 200))
+
+    for made in (looked, unseen):
+        made.run(began, rate)
+    looked.run(pause, rate)
+    unseen.unseen(pause, rate)
+    for made in (looked, unseen):
+        made.run(2 * 3600, rate)
+    forecasts = unseen.autoscaler._forecasts
+    seen = unseen.now - pause
+    assert all(sum(each._seen.present(unseen.now)) <= seen for both in forecasts._growth for each in both)
+    assert forecasts._usual.seconds <= seen
+    assert abs(unseen.desired - looked.desired) <= 1
+    most = max(groups for at, groups in looked.history if at > began)
+    assert max(groups for at, groups in unseen.history if at > began) <= most + 1
+
+
+def test_the_first_look_after_a_pause_changes_nothing_and_the_second_is_of_now() -> None:
+    """Lost: groups to what came in hours that are over, as if it came now; or minutes without a figure."""
+    made = plant(2 * plant().capacity)
+    before = made.desired
+    made.unseen(1200, lambda now: made.capacity * (3 if now < 4500 else 1))
+    made.unseen(1800, lambda _: made.capacity)
+    want = made.run(TICK, lambda _: made.capacity)
+    assert want.groups == before
+    assert want.numbers is not None, "looks at a settled deployment are seldom, and none is without figures"
+    want = made.run(TICK, lambda _: made.capacity)
+    assert want.numbers is not None
+    assert want.numbers.level == pytest.approx(1.0, rel=0.2)
+    assert want.numbers.forecast == pytest.approx(1.0, rel=0.2)
+    assert want.numbers.arrivals == pytest.approx(made.capacity, rel=0.05)
+
+
+def test_more_than_groups_can_do_after_a_pause_is_answered_at_the_second_look() -> None:
+    """Lost: minutes of full groups; or as many groups again as there may be, since none was counted to end yet."""
+    made = plant(3 * plant().capacity)
+    before = made.desired
+    made.unseen(1800, lambda _: 1.2 * before * made.capacity)
+    made.run(2 * TICK, lambda _: 1.2 * before * made.capacity)
+    assert before < made.desired <= 2 * before + 1
+
+
 # --- Telemetry -----------------------------------------------------------------------------------
 
 

@@ -241,7 +241,7 @@ class Autoscaler:
         if demand.judged > 0:
             self._budget.observed(demand.late, demand.judged, now)
             # Who was at work while groups were full ends late when they are no longer.
-            if demand.saturated or now >= self._full_until:
+            if demand.seen and (demand.saturated or now >= self._full_until):
                 self._learn_lateness(demand, [*loads, *leaving], now)
 
     def _learn_lateness(self, demand: Demand, loads: Sequence[GroupLoad | None], now: float) -> None:
@@ -309,6 +309,9 @@ class Autoscaler:
             losses=losses,
             room=learned.room,
         )
+        if not demand.seen:
+            # How the load is now is clear at the next look.
+            return Want(current, numbers, blind)
         if self._downs and self._downs[-1][0] == now:
             self._downs.pop()  # asked again of the same look
         self._downs.append((now, down.groups))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from moe_operator.autoscaler.capacity import certainty
-from moe_operator.autoscaler.group_window import GroupLoad
+from moe_operator.autoscaler.group_window import UNSEEN, GroupLoad
 
 #: Seconds over which arrivals are averaged.
 ARRIVALS = 60.0
@@ -55,6 +55,8 @@ class Demand:
     late_tokens: float
     judged: float
     """Requests, since the last look."""
+    seen: bool = True
+    """Whether that was lately: else what came since, and how long steps took, is of a time before."""
 
     @property
     def late(self) -> float:
@@ -94,6 +96,7 @@ class DemandMeter:
             return None
         passed = 15.0 if self._at is None else max(1e-3, now - self._at)
         self._at = now
+        in_sight = passed <= UNSEEN
         everyone = [*seen, *draining]
         blind = len(serving) - len(seen)
         on_seen = sum(_full_groups(load) for load in seen)
@@ -103,13 +106,15 @@ class DemandMeter:
         mean = on_seen / sum(load.worth for load in seen)
         saturated = waiting > _WAITING * len(seen) or mean > 1
         came = sum(load.arrivals for load in everyone) * scale
-        self._arrivals.append((now, passed, came, sum(load.judged for load in everyone) * scale / passed))
-        while self._arrivals[0][0] <= now - ARRIVALS:
+        judged = sum(load.judged for load in everyone)
+        if in_sight:
+            self._arrivals.append((now, passed, came, judged * scale / passed))
+        while self._arrivals and self._arrivals[0][0] <= now - ARRIVALS:
             self._arrivals.popleft()
-        seconds = sum(each for _, each, _, _ in self._arrivals)
+        seconds = sum(each for _, each, _, _ in self._arrivals) or 1.0
         arrivals = sum(each * rate for _, each, rate, _ in self._arrivals) / seconds
         ended = sum(each * rate for _, each, _, rate in self._arrivals) / seconds
-        if not saturated and not blind:
+        if in_sight and not saturated and not blind:
             kept = 0.5 ** (passed / WORK)
             worth = passed * certainty(mean)
             self._levels = self._levels * kept + level * worth
@@ -126,12 +131,20 @@ class DemandMeter:
             waiting=waiting,
             load=mean,
             saturated=saturated,
-            pressure=min(max(arrivals / ended, 1.0), _PRESSURE) if ended > 0 else _PRESSURE,
+            pressure=_pressure(arrivals, ended),
             lasts=sum(load.at_work for load in everyone) / ended if ended > 0 else math.inf,
             late_first=sum(load.late_first for load in everyone),
             late_tokens=sum(load.late_tokens for load in everyone),
-            judged=sum(load.judged for load in everyone),
+            judged=judged,
+            seen=in_sight,
         )
+
+
+def _pressure(arrivals: float, ended: float) -> float:
+    if not arrivals > 0:
+        # Nothing comes, or nothing was counted yet: no reason to think that more will.
+        return 1.0
+    return min(max(arrivals / ended, 1.0), _PRESSURE) if ended > 0 else _PRESSURE
 
 
 def _full_groups(load: GroupLoad) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from moe_operator.autoscaler.demand import Demand
+from moe_operator.autoscaler.group_window import SMOOTHED, UNSEEN
 from moe_operator.autoscaler.growth import Growth, Points
 from moe_operator.autoscaler.usual import Usual, scaled
 
@@ -84,6 +85,9 @@ class Forecasts:
             self.filled = now + _FILLING
         passed = 0.0 if self._at is None else now - self._at
         self._at = now
+        if passed > UNSEEN:
+            # How demand came to what it is was not seen: that is neither growth nor a trend, and no time of its own.
+            passed, self.sure_from = 0.0, max(self.sure_from, now + SMOOTHED)
         value = demand.value
         if now >= self.filled and not demand.saturated:
             self._usual.observed(value, passed)

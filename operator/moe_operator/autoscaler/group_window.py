@@ -15,6 +15,9 @@ _WAITS = 4.0
 _FIRST = 15.0
 #: A reading older than this (s) says nothing of now.
 STALE_AFTER = 60.0
+#: Seconds between two looks, or two readings, that belong together. What went on in a longer pause was not seen: its
+#: mean is no figure of now.
+UNSEEN = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,11 @@ class GroupWindow:
                 self._readings.clear()
                 self._looked, self.born = None, None
         self._readings.append(reading)
-        while len(self._readings) > 2 and self._readings[1].at <= reading.at - SMOOTHED:
+        # From before a pause one is kept until there are two of now: what they have between them is all there is.
+        while len(self._readings) > 2 and (
+            self._readings[1].at <= reading.at - SMOOTHED
+            or self._readings[1].at > self._readings[0].at + UNSEEN
+        ):
             self._readings.popleft()
 
     def _leaps(self, last: Reading, reading: Reading) -> bool:
