@@ -25,7 +25,8 @@ requests end, and each rank counts its requests by where they are in a block (a 
 a step begins needs one more). Steps in which nothing begins or ends are taken in one go, and a group is left behind
 while nothing can end there and nothing arrives.
 
-All compiled code is in this one file, because Numba's cache looks only at the file of the function that is called.
+All compiled code is in this one file, because Numba's cache looks only at the file of the function that is called
+(and not at `compiled.py`). No array is made in it.
 """
 
 import math

@@ -4,7 +4,7 @@ Only ready and draining groups are scraped. A `View` answers as of a moment: it 
 `delay` old, and its windows end where its sight ends, not at the moment itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,32 +99,37 @@ class Scraper:
 
     def scrape(self, time: float) -> None:
         """A sample of every group that serves, and of the gateway."""
-        for life in (Life.READY, Life.DRAINING):
-            for group in self.fleet.of(life):
-                series = self.groups.setdefault(group.number, Series(_WIDTH))
-                self._take(series, group.number, time, self._of_group(group, time))
+        groups = [group for life in (Life.READY, Life.DRAINING) for group in self.fleet.of(life)]
+        for group, values in zip(groups, self._of_groups(groups, time), strict=True):
+            series = self.groups.get(group.number)
+            if series is None:
+                series = self.groups[group.number] = Series(_WIDTH)
+            self._take(series, group.number, time, values)
         self._take(self.frontend, None, time, np.array(kernel.arrived(self.fleet.requests), dtype=np.float64))
 
-    def _of_group(self, group: Group, time: float) -> Floats:
-        places, at = self.fleet.places, group.place
-        told = np.ones(self.fleet.engine.ranks, dtype=bool)
+    def _of_groups(self, groups: Sequence[Group], time: float) -> Floats:
+        """What each group tells, one a row."""
+        places, at = self.fleet.places, np.array([group.place for group in groups], dtype=np.int64)
+        told = np.ones((len(groups), self.fleet.engine.ranks), dtype=bool)
         for fault in self.faults:
-            if fault.kind == "missing_rank" and fault.hits(group.number, time):
-                told[fault.rank] = False
-        values = np.zeros(_WIDTH)
-        if told.any():
-            running = places.running[at, told]
-            usage = places.used[at, told] / self.fleet.engine.kv_blocks
-            values[: len(GAUGES)] = (
-                running.sum(),
-                places.waiting[at, told].sum(),
-                usage.mean(),
-                usage.max(),
-                running.max(),
-                told.sum(),
-            )
-            values[len(GAUGES) : len(_COLUMN)] = places.counters[at, told].sum(axis=0)
-        values[len(_COLUMN) :] = places.histograms[at].ravel()
+            if fault.kind == "missing_rank":
+                told[[fault.hits(group.number, time) for group in groups], fault.rank] = False
+        ranks = told.sum(axis=1)
+        running = np.where(told, places.running[at], 0)
+        usage = np.where(told, places.used[at] / self.fleet.engine.kv_blocks, 0.0)
+        values = np.empty((len(groups), _WIDTH))
+        gauges = (
+            running.sum(axis=1),
+            np.where(told, places.waiting[at], 0).sum(axis=1),
+            usage.sum(axis=1) / np.maximum(ranks, 1),
+            usage.max(axis=1),
+            running.max(axis=1),
+            ranks,
+        )
+        for column, gauge in enumerate(gauges):
+            values[:, column] = gauge
+        values[:, len(GAUGES) : len(_COLUMN)] = np.where(told[:, :, None], places.counters[at], 0).sum(axis=1)
+        values[:, len(_COLUMN) :] = places.histograms[at].reshape(len(groups), values.shape[1] - len(_COLUMN))
         return values
 
     def _take(self, series: Series, group: int | None, time: float, values: Floats) -> None:
