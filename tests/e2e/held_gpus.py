@@ -88,6 +88,11 @@ class HeldGpus:
                 found["draining"] += max(0.0, end - off)
         return found
 
+    def ends(self) -> list[float]:
+        """When pods were gone."""
+        with self._lock:
+            return [pod.gone for pod in self.pods.values() if pod.gone is not None]
+
     def there(self) -> int:
         """Pods that hold a GPU now."""
         with self._lock:

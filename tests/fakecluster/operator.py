@@ -167,6 +167,7 @@ class Operator:
             faults=self._accelerators.faults,
             memory=book.snapshot,
             learning_anew=self.counting.learned_anew.append,
+            watched_until=lambda: self.lease.led_before_until,
         )
         self._workers = Workers(
             self.queue, self.reconciler.reconcile, count=workers, jitter=draw, observer=self.counting

@@ -194,6 +194,18 @@ def test_idle_engines_that_were_asked_while_nobody_looked_count_as_serving() -> 
     assert ledger.accounts.gpu_seconds[SERVING] == pytest.approx(8 * 3790)
 
 
+def test_only_the_time_that_nobody_watched_counts_as_used_where_an_idle_group_was_asked() -> None:
+    pod = _idle(NOW + 100, reading=counted(100, 50))
+    ledger = advanced(opened([], NOW, "USD"), [pod], NOW + 200)
+    asked = _idle(NOW + 3990, reading=counted(900, 450, since=50.0))
+    read = text.read(text.written(ledger), text.VERSION, NOW + 4000)
+    found = advanced(read, [asked], NOW + 4000, recalled=True, watched_until=NOW + 3900)
+    assert found.accounts.gpu_seconds[SERVING] == pytest.approx(8 * 90)
+    assert found.latest.gpu_seconds[IDLE] == pytest.approx(8 * (3800 + 10))
+    late = advanced(read, [asked], NOW + 4000, recalled=True, watched_until=NOW + 9000)
+    assert late.latest.gpu_seconds[SERVING] == 0, "a clock that is ahead makes no time"
+
+
 def test_until_engines_tell_what_was_done_meanwhile_is_left_open() -> None:
     """The first looks after a start are before the first scrape."""
     pod = _idle(NOW + 100, reading=counted(100, 50))

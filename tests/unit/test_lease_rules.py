@@ -11,6 +11,7 @@ from moe_operator.runtime.lease_rules import (
     Step,
     claim,
     decide,
+    led_until,
     observe,
     read_record,
     release,
@@ -80,6 +81,16 @@ def test_a_claim_counts_transitions_and_a_renewal_keeps_when_it_was_acquired() -
     assert claim("me", 0.25, TIMES, None)["leaseTransitions"] == 0
     renewed = claim("me", 2.0, TIMES, replace(HELD, holder="me"))
     assert set(renewed) == {"holderIdentity", "leaseDurationSeconds", "renewTime"}
+
+
+def test_a_predecessor_led_until_its_lease_had_run_out_at_the_latest() -> None:
+    """Lost: hours of idle groups, which count as used where it is not known until when somebody looked."""
+    spec = claim("other", 1_800_000_000.25, TIMES, None)
+    record = read_record({"metadata": {}, "spec": spec})
+    assert led_until(record) == 1_800_000_000.25 + TIMES.duration
+    given_back = read_record({"metadata": {}, "spec": release(1_800_000_100.0)})
+    assert led_until(given_back) == 1_800_000_101.0
+    assert led_until(HELD) is None, "what nobody can read"
 
 
 def test_a_released_lease_is_taken_at_once() -> None:

@@ -92,12 +92,14 @@ class Reconciler:
         faults: Callable[[], Sequence[AcceleratorFault]] = lambda: (),
         memory: Callable[[], Mapping[str, PodMemory]] = dict,
         learning_anew: Callable[[str], None] = lambda reason: None,
+        watched_until: Callable[[], float | None] = lambda: None,
     ) -> None:
         """`clock` gives seconds since the epoch; `leader_worker_set` why LeaderWorkerSet cannot be used, or None;
         `provisions` what the cluster lacks for a plan, or None; `own`: where what the operator asks of engines is
         counted, for telemetry to leave out; `faults`: of GPUs, as telemetry saw them come; `memory`: of pods
         by uid, as it was measured last; `learning_anew`: told when what an autoscaler had learned is not used, with a
-        reason of `autoscaler.memory.Unusable`."""
+        reason of `autoscaler.memory.Unusable`; `watched_until`: until when, at the latest, another led before, in
+        seconds since the epoch."""
         self._store = store
         self._snapshot = snapshot
         self._clock = clock
@@ -115,7 +117,7 @@ class Reconciler:
         self._sharing = Sharing(store, census, placing, config, enqueue)
         self._planning = Planning(client, config, census, placing, clock)
         self._width = WidthKeeper(self._planning)
-        self._cost = CostKeeper(store, config, snapshot, memory)
+        self._cost = CostKeeper(store, config, snapshot, memory, watched_until)
         self._weights = WeightsKeeper(client, store, config, clock)
         self._chooser = RevisionChooser(self._planning, domains, leader_worker_set, provisions)
         self._observer = GroupObserver(

@@ -6,6 +6,7 @@ an operator was away the pods' own timestamps say when what it missed began and 
 known by its pod's uid, an engine's tokens by the counters that they were last read from.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -60,10 +61,17 @@ def opened(pods: Sequence[PodSeen], now: float, currency: str) -> Ledger:
     return Ledger(since=since, at=now, currency=currency, marks=(Mark(since, Accounts()),))
 
 
-def advanced(ledger: Ledger, pods: Sequence[PodSeen], now: float, *, recalled: bool = False) -> Ledger:
+def advanced(
+    ledger: Ledger,
+    pods: Sequence[PodSeen],
+    now: float,
+    *,
+    recalled: bool = False,
+    watched_until: float = -math.inf,
+) -> Ledger:
     """The ledger after a look at `now`: `pods` are all that hold or held GPUs and are there. `recalled`: whether it is
-    one of the first looks of this operator, after one of which nobody knows when it ended: what a group in traffic was
-    doing meanwhile is left open until its engines tell.
+    one of the first looks of this operator: what a group in traffic was doing meanwhile is left open until its engines
+    tell. `watched_until`: until when the operator before may have looked; it would have written what began to change.
 
     A clock that goes back adds nothing, until it has come to where it was.
     """
@@ -76,7 +84,7 @@ def advanced(ledger: Ledger, pods: Sequence[PodSeen], now: float, *, recalled: b
                 holds.append(before)  # its energy too: the next meter says what came since
                 continue
             pod = replace(pod, history=((before.state, before.until),))
-        for state, gpu_seconds, price in _spans(pod, before, now, recalled):
+        for state, gpu_seconds, price in _spans(pod, before, now, watched_until if recalled else None):
             accounts = accounts.with_gpus(state, gpu_seconds, price)
         reading, more = _counted(pod, before)
         accounts = accounts.with_counts(more)
@@ -141,7 +149,7 @@ def _end(pod: PodSeen, now: float) -> float:
 
 
 def _spans(
-    pod: PodSeen, before: Hold | None, now: float, recalled: bool
+    pod: PodSeen, before: Hold | None, now: float, watched_until: float | None
 ) -> Iterator[tuple[GpuState, float, int | None]]:
     """(state, GPU-seconds, price) since the pod was accounted for last."""
     start, end = (before.until if before else pod.begun), _end(pod, now)
@@ -149,7 +157,7 @@ def _spans(
         return
     price = pod.price if before is None else before.price  # one holds until another is seen
     state, at = (before.state if before else GpuState.STARTING), start
-    for following, since in _changes(pod, before, recalled, end):
+    for following, since in _changes(pod, before, watched_until, end):
         change = min(max(since, at), end)
         if change > at:
             yield state, pod.gpus * (change - at), price
@@ -159,7 +167,7 @@ def _spans(
 
 
 def _changes(
-    pod: PodSeen, before: Hold | None, recalled: bool, end: float
+    pod: PodSeen, before: Hold | None, watched_until: float | None, end: float
 ) -> Iterator[tuple[GpuState, float]]:
     if before is None:
         yield from pod.history
@@ -169,8 +177,8 @@ def _changes(
         (GpuState.IDLE, GpuState.SERVING),
         (GpuState.IDLE, GpuState.IDLE),
     ):
-        if recalled and _asked(pod, before):
-            yield GpuState.SERVING, before.until  # by whom and when in between nobody knows
+        if watched_until is not None and _asked(pod, before):
+            yield GpuState.SERVING, max(before.until, watched_until)  # when in between nobody knows
             if state is GpuState.IDLE:
                 yield pod.history[-1]
         elif state is GpuState.SERVING:

@@ -16,6 +16,7 @@ from moe_operator.runtime.lease_rules import (
     Step,
     claim,
     decide,
+    led_until,
     observe,
     read_record,
     release,
@@ -54,6 +55,8 @@ class Lease:
         self._observed: Observed | None = None
         self._renewed_at: float | None = None
         self._trouble = ""
+        self.led_before_until: float | None = None
+        """Until when, at the latest, who held it before led, by that one's wall clock; None where nobody did."""
 
     def holds(self) -> bool:
         """Whether this process may write now."""
@@ -133,6 +136,8 @@ class Lease:
         if step is Step.WAIT:
             return step
         before = self._observed.record if self._observed else None
+        if before is not None and before.holder != self._me:
+            self.led_before_until = led_until(before)
         begun = self._now()
         spec = claim(self._me, self._wall_clock(), self._times, before)
         fresh = await (self._write(before, spec) if before else self._create(spec))

@@ -116,6 +116,15 @@ def claim(me: str, wall_time: float, times: LeaseTimes, before: LeaseRecord | No
     return spec
 
 
+def led_until(record: LeaseRecord) -> float | None:
+    """Until when, at the latest, its holder led or had led, by its own wall clock (epoch seconds): it stops before the
+    lease has run out. None where that cannot be read."""
+    try:
+        return datetime.fromisoformat(record.renewed).timestamp() + record.duration
+    except ValueError:
+        return None
+
+
 def release(wall_time: float) -> dict[str, Any]:
     """`spec` of a lease that nobody holds: the next candidate that looks takes it."""
     return {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _micro_time(wall_time)}

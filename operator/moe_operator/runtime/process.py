@@ -178,6 +178,7 @@ class Process:
             faults=self._accelerators.faults,
             memory=book.snapshot,
             learning_anew=metrics.learning_anew,
+            watched_until=lambda: self.lease.led_before_until,
         )
         self._workers = Workers(
             self.queue, self._reconcile, count=options.workers, jitter=draw, observer=metrics
