@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fakecluster.client import MemoryClient
+from fakecluster.client import LATENCY, MemoryClient
 from fakecluster.engines import EngineSettings
 from fakecluster.faults import Call, FaultPlan, WatchFaults
 from fakecluster.forks import Forks
 from fakecluster.harness import Harness, differences, play
+from fakecluster.world import World
 from moe_operator.controller.kube import LEADER_WORKER_SET, MODEL_DEPLOYMENT, NODE, POD
 
 Step = Callable[[Harness], Awaitable[None]]
@@ -60,10 +61,11 @@ class Report:
         )
 
 
+_BEFORE, _AFTER = "a crash before each write", "a crash after each write"
 #: How an operator comes to grief at its n-th write.
 FATES: dict[str, Callable[[int], FaultPlan]] = {
-    "a crash before each write": lambda n: FaultPlan(crash_before=n),
-    "a crash after each write": lambda n: FaultPlan(crash_after=n),
+    _BEFORE: lambda n: FaultPlan(crash_before=n),
+    _AFTER: lambda n: FaultPlan(crash_after=n),
     "each write's answer lost": lambda n: FaultPlan(lose_answers={n}),
     "a 409 for each write": lambda n: FaultPlan(fail_writes={n: 409}),
     "a 500 for each write": lambda n: FaultPlan(fail_writes={n: 500}),
@@ -86,20 +88,43 @@ class _Scout(FaultPlan):
     fates: tuple[str, ...] = ()
     every: int = 1
     client: MemoryClient | None = None
+    world: World | None = None
     labels: list[str] = field(default_factory=list)
+    _left: tuple[object, ...] | None = None
+    """How the last write left the world ..."""
+    _left_at: float = 0.0
+    """... and when, in virtual seconds."""
 
     def before(self, call: Call) -> None:
         if not call.write_number:
             return
         self.labels.append(f"{call.verb} {call.kind.kind} {call.name}")
+        same = self._tried_already()
         for index, how in enumerate(self.fates):
-            if (len(self.labels) + index) % self.every:
+            if (len(self.labels) + index) % self.every or (same and how == _BEFORE):
                 continue
             if self.forks.fork((how, len(self.labels))):
                 assert self.client is not None
                 self.client.faults = FATES[how](call.write_number)
                 self.client.faults.before(call)
                 return
+
+    def after(self, call: Call) -> None:
+        if call.write_number:
+            assert self.world is not None
+            self._left, self._left_at = self._world(), self.world.clock.elapsed
+
+    def _tried_already(self) -> bool:
+        """Whether a crash before this write is one after the write before: nothing has happened in between but that its
+        answer came, and the next call."""
+        assert self.world is not None
+        at_once = self.world.clock.elapsed - self._left_at < 2.5 * LATENCY
+        return self.every == 1 and _AFTER in self.fates and at_once and self._left == self._world()
+
+    def _world(self) -> tuple[object, ...]:
+        assert self.world is not None
+        engines = [(e.identity, e.state, e.draining, e.canaries) for e in self.world.engines.by_pod.values()]
+        return len(self.world.server.writes), engines
 
 
 def _play(story: Story) -> dict[str, Any]:
@@ -142,7 +167,7 @@ def explore(
                 h.invariants.lag = _LAG
                 h.operator.feed.faults = disorder
                 h.watch_faults = lambda: disorder
-            scout.client = h.operator.client
+            scout.client, scout.world = h.operator.client, h.world
             scout.client.faults = scout
             await story.act(h)
             await story.finish(h)
