@@ -26,7 +26,7 @@ from harness.leader import holder, leader_pod, operator_process
 from harness.wait import wait_for
 from moe_operator.api import names
 from moe_operator.api.times import parse_time
-from moe_operator.controller.cost_keeper import BEHIND
+from moe_operator.costs.counters import BEHIND
 from moe_operator.telemetry.collector import INTERVAL as SCRAPE
 from moe_operator.telemetry.window import WINDOW
 

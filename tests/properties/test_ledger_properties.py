@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from factories.groups import NOW
 from factories.ledgers import PRICE, counted, held
 from moe_operator.costs import text
+from moe_operator.costs.counters import BEHIND, Counters
 from moe_operator.costs.holdings import GpuState, Meter, PodSeen
 from moe_operator.costs.ledger import Ledger, advanced, opened
 
@@ -192,3 +193,57 @@ def test_no_sum_ever_falls_or_is_below_nothing(
             # Text has milliseconds and millionths.
             assert all(now >= then - 0.005 for now, then in zip(every, before, strict=True))
         before = every
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Of an operator, so many seconds after the one before; it sees what was so many seconds ago."""
+
+    after: int
+    late: int
+    writes: bool
+    crashes: bool
+    """Afterwards: the next one begins with what is written."""
+
+
+_WATCHED = st.lists(
+    st.builds(_Look, st.integers(1, 12), st.integers(0, 15), st.booleans(), st.booleans()), max_size=60
+)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.lists(_lives(), max_size=4), _WATCHED)
+def test_no_counter_falls_whenever_operators_end_and_however_late_they_see(
+    lives: list[_Life], looks: list[_Look]
+) -> None:
+    """Lost: all that a deployment was ever held for, which Prometheus counts once more."""
+    ledger, written, at, sees = opened([], NOW, "USD"), None, 0, 0
+    counters, anew = Counters(), False
+    said: dict[str, float] = {}
+    for look in looks:
+        at += look.after
+        sees = max(sees, at - look.late)
+        pods = [life.seen(f"pod-{n}", sees) for n, life in enumerate(lives) if life.begun <= sees]
+        ledger, anew = advanced(ledger, pods, NOW + at, recalled=anew), False
+        counters.looked(ledger)
+        # The first of all looks that find something is written at once.
+        if look.writes or (written is None and ledger.holds):
+            written = text.written(ledger)
+        known = text.read(written, text.VERSION, NOW + at) if written is not None else None
+        for later in (0.0, look.after / 2):
+            counters.tell(ledger, known, NOW + at + later)
+            told = {f"{state} s": value for state, value in counters.seconds.items()}
+            told |= {f"{state} USD": value for state, value in counters.money.items()}
+            told["unpriced"] = counters.unpriced
+            assert not [name for name, value in told.items() if value < said.get(name, 0.0)], (said, told)
+            said = told
+        if look.crashes and known is not None:
+            ledger, counters, anew = known, Counters(), True
+    # What nobody moves any more is told in full.
+    done = at + 2 * _END
+    pods = [life.seen(f"pod-{n}", done) for n, life in enumerate(lives)]
+    ledger = advanced(ledger, pods, NOW + done)
+    counters.looked(ledger)
+    counters.tell(ledger, ledger, NOW + done + BEHIND)
+    for state in GpuState:
+        assert counters.seconds[state] == pytest.approx(ledger.accounts.gpu_seconds[state], abs=0.01)

@@ -8,11 +8,9 @@ CHECKPOINT seconds. An operator that ends cleanly writes them.
 
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import pairwise
 
 from moe_operator.api import names
 from moe_operator.api.cost import BudgetState, BudgetStatus, CostStatus, PriceStatus
@@ -26,8 +24,8 @@ from moe_operator.controller.learned import CostNews
 from moe_operator.controller.pass_state import PassState
 from moe_operator.controller.store import Key, Store
 from moe_operator.costs import text
-from moe_operator.costs.accounts import Accounts
 from moe_operator.costs.budget import Spending, spending, with_periods, zone_of
+from moe_operator.costs.counters import Counters
 from moe_operator.costs.figures import Split
 from moe_operator.costs.holdings import TOKENS, GpuState
 from moe_operator.costs.ledger import Ledger, advanced, in_currency, opened, taken
@@ -43,10 +41,6 @@ log = logging.getLogger(__name__)
 CHECKPOINT = 1800.0
 #: Seconds between two writes that the cost per million tokens alone is worth, and by how much it must have moved.
 _FIGURES, _STEP = 600.0, 0.1
-#: Seconds by which counters of what is held are behind: so late may be seen when that came to another state.
-BEHIND = 30.0
-#: Least seconds between two moments of the past that are kept for that.
-_APART = 3.0
 #: Seconds that engines have to tell after a start of the operator.
 _SILENCE = 60.0
 #: Least seconds until the next look that is due by time alone.
@@ -56,8 +50,7 @@ _LEAST = 1.0
 @dataclass(frozen=True)
 class Account:
     """What a deployment took and cost, for metrics. In a counter that falls Prometheus counts everything again: they
-    are left out until they have caught up with what was written, and say no more than an operator would that began now
-    with nothing but that."""
+    are left out until they have caught up with what was written (`costs.counters`)."""
 
     key: Key
     currency: str
@@ -92,32 +85,9 @@ class _Kept:
     """What was made for a status last."""
     news: CostNews | None = None
     spending: Spending | None = None
-    past: deque[tuple[float, Accounts]] = field(default_factory=deque)
-    """The accounts at moments, oldest first, back to BEHIND before now."""
-    told: dict[GpuState, float] = field(default_factory=dict)
-    told_money: dict[GpuState, float] = field(default_factory=dict)
+    counters: Counters = field(default_factory=Counters)
     told_joules: float = 0.0
     """The most that metrics have said: counters do not fall."""
-
-    def looked(self, ledger: Ledger) -> None:
-        """Take up a new look."""
-        if ledger.currency != self.ledger.currency:
-            self.told_money, self.past = {}, deque()
-        self.ledger = ledger
-        if not self.past or ledger.at >= self.past[-1][0] + _APART:
-            self.past.append((ledger.at, ledger.latest))
-        while len(self.past) > 1 and self.past[1][0] <= ledger.at - BEHIND:
-            self.past.popleft()
-
-    def seen_at(self, moment: float) -> Accounts:
-        """The accounts at a moment, as they are known now; at the earliest that is kept if it is before."""
-        newest = self.ledger.at, self.ledger.latest
-        if moment >= newest[0]:
-            return self.ledger.accounts_at(moment)
-        for (before, then), (after, later) in pairwise((*self.past, newest)):
-            if before <= moment < after:
-                return then.towards(later, (moment - before) / (after - before))
-        return self.past[0][1]
 
 
 class CostKeeper:
@@ -171,7 +141,8 @@ class CostKeeper:
             watched_until=-math.inf if watched is None else watched,
         )
         ledger = with_periods(before, ledger, zone_of(spec.budget))
-        kept.looked(ledger)
+        kept.ledger = ledger
+        kept.counters.looked(ledger)
         if kept.recalled_at is not None:
             told = not any(pod.unsure for pod in pods)
             kept.recalled_at = None if told or now - kept.recalled_at > _SILENCE else kept.recalled_at
@@ -215,11 +186,7 @@ class CostKeeper:
         for key, kept in self._kept.items():
             found = kept.ledger.accounts_at(now).rounded()
             if kept.recalled_at is None:
-                # What has been told stands: a pod may turn out to have ended, or to have been idle, a little earlier.
-                seen = kept.seen_at(now - BEHIND).rounded()
-                known = _known_to_others(kept, now - BEHIND) or seen
-                kept.told = _more(kept.told, seen.gpu_seconds, known.gpu_seconds)
-                kept.told_money = _more(kept.told_money, seen.money, known.money)
+                kept.counters.tell(kept.ledger, kept.written, now)
             joules = found.joules + sum(
                 taken(hold, meter(memory.get(hold.uid)))[0] for hold in kept.ledger.holds
             )
@@ -235,12 +202,9 @@ class CostKeeper:
             yield Account(
                 key=key,
                 currency=kept.ledger.currency,
-                gpu_seconds=dict(kept.told),
-                money=dict(kept.told_money),
-                # What had a price, if in another currency, did not come to lack one.
-                unpriced=None
-                if kept.recalled_at is not None
-                else max(0.0, round(found.unpriced - kept.ledger.elsewhere, 3)),
+                gpu_seconds=kept.counters.seconds,
+                money=kept.counters.money,
+                unpriced=kept.counters.unpriced if kept.recalled_at is None else None,
                 counts=dict(zip(TOKENS, found.counts, strict=True)) if kept.behind_until is None else {},
                 per_million=headline(kept.ledger),
                 joules=kept.told_joules if metered and now >= kept.energy_from else None,
@@ -329,20 +293,6 @@ def _plan(state: PassState, revision: str) -> Plan | None:
 def _gpus(state: PassState, revision: str) -> int:
     plan = _plan(state, revision)
     return plan.gpus_per_pod if plan is not None else 0
-
-
-def _known_to_others(kept: _Kept, moment: float) -> Accounts | None:
-    """What any operator will say at least, by what is written; None while nothing is, when another one would begin as
-    this one did."""
-    if kept.written is None:
-        return None
-    return in_currency(kept.written, kept.ledger.currency).accounts_at(moment).rounded()
-
-
-def _more(
-    told: Mapping[GpuState, float], seen: Mapping[GpuState, float], known: Mapping[GpuState, float]
-) -> dict[GpuState, float]:
-    return {state: max(told.get(state, 0.0), min(seen[state], known[state])) for state in GpuState}
 
 
 def _urgent(old: CostStatus | None, written: Ledger | None, spent: Spending | None, ledger: Ledger) -> bool:
