@@ -12,7 +12,8 @@ that scrape engines themselves see at once that one is gone."""
 
 def total(view: View, metric: str) -> float | None:
     """`sum(metric)`: None for an empty result, NaN where one of the values is."""
-    values = [view.latest(metric)[group] for group in sorted(view.latest(metric))]
+    latest = view.latest(metric)
+    values = [latest[group] for group in sorted(latest)]
     return math.fsum(values) if values else None
 
 
@@ -25,10 +26,12 @@ def newest_sum(view: View, metrics: Iterable[str]) -> tuple[float, float] | None
     summed, newest = 0.0, None
     for name in metrics:
         for times, values in view.window(name, STALE_AFTER).values():
-            known = [index for index in range(len(times)) if math.isfinite(values[index])]
-            if known:
-                at = float(times[known[-1]])
-                summed += float(values[known[-1]])
+            known = next(
+                (index for index in reversed(range(len(times))) if math.isfinite(values[index])), None
+            )
+            if known is not None:
+                at = float(times[known])
+                summed += float(values[known])
                 newest = at if newest is None else max(newest, at)
     return None if newest is None else (newest, summed)
 
