@@ -186,7 +186,7 @@ def _ask(h: Harness, requests: int) -> None:
         engine.running = requests
 
 
-@pytest.mark.parametrize("after", [1, 8, 20, 31])
+@pytest.mark.parametrize("after", [2, 20])
 def test_no_counter_falls_where_the_operator_crashes_just_after_a_change(after: float) -> None:
     """Lost: all that a group was held for since its creation, which Prometheus counts once more."""
 
@@ -199,7 +199,7 @@ def test_no_counter_falls_where_the_operator_crashes_just_after_a_change(after: 
             change()
             await h.rest(after)
             await _crash(h, 20)
-            await h.rest(200)
+            await h.rest(100)
         h.world.crash_engine("tiny-g0-0", "boom")
         await h.rest(after)
         await _crash(h, 20)
@@ -223,7 +223,7 @@ def test_idle_hours_stay_idle_where_a_request_comes_while_no_operator_is_there()
         await h.serve(1)
         await h.settle()
         _ask(h, 0)
-        await h.rest(6 * 3600)
+        await h.rest(2 * 3600)
         h.supervised = False
         h.operator.kill()
         await h.rest(60)
@@ -236,7 +236,7 @@ def test_idle_hours_stay_idle_where_a_request_comes_while_no_operator_is_there()
         await h.rest(120)
         _check(h, witness)
         idle = witness.exported["gpu_seconds_total", ("serving", "tiny", "idle")]
-        assert idle >= 16 * (6 * 3600 - 60)
+        assert idle >= 16 * (2 * 3600 - 60)
         serving = witness.exported["gpu_seconds_total", ("serving", "tiny", "serving")]
         assert serving <= 16 * 600
 

@@ -54,10 +54,11 @@ def test_a_refused_or_unanswered_write_changes_nothing_about_the_end(
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda s: s.name)
-def test_a_crash_at_any_write_with_a_stale_cache_changes_nothing_about_the_end(
+def test_a_crash_with_a_stale_cache_changes_nothing_about_the_end(
     story: Story, reports: list[Report]
 ) -> None:
-    report = explore(story, _CRASHES[1:], disorder=DISORDER)
+    # Which write it is matters less than how old what was read is: from each second one.
+    report = explore(story, _CRASHES[1:], disorder=DISORDER, every=2)
     reports.append(report)
     print(report.line())
     assert not report.failures, "\n\n".join(report.failures)
