@@ -285,6 +285,29 @@ def test_what_is_scored_with_fewer_seeds_is_compared_on_those_alone() -> None:
     assert "with seeds 1, 2." in text
 
 
+def test_the_best_of_others_is_the_cheapest_of_those_that_hold_on_most_places() -> None:
+    """Lost: a bar that is dear though another is as good."""
+    outcome = _outcome()
+    tuned = {**outcome.tuned, "cheap": replace(outcome.tuned["theirs"], policy="cheap")}
+    made = dict(outcome.figures)
+    for cell, found in outcome.figures.items():
+        if cell.policy == "theirs":
+            late = cell.scenario is OTHER and cell.cold_start == 600
+            made[replace(cell, policy="cheap")] = replace(
+                found, gpu_hours=10.0, attainment=0.9 if late else 0.995
+            )
+            made[cell] = replace(found, attainment=0.95 if late else 0.995)
+    both = replace(outcome, tuned=tuned, figures=made)
+    best = both.best(TUNED)
+    assert best is not None
+    assert best.policy == "cheap", "it holds as often, and its worst does not count"
+    assert len(both.where_held(best)) == 3
+    text = report(both)
+    assert "on the 3 where that holds" in text
+    row = next(line for line in text.splitlines() if line.startswith("| `cheap` |"))
+    assert "| 0.902 |" in row, row
+
+
 def test_the_report_compares_pair_by_pair() -> None:
     outcome = _outcome()
     ours, theirs = outcome.entry("ours", TUNED), outcome.entry("theirs", TUNED)

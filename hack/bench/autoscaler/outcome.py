@@ -1,6 +1,6 @@
 """Everything that was measured, and what is asked of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
@@ -114,9 +114,9 @@ class Outcome:
         """Mean over seeds."""
         return fmean(figures.attainment for figures in self.of(entry, place))
 
-    def held(self, entry: Entry, places: Iterable[Place] | None = None) -> int:
+    def held(self, entry: Entry) -> int:
         """On how many places enough requests were in the objective."""
-        return sum(self.attainment(entry, place) >= SHARE for place in (places or self.places))
+        return len(self.where_held(entry))
 
     def worst(self, entry: Entry) -> float:
         """The least attainment of any place that counts."""
@@ -143,17 +143,14 @@ class Outcome:
         return Entry(BOUND, TUNED, None, "knows the trace")
 
     def best(self, kind: str) -> Entry | None:
-        """The cheapest of the others that holds everywhere with its settings of a kind; where none does, the one that
-        holds on most places, then with the best worst."""
+        """Of the others that hold on most places with their settings of a kind, the cheapest."""
         others = [e for e in self.entries(kind) if e.policy not in (self.subject, STATIC, BOUND)]
-        if not others:
-            return None
-        whole = len(self.places)
+        return min(
+            others,
+            key=lambda entry: (-self.held(entry), self.ratio(entry, self.bound).value),
+            default=None,
+        )
 
-        def order(entry: Entry) -> tuple[float, ...]:
-            held = self.held(entry)
-            if held == whole:
-                return (0.0, self.ratio(entry, self.bound).value)
-            return (1.0, -held, -self.worst(entry))
-
-        return min(others, key=order)
+    def where_held(self, entry: Entry) -> list[Place]:
+        """The places on which enough requests were in the objective."""
+        return [place for place in self.places if self.attainment(entry, place) >= SHARE]

@@ -78,11 +78,15 @@ def _short(outcome: Outcome) -> str:
         best = outcome.best(kind)
         if best is None:
             continue
-        ratio = outcome.ratio(subject, best)
-        held = outcome.held(best)
+        held = outcome.where_held(best)
+        where = (
+            f"; {outcome.ratio(subject, best, held).text()} on the {len(held)} where that holds"
+            if 0 < len(held) < len(outcome.places)
+            else ""
+        )
         lines.append(
-            f"`{subject.policy}` over `{best.policy}` ({kind}: {best.label}; it holds on {held} of "
-            f"{len(outcome.places)}): **{ratio.text()}** of its GPU-hours."
+            f"`{subject.policy}` over `{best.policy}` ({kind}: {best.label}; it holds on {len(held)} of "
+            f"{len(outcome.places)}): **{outcome.ratio(subject, best).text()}** of its GPU-hours{where}."
         )
     return "\n\n".join(lines)
 
@@ -104,6 +108,7 @@ def _summary(outcome: Outcome, kind: str) -> str:
                 _percent(fmean(f.strict for f in every)),
                 "1" if entry.policy == BOUND else outcome.ratio(entry, outcome.bound).text(),
                 "1" if entry.policy == subject.policy else outcome.ratio(subject, entry).text(),
+                _at_most(outcome, subject, entry),
                 f"{fmean(f.reversals for f in every):.1f}",
             )
         )
@@ -117,9 +122,16 @@ def _summary(outcome: Outcome, kind: str) -> str:
         "2 s, 50 ms",
         "GPU-hours / bound",
         f"`{subject.policy}` / its GPU-hours",
+        "at most, where it holds",
         "Reversals",
     )
     return _table(header, rows)
+
+
+def _at_most(outcome: Outcome, subject: Entry, entry: Entry) -> str:
+    """The subject's GPU-hours over its, at the place where that is most."""
+    ratios = [outcome.ratio(subject, entry, [place]).value for place in outcome.where_held(entry)]
+    return f"{max(ratios):.3f}" if ratios and entry.policy != subject.policy else "-"
 
 
 def _hindsight(outcome: Outcome) -> Iterator[str]:
