@@ -95,7 +95,7 @@ bench-simulator: install ## Measure the simulator on a day of 1.4 million reques
 	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.simulator $(TRACES)
 
 .PHONY: bench-autoscaler bench-autoscaler-short
-bench-autoscaler: install ## Compare autoscalers on the traces of TRACES=folder, and write docs/benchmarks/autoscaler.md (hours)
+bench-autoscaler: install ## Compare autoscalers on the traces of TRACES=folder, and write docs/benchmarks/autoscaler.md (an hour and more)
 	@[ -n "$(TRACES)" ] || { echo "name a folder with traces: make bench-autoscaler TRACES=folder"; exit 2; }
 	@NUMBA_NUM_THREADS=1 $(BIN)/python -m bench.autoscaler $(TRACES) --output docs/benchmarks
 bench-autoscaler-short: install ## The same on small made-up traces, in minutes; the summary alone is printed

@@ -37,7 +37,7 @@ from moe_operator.simulator.trace import TraceError
 #: Seed of the made-up traces. Their cuts grow in ten minutes at worst by 1.3 to 1.7, as their recipes say they would in
 #: some hours of a day; other seeds have cuts that hardly change, or that rise by 2.6.
 TYPICAL = 102
-#: Seeds with which published defaults are scored: with few of the others a whole report stays within its three hours.
+#: Seeds with which published defaults are scored: with few of the others a whole report takes little more than an hour.
 AS_PUBLISHED = 2
 _REPOSITORY = Path(__file__).resolve().parents[3]
 
