@@ -52,6 +52,8 @@ class Story:
         self.held = held
         self.busy: list[Span] = []
         self.input = self.output = self.requests = 0
+        self.led = 0.0
+        """Since when the present operator leads."""
 
     def count(self, load: SteadyLoad) -> None:
         """Take up a load that is over."""
@@ -78,6 +80,13 @@ class Story:
         """One of the counters, on the leader's page."""
         return _counter(self.page(), figure, **labels)
 
+    def kill_the_leader(self) -> None:
+        """By its pid, and wait until another one leads."""
+        before = holder()
+        os.kill(operator_process(leader_pod()), signal.SIGKILL)
+        wait_for("another leader", lambda: (now := holder()) and now != before, seconds=40, every=0.1)
+        self.led = time.time()
+
     def check_tokens(self) -> None:
         """What the client counted, once the engines were asked again."""
         expected = {"input": self.input, "output": self.output}
@@ -94,7 +103,9 @@ class Story:
         assert done == pytest.approx(self.requests, rel=TOKENS)
 
     def check_hours(self) -> None:
-        """By metrics, which are so far behind; and the same in money."""
+        """By metrics, which are so far behind; and the same in money. What a leader begins with is as of when it was
+        written."""
+        wait_for("looks of one leader", lambda: time.time() > self.led + BEHIND + 5, seconds=BEHIND + 10)
         page, now = self.page(), time.time()
         mine = self.held.seconds(now - BEHIND, self.busy)
         told = _gpu_seconds(page)
@@ -189,13 +200,6 @@ def _nearest(load: SteadyLoad, written: float, told: tuple[int, int]) -> Nearest
     return min(found, key=lambda one: one.off)
 
 
-def _kill_the_leader() -> None:
-    """By its pid, and wait until another one leads."""
-    before = holder()
-    os.kill(operator_process(leader_pod()), signal.SIGKILL)
-    wait_for("another leader", lambda: (now := holder()) and now != before, seconds=40, every=0.1)
-
-
 def _accounted_at() -> float:
     """As of when the status has the cost."""
     return parse_time(deployment(NAME, NAMESPACE)["status"]["cost"]["time"]) or 0.0
@@ -218,7 +222,7 @@ def test_tokens_per_second_are_those_that_the_client_counted(story: Story) -> No
             return found if found.off <= RATE else None
 
         wait_for(f"rates within {RATE:.0%}", near, seconds=40, every=3)
-        _kill_the_leader()
+        story.kill_the_leader()
         counted = wait_for("what it counted", lambda: story.told("tokens_total", kind="output"), seconds=30)
         wait_for(
             "it goes on", lambda: story.told("tokens_total", kind="output") > counted, seconds=30, every=0.5
@@ -244,7 +248,7 @@ def test_nothing_is_lost_or_counted_twice_over_lost_groups_and_an_operators_end(
     )
     lost = story.gone(first)
     wait_for("it is in the ledger", lambda: _accounted_at() >= int(lost), seconds=30)
-    _kill_the_leader()
+    story.kill_the_leader()
     kubectl("delete", "leaderworkerset", group_of(second), "-n", NAMESPACE, "--wait=false")
     story.gone(second)
     wait_for("two groups", lambda: _ready() == 2, seconds=300, every=0.5)

@@ -235,10 +235,14 @@ def test_no_counter_falls_whenever_operators_end_and_however_late_they_see(
             told = {f"{state} s": value for state, value in counters.seconds.items()}
             told |= {f"{state} USD": value for state, value in counters.money.items()}
             told["unpriced"] = counters.unpriced
+            most = sum(life.seconds(state, at) for state in GpuState for life in lives)
+            assert (
+                sum(counters.seconds.values()) <= most + 0.01 + sum(life.gpus for life in lives) * look.late
+            )
             assert not [name for name, value in told.items() if value < said.get(name, 0.0)], (said, told)
             said = told
         if look.crashes and known is not None:
-            ledger, counters, anew = known, Counters(), True
+            ledger, counters, anew = known, Counters(known), True
     # What nobody moves any more is told in full.
     done = at + 2 * _END
     pods = [life.seen(f"pod-{n}", done) for n, life in enumerate(lives)]

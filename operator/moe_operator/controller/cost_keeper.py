@@ -228,7 +228,9 @@ class CostKeeper:
                 error,
             )
             return None
-        kept = self._kept[deployment.key] = _Kept(deployment.uid, ledger, ledger, now, now + CHECKPOINT)
+        kept = self._kept[deployment.key] = _Kept(
+            deployment.uid, ledger, ledger, now, now + CHECKPOINT, counters=Counters(ledger)
+        )
         if any(hold.meter is not None and hold.meter.since for hold in ledger.holds):
             # Lost is what came since the last write; at the same power as much comes in as long.
             kept.energy_from = now + min(CHECKPOINT, max(0.0, now - ledger.at))

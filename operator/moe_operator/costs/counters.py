@@ -25,6 +25,8 @@ _APART = 3.0
 class Counters:
     """Of one deployment. Seconds are GPU-seconds; they begin with nothing."""
 
+    began_with: Ledger | None = None
+    """As it was written by the operator before; None: there was none."""
     seconds: Mapping[GpuState, float] = field(default_factory=dict)
     money: Mapping[GpuState, float] = field(default_factory=dict)
     unpriced: float = 0.0
@@ -58,14 +60,16 @@ class Counters:
         self.unpriced = max(self.unpriced, round(unpriced, 3))
 
     def _seen_at(self, ledger: Ledger, moment: float) -> Accounts:
-        """The accounts at a moment, as they are known by now; at the earliest that is kept if it is before."""
+        """The accounts at a moment, as they are known by now; before the first look what was written then."""
         newest = ledger.at, ledger.latest
         if moment >= newest[0]:
             return ledger.accounts_at(moment)
         for (before, then), (after, later) in pairwise((*self._past, newest)):
             if before <= moment < after:
                 return then.towards(later, (moment - before) / (after - before))
-        return self._past[0][1]
+        if self.began_with is None:
+            return Accounts()
+        return in_currency(self.began_with, ledger.currency).accounts_at(moment)
 
 
 def _more(
