@@ -96,9 +96,13 @@ def _priced(replicas: int = 1, **spec: Any) -> dict[str, Any]:
 
 async def _crash(h: Harness, away: float) -> None:
     """The operator is gone for so long."""
-    h.supervised = False
-    h.operator.kill()
+    h.kill_operators()
     await h.rest(away)
+    _begin_again(h)
+
+
+def _begin_again(h: Harness) -> None:
+    """After a time without an operator."""
     h.supervised = True
     h.start_operator()
 
@@ -147,8 +151,7 @@ def test_tokens_go_on_where_the_operator_before_had_got_to() -> None:
             assert told["output"] == pytest.approx(true, rel=0.01), "a clean end writes what was counted"
             assert told["input"] == pytest.approx(2 * true, rel=0.01)
             await h.rest(300)
-            h.supervised = True
-            h.start_operator()
+            _begin_again(h)
 
     play(scenario, settings=BUSY)
 
@@ -224,15 +227,11 @@ def test_idle_hours_stay_idle_where_a_request_comes_while_no_operator_is_there()
         await h.settle()
         _ask(h, 0)
         await h.rest(2 * 3600)
-        h.supervised = False
-        h.operator.kill()
-        await h.rest(60)
-        _ask(h, 4)
-        await h.rest(60)
-        _ask(h, 0)
-        await h.rest(60)
-        h.supervised = True
-        h.start_operator()
+        h.kill_operators()
+        for requests in (0, 4, 0):
+            _ask(h, requests)
+            await h.rest(60)
+        _begin_again(h)
         await h.rest(120)
         _check(h, witness)
         idle = witness.exported["gpu_seconds_total", ("serving", "tiny", "idle")]

@@ -180,6 +180,20 @@ def test_what_one_machine_ran_counts_on_another_wherever_the_traces_lie(tmp_path
     assert Store(str(tmp_path / "none"), str(tmp_path / "not there.gz")).get(("a",)) is None
 
 
+def test_a_run_that_takes_nothing_from_the_record_loses_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost: every run of others, as a machine whose cache is empty writes the record."""
+    record = tmp_path / "record.gz"
+    kept = Store(str(tmp_path / "theirs"))
+    kept.put(("capacity", "of a trace"), {"rate": 1.0})
+    store.write_record(kept, record)
+    before = record.read_bytes()
+    monkeypatch.setattr("bench.autoscaler.__main__.default_record", lambda: record)
+    assert main(["--record", "--anew", "--cache", str(tmp_path / "ours")]) == 0
+    assert record.read_bytes() == before
+
+
 def test_the_bound_is_cheaper_than_a_static_fleet(tmp_path: Path) -> None:
     kept = Store(str(tmp_path))
     knows, static = (run(Cell(SMALL, policy, 60.0, 1), kept) for policy in (BOUND, STATIC))

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from bench.autoscaler.outcome import BY_TRACE, HINDSIGHT, PUBLISHED, TUNED, Outc
 from bench.autoscaler.pictures import cost_and_misses, over_time
 from bench.autoscaler.report import report
 from bench.autoscaler.scenarios import Scenario
-from bench.autoscaler.store import Store, default_folder, default_record, write_record
+from bench.autoscaler.store import REPOSITORY, Store, default_folder, default_record, write_record
 from bench.autoscaler.tuning import COLD_STARTS, Bench, Place, Tuned, tune
 from bench.autoscaler.workers import pool
 from moe_operator.simulator.candidates import OPERATOR, candidates
@@ -39,7 +39,6 @@ from moe_operator.simulator.trace import TraceError
 TYPICAL = 102
 #: Seeds with which published defaults are scored: with few of the others a whole report takes little more than an hour.
 AS_PUBLISHED = 2
-_REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit 0; 2 for a folder or trace that cannot be used."""
     arguments = _parser().parse_args(argv)
     record = default_record()
-    store = Store(
-        str(arguments.cache or default_folder()), None if arguments.anew or arguments.short else str(record)
-    )
+    # The record is added to, also where nothing is taken from it.
+    everything = Store(str(arguments.cache or default_folder()), str(record))
+    store = replace(everything, record=None) if arguments.anew or arguments.short else everything
     if arguments.record:
-        print(f"{write_record(store, record)} results of this code in {record}")
+        print(f"{write_record(everything, record)} results of this code in {record}")
         return 0
     try:
         plan = _plan(arguments)
@@ -81,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcome = _measured(plan, Bench(workers, store, tell), arguments, begin)
     _write(outcome, store, arguments.output)
     if arguments.output is not None and not arguments.short:
-        write_record(store, record)
+        write_record(everything, record)
     return 0
 
 
@@ -254,7 +253,7 @@ def _prepare(plan: Plan, bench: Bench) -> None:
 def _facts(bench: Bench, seconds: float) -> dict[str, str]:
     def git(*arguments: str) -> str:
         done = subprocess.run(
-            ["git", *arguments], cwd=_REPOSITORY, capture_output=True, text=True, check=False
+            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
         )
         return done.stdout.strip()
 

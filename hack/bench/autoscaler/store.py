@@ -20,6 +20,7 @@ import moe_operator.simulator
 
 #: First of the key that a cell's figures are kept by.
 CELL = "cell"
+REPOSITORY = Path(__file__).resolve().parents[3]
 _PACKAGE = Path(moe_operator.simulator.__file__).parent
 _OPERATOR = "operator"
 #: Of the simulator, what no result depends on.
@@ -128,7 +129,7 @@ def default_folder() -> Path:
 
 def default_record() -> Path:
     """Beside the report."""
-    return Path(__file__).resolve().parents[3] / "docs" / "benchmarks" / "autoscaler" / "runs.jsonl.gz"
+    return REPOSITORY / "docs" / "benchmarks" / "autoscaler" / "runs.jsonl.gz"
 
 
 @cache
