@@ -46,6 +46,7 @@ def _platform(name: str) -> Callable[[dict[str, Any]], None]:
     """Make vLLM believe in this kind of machine; what is returned makes it believe in a case's GPUs."""
     if name == "cpu":
         os.environ.update(VLLM_TARGET_DEVICE="cpu", VLLM_CPU_KVCACHE_SPACE="1")
+        _inspect_models_here()
         return lambda case: None
     if name != "cuda":
         _stand_in_driver(name)
@@ -98,11 +99,19 @@ def _stand_in_kernels() -> None:
     sys.modules[attention.__name__] = attention
 
 
+class _TritonConfig:
+    def __init__(self, kwargs: dict[str, Any], num_warps: int = 4, num_stages: int = 3, **_: Any) -> None:
+        self.kwargs, self.num_warps, self.num_stages = kwargs, num_warps, num_stages
+
+
 def _inspect_models_here() -> None:
-    """vLLM looks at each model's class in a process of its own, which would not be on this platform."""
+    """vLLM looks at each model's class in a process of its own: not on this platform, and slowly."""
     from vllm import _custom_ops
     from vllm.model_executor.models import registry
+    from vllm.triton_utils import triton
 
+    # Without Triton vLLM has a function in its place; some kernels choose among their configurations at import.
+    triton.Config = _TritonConfig
     for name in vars(_custom_ops):
         if name.startswith("cutlass_") and "support" in name:
             setattr(_custom_ops, name, lambda *_: True)

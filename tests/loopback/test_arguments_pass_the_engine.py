@@ -66,7 +66,8 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> _Read:
     slips = [replace(first, name=n, arguments=(*first.arguments, *s)) for n, (s, _) in _SLIPS.items()]
     batches[(first.platform, first.capability // 100)] += slips
     with ThreadPoolExecutor(2) as pool:
-        parts = pool.map(_ask, [key[0] for key in batches], batches.values())
+        caches = [tmp_path_factory.mktemp("vllm") for _ in batches]
+        parts = pool.map(_ask, [key[0] for key in batches], batches.values(), caches)
         answers = {name: answer for part in parts for name, answer in part.items()}
     print(
         f"{table.plans} plans ({table.refused} combinations do not fit), {len(table.cases)} distinct argument"
@@ -75,7 +76,9 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> _Read:
     return _Read(table, answers)
 
 
-def _ask(platform: str, cases: list[Case]) -> dict[str, dict[str, Any]]:
+def _ask(platform: str, cases: list[Case], cache: Path) -> dict[str, dict[str, Any]]:
+    """`cache`: where vLLM keeps what it found of models' classes; what another platform left there hides what it would
+    find on this one."""
     done = subprocess.run(
         [str(environment() / "bin" / "python"), "-m", "verify.arguments_reader"],
         input=json.dumps({"platform": platform, "cases": [case.told() for case in cases]}),
@@ -83,7 +86,12 @@ def _ask(platform: str, cases: list[Case]) -> dict[str, dict[str, Any]]:
         text=True,
         timeout=380,
         check=False,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(_HACK), "OMP_NUM_THREADS": "1"},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(_HACK),
+            "OMP_NUM_THREADS": "1",
+            "VLLM_CACHE_ROOT": str(cache),
+        },
     )
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == len(cases), f"{platform}: {len(rows)} of {len(cases)}; {done.stderr[-4000:]}"

@@ -9,7 +9,7 @@ CHECKPOINT seconds. An operator that ends cleanly writes them.
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from moe_operator.api import names
@@ -49,14 +49,14 @@ _LEAST = 1.0
 
 @dataclass(frozen=True)
 class Account:
-    """What a deployment took and cost, for metrics. In a counter that falls Prometheus counts everything again: they
-    are left out until they have caught up with what was written (`costs.counters`)."""
+    """What a deployment took and cost, for metrics. In a counter that falls Prometheus counts everything again: tokens
+    are left out until they have caught up with what was written; seconds and money do not fall (`costs.counters`)."""
 
     key: Key
     currency: str
     gpu_seconds: Mapping[GpuState, float]
     money: Mapping[GpuState, float]
-    unpriced: float | None
+    unpriced: float
     counts: Mapping[str, float]
     """By name, of `TOKENS`."""
     per_million: float | None
@@ -141,8 +141,9 @@ class CostKeeper:
             watched_until=-math.inf if watched is None else watched,
         )
         ledger = with_periods(before, ledger, zone_of(spec.budget))
-        kept.ledger = ledger
         kept.counters.looked(ledger)
+        ledger = replace(ledger, told=kept.counters.ahead(ledger))
+        kept.ledger = ledger
         if kept.recalled_at is not None:
             told = not any(pod.unsure for pod in pods)
             kept.recalled_at = None if told or now - kept.recalled_at > _SILENCE else kept.recalled_at
@@ -187,6 +188,7 @@ class CostKeeper:
             found = kept.ledger.accounts_at(now).rounded()
             if kept.recalled_at is None:
                 kept.counters.tell(kept.ledger, kept.written, now)
+            told = kept.counters.told
             joules = found.joules + sum(
                 taken(hold, meter(memory.get(hold.uid)))[0] for hold in kept.ledger.holds
             )
@@ -202,9 +204,9 @@ class CostKeeper:
             yield Account(
                 key=key,
                 currency=kept.ledger.currency,
-                gpu_seconds=kept.counters.seconds,
-                money=kept.counters.money,
-                unpriced=kept.counters.unpriced if kept.recalled_at is None else None,
+                gpu_seconds=told.seconds,
+                money=told.money,
+                unpriced=told.unpriced,
                 counts=dict(zip(TOKENS, found.counts, strict=True)) if kept.behind_until is None else {},
                 per_million=headline(kept.ledger),
                 joules=kept.told_joules if metered and now >= kept.energy_from else None,
@@ -228,8 +230,14 @@ class CostKeeper:
                 error,
             )
             return None
+        led = self._watched_until()
         kept = self._kept[deployment.key] = _Kept(
-            deployment.uid, ledger, ledger, now, now + CHECKPOINT, counters=Counters(ledger)
+            deployment.uid,
+            ledger,
+            ledger,
+            now,
+            now + CHECKPOINT,
+            counters=Counters.after(ledger, math.inf if led is None else led, now),
         )
         if any(hold.meter is not None and hold.meter.since for hold in ledger.holds):
             # Lost is what came since the last write; at the same power as much comes in as long.

@@ -14,6 +14,7 @@ from moe_operator.catalog.profile import MOST_WATTS
 from moe_operator.costs.accounts import Accounts
 from moe_operator.costs.holdings import ORDER, TOKENS, GpuState, Hold, Meter, PodSeen, Reading
 from moe_operator.costs.marks import Mark, marked
+from moe_operator.costs.told import Told
 
 _NONE = (0.0,) * len(TOKENS)
 _IN_TRAFFIC = (GpuState.SERVING, GpuState.IDLE)
@@ -36,6 +37,9 @@ class Ledger:
     """By the name of a budget's period: when the present one began, and what had been spent until then."""
     elsewhere: float = 0.0
     """GPU-seconds that had a price in an earlier currency; `accounts.unpriced` has them too."""
+    told: Told | None = None
+    """What counters had said where it is more than the accounts have, when an operator ended that had not written what
+    it saw; None: nowhere."""
 
     def accounts_at(self, now: float) -> Accounts:
         """The accounts if all that is held goes on as it was last seen; tokens as they were last read."""
@@ -129,6 +133,7 @@ def in_currency(ledger: Ledger, currency: str) -> Ledger:
         marks=tuple(Mark(mark.at, mark.accounts.without_money()) for mark in ledger.marks),
         periods=None,
         elsewhere=round(ledger.elsewhere + max(0.0, had_one), 3),
+        told=ledger.told.without_money() if ledger.told is not None else None,
     )
 
 

@@ -9,6 +9,7 @@ from moe_operator.costs.accounts import Accounts
 from moe_operator.costs.holdings import TOKENS, GpuState, Hold, Meter, Reading
 from moe_operator.costs.ledger import Ledger
 from moe_operator.costs.marks import Mark
+from moe_operator.costs.told import Told
 
 VERSION = "1"
 #: Seconds that the ledger may be ahead of the reader's clock.
@@ -37,6 +38,7 @@ def written(ledger: Ledger) -> str:
                 for name, (start, money) in sorted((ledger.periods or {}).items())
             },
             **({"elsewhere": _seconds(ledger.elsewhere)} if ledger.elsewhere else {}),
+            **({"told": _told(ledger.told)} if ledger.told is not None else {}),
         },
         separators=(",", ":"),
     )
@@ -60,6 +62,7 @@ def read(text: str, version: str, now: float) -> Ledger:
                 for name, (start, money) in data["periods"].items()
             },
             elsewhere=_number(data.get("elsewhere", 0)),
+            told=_read_told(*data["told"]) if "told" in data else None,
         )
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UnusableLedgerError(f"it is damaged: {type(error).__name__}") from error
@@ -98,6 +101,22 @@ def _accounts(sums: Sequence[Any]) -> Accounts:
         tuple(_numbers(counts, len(TOKENS))),
         joules,
         metered,
+    )
+
+
+def _told(told: Told) -> list[Any]:
+    return [
+        [_short(told.seconds[state]) for state in _STATES],
+        [_short(told.money[state]) for state in _STATES],
+        _short(told.unpriced),
+    ]
+
+
+def _read_told(seconds: Any, money: Any, unpriced: Any) -> Told:
+    return Told(
+        dict(zip(_STATES, _numbers(seconds), strict=True)),
+        dict(zip(_STATES, _numbers(money), strict=True)),
+        _number(unpriced),
     )
 
 
