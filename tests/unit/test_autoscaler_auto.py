@@ -235,7 +235,10 @@ def test_every_look_has_its_numbers() -> None:
     numbers = want.numbers
     assert numbers is not None
     assert numbers.lead == 300 + TICK + 30
-    assert len(numbers.losses) == numbers.up.groups - made.floor + 1
-    assert list(numbers.losses) == sorted(numbers.losses, reverse=True)
+    losses = numbers.losses.up_to(numbers.up.groups + 2)
+    assert len(losses) == numbers.up.groups + 2 - made.floor + 1
+    assert list(losses) == sorted(losses, reverse=True)
+    assert losses[-1] == losses[-3], "beyond those that are worth having another avoids none"
+    assert losses[:2] == numbers.losses.up_to(made.floor + 1)
     assert numbers.arrivals == pytest.approx(3 * made.capacity, rel=0.05)
     assert numbers.up.late <= numbers.late_as_is + 1e-9 or numbers.up.groups <= made.desired

@@ -12,7 +12,8 @@ from moe_operator.autoscaler.auto import Numbers, Want
 from moe_operator.autoscaler.decide import Idle, ScalingInputs, Told, base, decide, floor_text, limits
 from moe_operator.autoscaler.floor import Floor
 from moe_operator.autoscaler.forecast import Forecaster
-from moe_operator.autoscaler.sizing import Sized
+from moe_operator.autoscaler.lateness import Curve
+from moe_operator.autoscaler.sizing import Losses, Sized
 from moe_operator.catalog.saturation import Resource
 
 NUMBERS = Numbers(
@@ -31,7 +32,7 @@ NUMBERS = Numbers(
     saturated=False,
     late_as_is=0.034,
     room=1.4,
-    losses=(4.0, 0.2, 0.008),
+    losses=Losses(4.0, 1.6, ((1.0, 1.0),), Curve([0.0] * 32), 1, 3),
 )
 
 

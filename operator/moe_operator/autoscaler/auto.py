@@ -25,7 +25,7 @@ from moe_operator.autoscaler.growth import Points
 from moe_operator.autoscaler.idle_step_time import IdleStepTime
 from moe_operator.autoscaler.lateness import Curve, Lateness
 from moe_operator.autoscaler.reading import Reading
-from moe_operator.autoscaler.sizing import Sized, best_room, expected_late, sized, steady_room
+from moe_operator.autoscaler.sizing import Losses, Sized, best_room, late_with, sized, steady_room
 from moe_operator.catalog.saturation import Resource
 
 #: Seconds between decisions.
@@ -116,8 +116,7 @@ class Numbers:
     saturated: bool
     late_as_is: float
     """Share of requests that would be late with the groups that there are."""
-    losses: tuple[float, ...]
-    """Requests per second that would be late with `floor`, `floor` + 1, ... groups, up to those wanted."""
+    losses: Losses = field(compare=False)
     room: float
     """Groups for each group's worth of demand that are worth having."""
 
@@ -288,9 +287,6 @@ class Autoscaler:
         down = sized(value, learned.most_room, highest, curve, worth, floor, ceiling)
         if down.groups < up.groups:
             down = up
-        losses = tuple(
-            demand.arrivals * _late(value, at_end, curve, groups) for groups in range(floor, up.groups + 1)
-        )
         numbers = Numbers(
             level=demand.level,
             forecast=value,
@@ -305,8 +301,8 @@ class Autoscaler:
             late=self._budget.spent(demand.arrivals),
             worth=worth,
             saturated=demand.saturated,
-            late_as_is=_late(value, at_end, curve, current),
-            losses=losses,
+            late_as_is=late_with(current, value, at_end, curve),
+            losses=Losses(demand.arrivals, value, at_end, curve, floor, up.groups),
             room=learned.room,
         )
         if not demand.seen:
@@ -349,9 +345,3 @@ class Autoscaler:
             room, most_room = (best_room(points, curve, worth, least) for points in (at_end, highest))
             self._kept = _Learned(now, forecast, curve, room, most_room)
         return self._kept
-
-
-def _late(demand: float, points: Points, curve: Curve, groups: int) -> float:
-    if groups < 1:
-        return 1.0 if demand > 0 else 0.0
-    return expected_late(points, curve, demand / groups)

@@ -31,6 +31,36 @@ class Sized:
     late: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Losses:
+    """What would be late with fewer groups than are wanted. Found when it is asked for: only who shares out scarce GPUs
+    asks, and it is most of the work of a decision."""
+
+    arrivals: float
+    """Requests per second."""
+    demand: float
+    points: Points
+    curve: Curve
+    floor: int
+    most: int
+    """Those that are worth having: further ones avoid nothing."""
+
+    def up_to(self, groups: int) -> tuple[float, ...]:
+        """Requests per second that would be late with `floor`, `floor` + 1, ... `groups`."""
+        known = [
+            self.arrivals * late_with(each, self.demand, self.points, self.curve)
+            for each in range(self.floor, min(groups, self.most) + 1)
+        ]
+        return (*known, *known[-1:] * (groups - self.most))
+
+
+def late_with(groups: int, demand: float, points: Points, curve: Curve) -> float:
+    """Share of requests that will be late with so many groups."""
+    if groups < 1:
+        return 1.0 if demand > 0 else 0.0
+    return expected_late(points, curve, demand / groups)
+
+
 def expected_late(points: Points, curve: Curve, load: float) -> float:
     """Share of requests that will be late where the forecast is `load` for each group, and may turn out as in
     `points`."""

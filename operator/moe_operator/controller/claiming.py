@@ -85,7 +85,7 @@ class Claims:
             granted=0 if going else wish.granted,
             groups=groups,
             priority=wish.priority,
-            losses=wish.losses,
+            losses=wish.losses() if wish.losses is not None else None,
             since=since,
             moving=wish.moving,
         )

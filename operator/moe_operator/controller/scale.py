@@ -1,5 +1,6 @@
 """How many groups a deployment is to have: what the scaling decision means for the steps that come after it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from moe_operator.api.deployment import ModelDeployment
@@ -24,7 +25,7 @@ class Scale:
     """Of `minimum`, those that no schedule or annotation asks for."""
     numbers: Numbers | None = None
     """What the decision was made of, where anything was measured."""
-    losses: tuple[float, ...] | None = None
+    losses: Callable[[], tuple[float, ...]] | None = field(default=None, compare=False)
     """Requests per second expected to miss the objective with floor, floor + 1 .. desired groups; None: not known."""
     granted: int | None = None
     """Groups that it may have where GPUs are scarce; None: all."""

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from moe_operator.api import names, reasons
 from moe_operator.api.base import parse_duration
@@ -366,12 +367,13 @@ def _floor_status(inputs: ScalingInputs) -> FloorStatus | None:
     return FloorStatus(groups=floor.groups, message=text, until=until)
 
 
-def _losses(decision: ScalingDecision, floor: int) -> tuple[float, ...] | None:
-    """With `floor` to `desired` groups: beyond those that are worth having another avoids none."""
-    if decision.numbers is None or not decision.numbers.losses or decision.desired < floor:
+def _losses(decision: ScalingDecision, floor: int) -> Callable[[], tuple[float, ...]] | None:
+    """With `floor` to `desired` groups."""
+    numbers, desired = decision.numbers, decision.desired
+    if numbers is None or numbers.up.groups < floor or desired < floor:
         return None
-    known = decision.numbers.losses[: decision.desired - floor + 1]
-    return known + known[-1:] * (decision.desired - floor + 1 - len(known))
+    losses = numbers.losses
+    return cache(lambda: losses.up_to(desired))
 
 
 #: `maxGroups` is for the decision to keep to: what would be wanted without is told.

@@ -1,7 +1,7 @@
 """What a deployment wants of scarce GPUs: what one look at it says, to be kept until the next."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moe_operator.api.deployment import ModelDeployment
@@ -47,7 +47,7 @@ class Wish:
     revision: Revision = field(compare=False)
     work: Mapping[str, int] = field(compare=False)
     """Requests in its groups, by name."""
-    losses: tuple[float, ...] | None = field(default=None, compare=False)
+    losses: Callable[[], tuple[float, ...]] | None = field(default=None, compare=False)
     since: float = field(default=0.0, compare=False)
 
     @property
